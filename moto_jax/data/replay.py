@@ -1,0 +1,227 @@
+"""Replay of whole episodes in memory, sampled as time-major sequences.
+
+Episodes stay as they were added: a sequence is a contiguous slice of one episode, so
+adding an episode costs no copy of the others and several replays (one a seed) can share
+the same images. A sample is a pure function of (seed, step, contents): a resumed run
+that adds the same episodes in the same order draws the same batches.
+"""
+
+import bisect
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import numpy as np
+
+from moto_jax.data.episodes import DatasetError, Episode, Rows, to_rows
+from moto_jax.types import Batch
+
+T = TypeVar("T")
+
+# Second word of the generator's key, so that other parts of a run that draw from the
+# same seed and step do not see the same numbers.
+_REPLAY_STREAM = 0x5E9A
+
+
+@dataclasses.dataclass
+class _Pool:
+    """Episodes of one origin and the running total of their rows."""
+
+    episodes: list[Rows] = dataclasses.field(default_factory=list)
+    row_ends: list[int] = dataclasses.field(default_factory=list)
+
+    @property
+    def num_rows(self) -> int:
+        return self.row_ends[-1] if self.row_ends else 0
+
+    def add(self, rows: Rows) -> None:
+        self.row_ends.append(self.num_rows + len(rows.image))
+        self.episodes.append(rows)
+
+    def locate(self, row: int) -> tuple[Rows, int]:
+        """Returns the episode that holds the pool's `row`, and the row within it."""
+        index = bisect.bisect_right(self.row_ends, row)
+        rows = self.episodes[index]
+        return rows, row - (self.row_ends[index] - len(rows.image))
+
+
+class Replay:
+    """Offline and online episodes of one task, and the sequences drawn from them.
+
+    A sequence is drawn by choosing a stored row uniformly and a place for it in the
+    sequence uniformly, then moving the sequence to fit its episode. Rows within
+    `sequence_length` of an episode's ends are therefore seen as often as the rest, up
+    to the clipping, and long episodes as often as their length deserves.
+    """
+
+    def __init__(
+        self,
+        task: Sequence[str],
+        batch_size: int,
+        sequence_length: int,
+        seed: int,
+        online_share: float | None = None,
+    ):
+        """Makes an empty replay.
+
+        Args:
+          task: the objects whose reward and behaviour rows the sequences carry.
+          batch_size: sequences in a batch, B.
+          sequence_length: rows in a sequence, T.
+          seed: key of the generator, at least 0.
+          online_share: expected share of sequences from online episodes, in [0, 1], once
+            there are any; None draws uniformly over all stored rows.
+
+        Raises:
+          ValueError: for a size below one, a negative seed or a share outside [0, 1].
+        """
+        if batch_size < 1 or sequence_length < 1:
+            raise ValueError(
+                f"batch_size {batch_size} and sequence_length {sequence_length} must "
+                "both be at least 1"
+            )
+        if seed < 0:
+            raise ValueError(f"seed {seed} is negative: give one of at least 0")
+        if online_share is not None and not 0 <= online_share <= 1:
+            raise ValueError(f"online_share {online_share} must lie in [0, 1]")
+        self._task = tuple(task)
+        self._batch_size = batch_size
+        self._sequence_length = sequence_length
+        self._seed = seed
+        self._online_share = online_share
+        self._offline = _Pool()
+        self._online = _Pool()
+        self._names: dict[str, bool] = {}
+        self._row_shapes: tuple[tuple[int, ...], ...] | None = None
+
+    @property
+    def num_rows(self) -> int:
+        """Stored rows: environment steps plus one an episode."""
+        return self._offline.num_rows + self._online.num_rows
+
+    @property
+    def num_episodes(self) -> int:
+        """Stored episodes."""
+        return len(self._names)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the stored episodes, in the order they were added."""
+        return tuple(self._names)
+
+    @property
+    def online_names(self) -> tuple[str, ...]:
+        """Names of the stored online episodes, in the order they were added."""
+        return tuple(name for name, online in self._names.items() if online)
+
+    def add(self, episode: Episode, name: str, online: bool = False) -> None:
+        """Adds an episode; its images are kept by reference, not copied.
+
+        Args:
+          episode: at least `sequence_length` rows, in the format of those stored.
+          name: identifies the episode in a checkpoint; each may be added once.
+          online: whether the agent collected it.
+
+        Raises:
+          DatasetError: if the episode is too short, has another image or action size
+            than the stored ones, or its name is taken.
+        """
+        if name in self._names:
+            raise DatasetError(
+                f"episode {name} is already in the replay: add each episode once"
+            )
+        if episode.num_rows < self._sequence_length:
+            raise DatasetError(
+                f"episode {name} has {episode.num_rows} rows, fewer than "
+                f"sequence_length {self._sequence_length}: shorten the sequences or "
+                "leave the episode out"
+            )
+        shapes = (episode.image.shape[1:], episode.action.shape[1:])
+        if self._row_shapes is not None and shapes != self._row_shapes:
+            raise DatasetError(
+                f"episode {name} has image and action shapes {shapes}, the replay "
+                f"holds {self._row_shapes}: use episodes of one format"
+            )
+        pool = self._online if online else self._offline
+        pool.add(to_rows(episode, self._task))
+        self._names[name] = online
+        self._row_shapes = shapes
+
+    def sample(self, step: int) -> Batch:
+        """Returns the batch of `step`, every field a fresh NumPy array [T, B, ...].
+
+        The arrays are never written again, so they may be handed to an asynchronous
+        device transfer. A sequence that begins inside an episode keeps the action that
+        led to its first row; only an episode's first row has none.
+
+        Args:
+          step: any integer of at least 0; the same step gives the same batch as long
+            as the same episodes are stored.
+
+        Raises:
+          DatasetError: if no episode was added yet.
+        """
+        if self._row_shapes is None:
+            raise DatasetError("the replay holds no episode: add one before sampling")
+        sequences = self._choose_sequences(step)
+        fields = {}
+        for field in dataclasses.fields(Rows):
+            first = getattr(sequences[0][0], field.name)
+            time_major = np.empty(
+                (self._sequence_length, self._batch_size, *first.shape[1:]), first.dtype
+            )
+            for column, (rows, start) in enumerate(sequences):
+                stop = start + self._sequence_length
+                time_major[:, column] = getattr(rows, field.name)[start:stop]
+            fields[field.name] = time_major
+        return Batch(**fields)
+
+    def _choose_sequences(self, step: int) -> list[tuple[Rows, int]]:
+        """Returns B pairs of (episode, first row)."""
+        # The step is the counter's highest word: streams of two steps never overlap.
+        generator = np.random.Generator(
+            np.random.Philox(
+                key=np.array([self._seed, _REPLAY_STREAM], np.uint64),
+                counter=np.array([0, 0, 0, step], np.uint64),
+            )
+        )
+        from_online = generator.random(self._batch_size) < self._current_online_share()
+        pool_rows = np.where(from_online, self._online.num_rows, self._offline.num_rows)
+        pool_row = generator.integers(pool_rows)
+        offset = generator.integers(self._sequence_length, size=self._batch_size)
+        sequences = []
+        for column in range(self._batch_size):
+            pool = self._online if from_online[column] else self._offline
+            rows, row = pool.locate(int(pool_row[column]))
+            last_start = len(rows.image) - self._sequence_length
+            start = min(max(row - int(offset[column]), 0), last_start)
+            sequences.append((rows, start))
+        return sequences
+
+    def _current_online_share(self) -> float:
+        """Returns the probability that a sequence comes from an online episode."""
+        if self._online.num_rows == 0:
+            return 0.0
+        if self._online_share is None or self._offline.num_rows == 0:
+            return self._online.num_rows / self.num_rows
+        return self._online_share
+
+
+def prefetch(make: Callable[[int], T], steps: Iterable[int]) -> Iterator[T]:
+    """Yields `make(step)` for each step, made one ahead in a thread.
+
+    `make` typically samples a replay and puts the batch on the device. What it reads
+    must not change while the generator lives: to add episodes, finish the steps first.
+    An error in `make` is raised where its value is awaited; closing the generator waits
+    for the value under way and drops it.
+    """
+    with ThreadPoolExecutor(max_workers=1) as executor:
+        pending = None
+        for step in steps:
+            upcoming = executor.submit(make, step)
+            if pending is not None:
+                yield pending.result()
+            pending = upcoming
+        if pending is not None:
+            yield pending.result()
