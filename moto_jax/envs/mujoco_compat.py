@@ -1,0 +1,87 @@
+"""The one place that imports gymnasium-robotics, and what it needs to run on any MuJoCo.
+
+From MuJoCo 3.12 on, `mjtJoint.mjJNT_HINGE == np.int32(3)` is False, and
+gymnasium-robotics up to 1.4.2 asserts on exactly that comparison when it looks a joint
+up. The mend here is applied only where the comparison fails.
+"""
+
+import contextlib
+import io
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import mujoco
+import numpy as np
+
+# The package prints a notice about another of its environments to stderr on import; in
+# every worker process it would only hide our own messages.
+with contextlib.redirect_stderr(io.StringIO()):
+    import gymnasium_robotics
+    from gymnasium_robotics.envs.franka_kitchen.kitchen_env import (
+        KitchenEnv as RoboticsKitchenEnv,
+    )
+    from gymnasium_robotics.utils import mujoco_utils
+
+KITCHEN_XML = (
+    Path(gymnasium_robotics.__file__).parent
+    / "envs/assets/kitchen_franka/kitchen_assets/kitchen_env_model.xml"
+)
+
+
+def joint_type_equals_integer(joint_type: Any = mujoco.mjtJoint) -> bool:
+    """Returns whether MuJoCo's joint enum compares equal to the model's integers."""
+    return bool(joint_type.mjJNT_HINGE == np.int32(int(joint_type.mjJNT_HINGE)))
+
+
+def patch_joint_lookup(
+    utils: ModuleType | Any = mujoco_utils, joint_type: Any = mujoco.mjtJoint
+) -> bool:
+    """Replaces gymnasium-robotics' joint look-ups where they would fail.
+
+    MuJoCo's own named access knows the width of every joint, so no enum is compared.
+
+    Args:
+      utils: the module (or a stand-in) that holds `get_joint_qpos` and its siblings.
+      joint_type: MuJoCo's joint enum (or a stand-in).
+
+    Returns:
+      Whether the look-ups were replaced.
+    """
+    if joint_type_equals_integer(joint_type):
+        return False
+
+    def get_joint_qpos(model: Any, data: Any, name: str) -> np.ndarray:
+        del model
+        return data.joint(name).qpos.copy()
+
+    def get_joint_qvel(model: Any, data: Any, name: str) -> np.ndarray:
+        del model
+        return data.joint(name).qvel.copy()
+
+    def set_joint_qpos(model: Any, data: Any, name: str, value: Any) -> None:
+        del model
+        data.joint(name).qpos[:] = value
+
+    def set_joint_qvel(model: Any, data: Any, name: str, value: Any) -> None:
+        del model
+        data.joint(name).qvel[:] = value
+
+    for function in (get_joint_qpos, get_joint_qvel, set_joint_qpos, set_joint_qvel):
+        setattr(utils, function.__name__, function)
+    return True
+
+
+def make_simulator(robot_noise_ratio: float, object_noise_ratio: float) -> Any:
+    """Returns gymnasium-robotics' kitchen, used for its physics alone.
+
+    It never renders, never removes a finished object and never terminates. The noise is
+    part of the dynamics: its controller aims from the last *noisy* joint positions.
+    """
+    patch_joint_lookup()
+    return RoboticsKitchenEnv(
+        terminate_on_tasks_completed=False,
+        remove_task_when_completed=False,
+        robot_noise_ratio=robot_noise_ratio,
+        object_noise_ratio=object_noise_ratio,
+    )
