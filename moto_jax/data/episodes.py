@@ -1,0 +1,455 @@
+"""The episode on disk and in memory, and the one place where it becomes rows.
+
+A dataset is a directory of immutable `.npz` files, one an episode, and a manifest that
+names each with its sha256. An episode stores which of the seven objects were in their
+goal at every step instead of a reward, so one dataset serves any task.
+
+Nothing read here is trusted: no pickle, the header before the data, sizes bounded, and
+every fault is a `DatasetError` that names file and field. NumPy only: environment
+workers import this module and must stay free of jax.
+
+Axes: an episode of `L` actions has `L + 1` rows; `K` objects, `A` action dimensions.
+"""
+
+import dataclasses
+import hashlib
+import io
+import json
+import math
+import os
+import re
+import stat
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from moto_jax.envs import tasks
+
+MANIFEST_NAME = "manifest.json"
+MANIFEST_FORMAT = 1
+
+# A 281-step episode of 256x256 frames takes 55 MB; anything near this bound is a
+# damaged header or a decompression bomb.
+MAX_EPISODE_BYTES = 256 * 2**20
+_MAX_MANIFEST_BYTES = 64 * 2**20
+_MAX_HEADER_BYTES = 1024
+
+# Cloning goes on for a while after the last accepted object, so that the policy learns
+# to let go of it.
+BEHAVIOUR_ROWS_AFTER = 10
+
+_QPOS_SIZE = 30
+# dtype and shape; 0 stands for "any positive size", the first axis for time.
+_SCHEMA: dict[str, tuple[np.dtype, tuple[int, ...]]] = {
+    "image": (np.dtype(np.uint8), (0, 0, 0, 3)),
+    "action": (np.dtype(np.float32), (0, 0)),
+    "objects_in_goal": (np.dtype(np.bool_), (0, len(tasks.OBJECTS))),
+    "qpos": (np.dtype(np.float32), (0, _QPOS_SIZE)),
+}
+_FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*\.npz")
+
+
+class DatasetError(ValueError):
+    """A dataset that cannot be used as it is; the message names file and field."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Episode:
+    """One episode as the environment gave it; the arrays are read-only.
+
+    Attributes:
+      image: uint8 [L + 1, height, width, 3].
+      action: float32 [L, A] in [-1, 1]; `action[j]` was taken at row j.
+      objects_in_goal: bool [L + 1, K], in the order of `tasks.OBJECTS`.
+      qpos: float32 [L + 1, 30], joint positions of robot and objects.
+
+    Raises:
+      DatasetError: from the constructor, where a field breaks this schema.
+    """
+
+    image: np.ndarray
+    action: np.ndarray
+    objects_in_goal: np.ndarray
+    qpos: np.ndarray
+
+    def __post_init__(self) -> None:
+        """Checks the fields and makes them read-only, without a copy."""
+        for name in _SCHEMA:
+            array = np.asarray(getattr(self, name))
+            _check_header(name, array.dtype, array.shape)
+            view = array.view()
+            view.setflags(write=False)
+            object.__setattr__(self, name, view)
+        for name in ("objects_in_goal", "qpos", "image"):
+            rows = len(getattr(self, name))
+            if rows != len(self.action) + 1:
+                raise DatasetError(
+                    f"field '{name}' has {rows} rows where {len(self.action)} actions "
+                    f"ask for {len(self.action) + 1}"
+                )
+        for name in ("action", "qpos"):
+            if not np.isfinite(getattr(self, name)).all():
+                raise DatasetError(f"field '{name}' holds NaN or infinite values")
+        if np.abs(self.action).max() > 1.0:
+            raise DatasetError("field 'action' leaves the range [-1, 1]")
+
+    @property
+    def num_rows(self) -> int:
+        """L + 1."""
+        return len(self.image)
+
+
+@dataclasses.dataclass(frozen=True)
+class Rows:
+    """An episode as the world model reads it; every field is [L + 1, ...].
+
+    The fields are those of `types.Batch`: `prev_action[j]` led to `image[j]`, and the
+    action taken at row j is `prev_action[j + 1]`.
+    """
+
+    image: np.ndarray
+    prev_action: np.ndarray
+    reward: np.ndarray
+    is_first: np.ndarray
+    is_last: np.ndarray
+    is_terminal: np.ndarray
+    is_behaviour: np.ndarray
+
+
+def to_rows(episode: Episode, task: Sequence[str]) -> Rows:
+    """Aligns an episode for one task: L + 1 observations, L actions -> L + 1 rows.
+
+    Row 0 has a zero action and a zero reward. The end of a demonstration and the time
+    limit are `is_last` alone: the kitchen never ends by itself, so no row is terminal.
+    """
+    rows = np.arange(episode.num_rows)
+    no_action = np.zeros_like(episode.action[:1])
+    reward = tasks.task_reward(episode.objects_in_goal, task)
+    reward[0] = 0.0
+    return Rows(
+        image=episode.image,
+        prev_action=np.concatenate([no_action, episode.action]),
+        reward=reward,
+        is_first=rows == 0,
+        is_last=rows == episode.num_rows - 1,
+        is_terminal=np.zeros(episode.num_rows, np.bool_),
+        is_behaviour=rows < behaviour_rows(episode.objects_in_goal, task),
+    )
+
+
+def completion_order(
+    in_goal: np.ndarray, task: Sequence[str] = tasks.OBJECTS
+) -> tuple[str, ...]:
+    """Returns the objects in their goal at the last row, by first completion.
+
+    Of objects first completed in the same row, those of the task come first, in the
+    task's order.
+
+    Args:
+      in_goal: bool [rows, K].
+      task: the task's objects in order.
+    """
+    first = dict(zip(tasks.OBJECTS, tasks.first_completion(in_goal), strict=True))
+    done = [
+        name for name, at_end in zip(tasks.OBJECTS, in_goal[-1], strict=True) if at_end
+    ]
+    rank = {name: index for index, name in enumerate(task)}
+    return tuple(
+        sorted(done, key=lambda name: (first[name], rank.get(name, len(rank))))
+    )
+
+
+def behaviour_rows(objects_in_goal: np.ndarray, task: Sequence[str]) -> int:
+    """Returns how many rows at an episode's start have their actions cloned.
+
+    The success filter of behaviour cloning: of all objects that are in their goal at
+    the end, in order of completion, accept while the i-th is the i-th of the task. The
+    rows up to ten after the last accepted completion count; none if none was accepted.
+
+    Args:
+      objects_in_goal: bool [rows, K].
+      task: the task's objects in order.
+    """
+    last_accepted = None
+    order = completion_order(objects_in_goal, task)
+    for done, wanted in zip(order, task, strict=False):
+        if done != wanted:
+            break
+        last_accepted = done
+    if last_accepted is None:
+        return 0
+    completion = tasks.first_completion(objects_in_goal)
+    row = int(completion[tasks.OBJECTS.index(last_accepted)])
+    return min(row + BEHAVIOUR_ROWS_AFTER, len(objects_in_goal) - 1)
+
+
+def write_episode(path: str | os.PathLike[str], episode: Episode) -> str:
+    """Writes one episode whole or not at all; equal episodes give equal files.
+
+    Returns:
+      The file's sha256 in hex.
+    """
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **{name: getattr(episode, name) for name in _SCHEMA})
+    contents = buffer.getvalue()
+    _write_atomically(Path(path), contents)
+    return hashlib.sha256(contents).hexdigest()
+
+
+def read_episode(
+    path: str | os.PathLike[str], expected_sha256: str | None = None
+) -> Episode:
+    """Reads one episode, trusting nothing in the file.
+
+    Raises:
+      DatasetError: where the file is missing, damaged or breaks the schema; the message
+        names file and field.
+    """
+    path = Path(path)
+    contents = _read_regular_file(path, MAX_EPISODE_BYTES)
+    if expected_sha256 is not None:
+        found = hashlib.sha256(contents).hexdigest()
+        if found != expected_sha256:
+            raise DatasetError(
+                f"{path}: sha256 is {found[:12]}..., the manifest says "
+                f"{expected_sha256[:12]}...: the file changed, make the dataset again"
+            )
+    try:
+        with zipfile.ZipFile(io.BytesIO(contents)) as archive:
+            members = sorted(archive.namelist())
+            if members != sorted(f"{name}.npy" for name in _SCHEMA):
+                raise DatasetError(
+                    f"holds {', '.join(members)[:200] or 'nothing'} instead of the "
+                    f"fields {', '.join(_SCHEMA)}"
+                )
+            fields = {name: _read_field(archive, name) for name in _SCHEMA}
+        return Episode(**fields)
+    except DatasetError as error:
+        raise DatasetError(f"{path}: {error}") from None
+    except zipfile.BadZipFile as error:
+        raise DatasetError(f"{path}: not a whole npz archive ({error})") from None
+
+
+def _read_field(archive: zipfile.ZipFile, name: str) -> np.ndarray:
+    """Reads one array; its header decides before any memory is taken."""
+    try:
+        with archive.open(f"{name}.npy") as member:
+            version = np.lib.format.read_magic(member)
+            if version != (1, 0):
+                raise ValueError(f"npy version {version}")
+            shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(
+                member, max_header_size=_MAX_HEADER_BYTES
+            )
+            _check_header(name, dtype, shape)
+            if fortran_order:
+                raise ValueError("column-major order")
+            num_bytes = math.prod(shape) * dtype.itemsize
+            # One byte more than wanted: only a read that meets the end of the member
+            # compares its checksum.
+            data = member.read(num_bytes + 1)
+    except DatasetError:
+        raise
+    # A damaged header or stream raises whatever the parser met first (SyntaxError,
+    # zlib.error, EOFError, NotImplementedError, ...): to the user it is one fact.
+    except Exception as error:
+        raise DatasetError(f"field '{name}' cannot be read ({error})") from None
+    if len(data) != num_bytes:
+        raise DatasetError(
+            f"field '{name}' holds {len(data)} bytes where its shape {shape} asks for "
+            f"{num_bytes}"
+        )
+    return np.frombuffer(data, dtype).reshape(shape)
+
+
+def _check_header(name: str, dtype: np.dtype, shape: tuple[int, ...]) -> None:
+    """Checks a field's dtype, shape and size against the schema."""
+    wanted_dtype, wanted_shape = _SCHEMA[name]
+    fits = len(shape) == len(wanted_shape) and all(
+        size == wanted if wanted else size > 0
+        for size, wanted in zip(shape, wanted_shape, strict=True)
+    )
+    if dtype != wanted_dtype or not fits:
+        wanted = ", ".join(str(size) if size else "*" for size in wanted_shape)
+        raise DatasetError(
+            f"field '{name}' is {dtype}{list(shape)} instead of "
+            f"{wanted_dtype}[{wanted}]"
+        )
+    if math.prod(shape) * dtype.itemsize > MAX_EPISODE_BYTES:
+        raise DatasetError(
+            f"field '{name}' of shape {list(shape)} is over the bound of "
+            f"{MAX_EPISODE_BYTES // 2**20} MiB an episode"
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class EpisodeRecord:
+    """What the manifest says of one episode.
+
+    Attributes:
+      file: name within the dataset's directory.
+      sha256: of the file, in hex.
+      rows: L + 1.
+      objects: the objects in their goal at the end, by first completion.
+      attempts: how many tries the demonstrator needed (1 for recorded data).
+    """
+
+    file: str
+    sha256: str
+    rows: int
+    objects: tuple[str, ...]
+    attempts: int = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Manifest:
+    """What a dataset is and where it came from.
+
+    Attributes:
+      source: "scripted" or "d4rl".
+      render_profile: of the renderer that drew the images.
+      image_size: pixels a side.
+      mujoco_version: of the simulator that moved and drew.
+      request: the parameters the dataset was made with, JSON values only. Equal
+        requests mean equal datasets.
+      episodes: in the dataset's order.
+    """
+
+    source: str
+    render_profile: str
+    image_size: int
+    mujoco_version: str
+    request: Mapping[str, Any]
+    episodes: tuple[EpisodeRecord, ...]
+
+
+def write_manifest(
+    directory: str | os.PathLike[str], manifest: Manifest, name: str = MANIFEST_NAME
+) -> None:
+    """Writes the manifest, whole or not at all. It is a dataset's last file."""
+    contents = {"format": MANIFEST_FORMAT, **dataclasses.asdict(manifest)}
+    text = json.dumps(contents, indent=1, sort_keys=True) + "\n"
+    _write_atomically(Path(directory) / name, text.encode())
+
+
+def read_manifest(
+    directory: str | os.PathLike[str], name: str = MANIFEST_NAME
+) -> Manifest:
+    """Reads and checks a dataset's manifest.
+
+    Raises:
+      DatasetError: where it is missing or malformed; names file and field.
+    """
+    path = Path(directory) / name
+    contents = _read_regular_file(path, _MAX_MANIFEST_BYTES)
+    try:
+        fields = json.loads(contents)
+    except (ValueError, RecursionError) as error:
+        raise DatasetError(f"{path}: not JSON ({error})") from None
+    if not isinstance(fields, dict) or fields.pop("format", None) != MANIFEST_FORMAT:
+        raise DatasetError(
+            f"{path}: field 'format' is not {MANIFEST_FORMAT}: make the dataset again"
+        )
+    try:
+        records = _typed(fields, "episodes", list)
+        episodes = tuple(_read_record(record) for record in records)
+        manifest = _from_json(Manifest, {**fields, "episodes": episodes})
+    except DatasetError as error:
+        raise DatasetError(f"{path}: {error}") from None
+    return manifest
+
+
+def _read_record(fields: Any) -> EpisodeRecord:
+    objects = _typed(fields, "objects", list)
+    if not all(name in tasks.OBJECTS for name in objects):
+        raise DatasetError(f"field 'objects' names an unknown object in {objects}")
+    record = _from_json(EpisodeRecord, {**fields, "objects": tuple(objects)})
+    # A name with a path in it would reach files outside the dataset.
+    if not _FILE_NAME.fullmatch(record.file):
+        raise DatasetError(f"field 'file' is no plain npz file name: {record.file!r}")
+    return record
+
+
+def _typed(fields: Any, name: str, kind: type) -> Any:
+    value = fields.get(name) if isinstance(fields, dict) else None
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise DatasetError(f"field '{name}' is missing or no {kind.__name__}")
+    return value
+
+
+def _from_json(kind: type, fields: dict[str, Any]) -> Any:
+    """Builds a manifest dataclass, its scalar fields checked, no other accepted."""
+    types = {field.name: field.type for field in dataclasses.fields(kind)}
+    unknown = sorted(set(fields) - set(types))
+    if unknown:
+        raise DatasetError(f"unknown field {unknown[0]!r}")
+    for name, type_ in types.items():
+        if type_ in (str, int):
+            _typed(fields, name, type_)
+        elif name == "request":
+            _typed(fields, name, dict)
+    return kind(**fields)
+
+
+def load_dataset(
+    directory: str | os.PathLike[str], render_profile: str, image_size: int
+) -> list[Episode]:
+    """Reads a dataset's episodes in the manifest's order, each checked by its sha256.
+
+    Raises:
+      DatasetError: also where the images were drawn with another profile or size than
+        asked for: a policy would see another world than the one it learned from.
+    """
+    directory = Path(directory)
+    manifest = read_manifest(directory)
+    for name, wanted in (
+        ("render_profile", render_profile),
+        ("image_size", image_size),
+    ):
+        found = getattr(manifest, name)
+        if found != wanted:
+            raise DatasetError(
+                f"{directory / MANIFEST_NAME}: field '{name}' is {found!r} where the "
+                f"run uses {wanted!r}: make a dataset with {name}={wanted!r}"
+            )
+    episodes = []
+    for record in manifest.episodes:
+        path = directory / record.file
+        episode = read_episode(path, record.sha256)
+        if episode.image.shape[:3] != (record.rows, image_size, image_size):
+            raise DatasetError(
+                f"{path}: field 'image' is {list(episode.image.shape)} where the "
+                f"manifest says {[record.rows, image_size, image_size, 3]}"
+            )
+        episodes.append(episode)
+    return episodes
+
+
+def _read_regular_file(path: Path, max_bytes: int) -> bytes:
+    """Reads a whole file; refuses links, devices and oversized files unread."""
+    try:
+        status = path.lstat()
+        if not stat.S_ISREG(status.st_mode):
+            raise DatasetError(f"{path}: not a regular file")
+        if status.st_size > max_bytes:
+            raise DatasetError(
+                f"{path}: {status.st_size} bytes are over the bound of {max_bytes}"
+            )
+        return path.read_bytes()
+    except OSError as error:
+        raise DatasetError(f"{path}: cannot be read ({error.strerror})") from None
+
+
+def _write_atomically(path: Path, contents: bytes) -> None:
+    """Writes beside the target, then renames: readers see the old file or the new."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(contents)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
