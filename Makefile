@@ -1,0 +1,61 @@
+# Everything runs inside .venv, made from requirements.lock by the first target that
+# needs it and made anew when the lock, pyproject.toml or the Python version changes.
+#
+#   make demo         the whole method on the real kitchen, small networks, CPU
+#   make test         format, lint, types, import contracts, tests
+#   make test-slow    the tests that take minutes
+#   make format       rewrite the sources in the house format
+#   make lock         resolve requirements.lock again from pyproject.toml
+#   make clean        remove the environment and caches; runs stay
+#
+# PYTHON chooses the interpreter (3.11 to 3.13): make test PYTHON=python3.12
+# ARGS is handed on: make demo ARGS="--workdir=runs/demo --config.seed=1"
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+PYTEST_WORKERS ?= 2
+ARGS ?=
+
+VERSION := $(shell $(PYTHON) -c "import sys; print('%d.%d' % sys.version_info[:2])")
+BIN := .venv/bin
+INSTALLED := .venv/installed-$(VERSION)
+
+.PHONY: install demo test test-slow format lock clean
+
+install: $(INSTALLED)
+
+$(INSTALLED): requirements.lock pyproject.toml
+	@case "$(VERSION)" in 3.11|3.12|3.13) ;; *) \
+	  echo "Python '$(VERSION)' from '$(PYTHON)' is not supported: use" \
+	    "3.11, 3.12 or 3.13, for example: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; \
+	  exit 1 ;; esac
+	$(PYTHON) -m venv --clear .venv
+	$(BIN)/python -m pip install --quiet --require-hashes --no-deps -r requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $@
+
+demo: $(INSTALLED)
+	$(BIN)/python -m experiments.run --config=experiments/configs/mixed.py:cpu $(ARGS)
+
+test: $(INSTALLED)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/basedpyright --pythonpath $(BIN)/python
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest --numprocesses $(PYTEST_WORKERS) $(ARGS)
+
+test-slow: $(INSTALLED)
+	$(BIN)/python -m pytest --numprocesses $(PYTEST_WORKERS) -m "slow and not gpu" $(ARGS)
+
+format: $(INSTALLED)
+	$(BIN)/ruff check --select I --fix .
+	$(BIN)/ruff format .
+
+# One lock for Python 3.11 to 3.13 on Linux and macOS; wants `uv` on the path.
+lock:
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	  --no-emit-index-url --no-annotate --no-header --extra dev --extra tensorboard \
+	  pyproject.toml --output-file requirements.lock
+
+clean:
+	rm -rf .venv .pytest_cache .ruff_cache .import_linter_cache moto_jax.egg-info build
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
