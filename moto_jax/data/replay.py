@@ -70,8 +70,8 @@ class Replay:
           batch_size: sequences in a batch, B.
           sequence_length: rows in a sequence, T.
           seed: key of the generator, at least 0.
-          online_share: expected share of sequences from online episodes, in [0, 1], once
-            there are any; None draws uniformly over all stored rows.
+          online_share: expected share of sequences from online episodes, in [0, 1],
+            once there are any; None draws uniformly over all stored rows.
 
         Raises:
           ValueError: for a size below one, a negative seed or a share outside [0, 1].
