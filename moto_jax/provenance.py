@@ -1,0 +1,86 @@
+"""What a result was made with: package versions, machine, memory used."""
+
+import importlib.metadata
+import os
+import platform
+import resource
+import sys
+
+import jax
+
+# The packages that can change a number of a run.
+_PACKAGES = (
+    "moto-jax",
+    "jax",
+    "jaxlib",
+    "flax",
+    "optax",
+    "distrax",
+    "orbax-checkpoint",
+    "numpy",
+    "mujoco",
+    "gymnasium",
+    "gymnasium-robotics",
+)
+
+
+def versions() -> dict[str, str]:
+    """Returns the versions of Python and of the packages that are installed."""
+    found = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def hardware() -> dict[str, str | int | float]:
+    """Returns the machine as a result's reader needs to know it.
+
+    Keys: `cpu` (model), `cores` (those this process may use), `memory_gb` (10^9 bytes)
+    and, where JAX runs on one, `accelerator` (kind) and `accelerators` (how many).
+    """
+    facts: dict[str, str | int | float] = {
+        "cpu": _cpu_model(),
+        "cores": _usable_cores(),
+        "memory_gb": round(
+            os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9, 1
+        ),
+    }
+    devices = jax.devices()
+    if devices[0].platform != "cpu":
+        facts["accelerator"] = devices[0].device_kind
+        facts["accelerators"] = len(devices)
+    return facts
+
+
+def peak_rss_bytes() -> int:
+    """Returns the most memory this process held, plus the most one child held.
+
+    The resident set at its highest, of this process and of the largest child that has
+    been waited for. Workers that still run are not counted; pages that both share are
+    counted twice.
+    """
+    # Linux counts in KiB, macOS in bytes.
+    unit = 1 if sys.platform == "darwin" else 1024
+    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    child = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    return (own + child) * unit
+
+
+def _usable_cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _cpu_model() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            for line in file:
+                if line.startswith("model name"):
+                    return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
