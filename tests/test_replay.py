@@ -1,0 +1,230 @@
+"""Sequences drawn from replay: where they begin, what they hold, what they cost."""
+
+import collections
+import dataclasses
+import itertools
+import threading
+import tracemalloc
+
+import numpy as np
+import pytest
+
+from moto_jax.data.episodes import DatasetError, Episode, Rows, to_rows
+from moto_jax.data.replay import Replay, prefetch
+from moto_jax.envs import tasks
+
+TASK = tasks.TASKS["mixed"]
+
+
+def make_episode(number: int, num_rows: int, image_size: int = 2) -> Episode:
+    """An episode whose pixels tell its number and the row; objects done on the way."""
+    generator = np.random.default_rng(number)
+    image = np.zeros((num_rows, image_size, image_size, 3), np.uint8)
+    image[..., 0] = number
+    image[..., 1] = np.arange(num_rows)[:, None, None]
+    in_goal = np.zeros((num_rows, len(tasks.OBJECTS)), np.bool_)
+    in_goal[num_rows // 2 :, tasks.OBJECTS.index("microwave")] = True
+    return Episode(
+        image=image,
+        action=generator.uniform(-1, 1, (num_rows - 1, 9)).astype(np.float32),
+        objects_in_goal=in_goal,
+        qpos=np.zeros((num_rows, 30), np.float32),
+    )
+
+
+def make_replay(lengths, batch_size=8, sequence_length=4, seed=0, **options) -> Replay:
+    replay = Replay(TASK, batch_size, sequence_length, seed, **options)
+    for number, num_rows in enumerate(lengths):
+        replay.add(make_episode(number, num_rows), f"episode-{number}")
+    return replay
+
+
+def origins(batch) -> list[tuple[int, int]]:
+    """(episode, first row) of every sequence, read from the pixels."""
+    first = batch.image[0, :, 0, 0]
+    return [(int(pixel[0]), int(pixel[1])) for pixel in first]
+
+
+def test_batch_is_time_major_with_the_dtypes_of_rows():
+    batch = make_replay([30, 30], batch_size=3, sequence_length=5).sample(0)
+    assert batch.image.shape == (5, 3, 2, 2, 3) and batch.image.dtype == np.uint8
+    assert batch.prev_action.shape == (5, 3, 9)
+    assert batch.prev_action.dtype == batch.reward.dtype == np.float32
+    for flag in (
+        batch.is_first,
+        batch.is_last,
+        batch.is_terminal,
+        batch.is_behaviour,
+    ):
+        assert flag.shape == (5, 3) and flag.dtype == np.bool_
+
+
+def test_sequences_are_contiguous_rows_of_one_episode():
+    lengths = [4, 7, 30]
+    rows = [to_rows(make_episode(i, length), TASK) for i, length in enumerate(lengths)]
+    replay = make_replay(lengths)
+    for step in range(30):
+        batch = replay.sample(step)
+        for column, (episode, start) in enumerate(origins(batch)):
+            assert 0 <= start <= lengths[episode] - 4
+            for field in dataclasses.fields(Rows):
+                expected = getattr(rows[episode], field.name)[start : start + 4]
+                np.testing.assert_array_equal(
+                    getattr(batch, field.name)[:, column], expected, err_msg=field.name
+                )
+
+
+def test_action_is_zero_exactly_where_an_episode_begins():
+    batch = make_replay([4, 6], batch_size=64).sample(0)
+    starts_at_zero = np.array([start == 0 for _, start in origins(batch)])
+    assert starts_at_zero.any() and not starts_at_zero.all()
+    np.testing.assert_array_equal(batch.is_first[0], starts_at_zero)
+    assert not batch.is_first[1:].any()
+    np.testing.assert_array_equal((batch.prev_action == 0).all(axis=-1), batch.is_first)
+
+
+def test_starts_follow_the_row_then_offset_rule():
+    lengths, sequence_length = [4, 5, 9, 20], 4
+    expected = collections.Counter()
+    for episode, num_rows in enumerate(lengths):
+        for row, offset in itertools.product(range(num_rows), range(sequence_length)):
+            start = min(max(row - offset, 0), num_rows - sequence_length)
+            expected[episode, start] += 1 / (sum(lengths) * sequence_length)
+    replay = make_replay(lengths, batch_size=400, sequence_length=sequence_length)
+    counts = collections.Counter()
+    for step in range(50):
+        counts.update(origins(replay.sample(step)))
+    draws = sum(counts.values())
+    assert counts.keys() == expected.keys()
+    chi_square = sum(
+        (counts[place] - draws * share) ** 2 / (draws * share)
+        for place, share in expected.items()
+    )
+    freedom = len(expected) - 1
+    assert chi_square < freedom + 4 * np.sqrt(2 * freedom)
+
+
+def test_sample_is_a_function_of_seed_step_and_contents():
+    lengths = [10, 12, 14]
+    first = make_replay(lengths, seed=3)
+    second = make_replay(lengths, seed=3)
+    for step in (5, 0, 9):
+        second.sample(step)
+    for step in (0, 9, 2**40):
+        for a, b in zip(
+            dataclasses.astuple(first.sample(step)),
+            dataclasses.astuple(second.sample(step)),
+            strict=True,
+        ):
+            np.testing.assert_array_equal(a, b)
+    draws = {
+        tuple(origins(make_replay(lengths, batch_size=32, seed=seed).sample(step)))
+        for seed in (3, 4)
+        for step in (0, 1, 2)
+    }
+    assert len(draws) == 6
+
+
+def test_samples_do_not_share_memory():
+    replay = make_replay([10])
+    first, second = replay.sample(0), replay.sample(0)
+    assert not np.shares_memory(first.image, second.image)
+    first.image[:] = 255
+    np.testing.assert_array_equal(replay.sample(0).image, second.image)
+
+
+def test_add_copies_no_image():
+    episode = make_episode(0, 100, image_size=64)
+    replay = Replay(TASK, 1, 4, 0)
+    tracemalloc.start()
+    try:
+        replay.add(episode, "large")
+        allocated, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert allocated < episode.image.nbytes / 20
+
+
+def test_rows_and_names_are_counted():
+    replay = make_replay([10, 12])
+    replay.add(make_episode(2, 20), "online-0", online=True)
+    assert replay.num_rows == 42
+    assert replay.num_episodes == 3
+    assert replay.names == ("episode-0", "episode-1", "online-0")
+    assert replay.online_names == ("online-0",)
+
+
+@pytest.mark.parametrize(
+    ("online_share", "expected"),
+    [(None, 20 / 50), (0.0, 0.0), (0.75, 0.75), (1.0, 1.0)],
+)
+def test_online_share(online_share, expected):
+    replay = make_replay([10, 20], batch_size=500, online_share=online_share)
+    assert {episode for episode, _ in origins(replay.sample(0))} == {0, 1}
+    replay.add(make_episode(2, 20), "online", online=True)
+    drawn = [
+        episode for step in range(8) for episode, _ in origins(replay.sample(step))
+    ]
+    share = drawn.count(2) / len(drawn)
+    deviation = np.sqrt(expected * (1 - expected) / len(drawn))
+    assert abs(share - expected) <= 4 * deviation
+
+
+def test_online_episodes_alone_are_all_that_is_drawn():
+    replay = Replay(TASK, 8, 4, 0, online_share=0.25)
+    replay.add(make_episode(7, 20), "online", online=True)
+    assert {episode for episode, _ in origins(replay.sample(0))} == {7}
+
+
+def test_unusable_episodes_are_refused_and_leave_the_replay_as_it_was():
+    replay = make_replay([10], sequence_length=4)
+    with pytest.raises(DatasetError, match="short has 3 rows.*sequence_length 4"):
+        replay.add(make_episode(1, 3), "short")
+    with pytest.raises(DatasetError, match="episode-0 is already"):
+        replay.add(make_episode(1, 10), "episode-0")
+    with pytest.raises(DatasetError, match="large has image and action shapes"):
+        replay.add(make_episode(1, 10, image_size=4), "large")
+    assert replay.num_rows == 10 and replay.names == ("episode-0",)
+
+
+def test_empty_replay_and_bad_options_are_named():
+    with pytest.raises(DatasetError, match="holds no episode"):
+        Replay(TASK, 1, 4, 0).sample(0)
+    with pytest.raises(ValueError, match="batch_size 0"):
+        Replay(TASK, 0, 4, 0)
+    with pytest.raises(ValueError, match="seed -1"):
+        Replay(TASK, 1, 4, -1)
+    with pytest.raises(ValueError, match="online_share 1.5"):
+        Replay(TASK, 1, 4, 0, online_share=1.5)
+
+
+def test_prefetch_yields_every_value_in_order_one_ahead():
+    made = []
+
+    def make(step):
+        made.append(step)
+        return step * step
+
+    values = prefetch(make, range(5, 8))
+    assert next(values) == 25
+    assert len(made) <= 2
+    assert list(values) == [36, 49]
+    assert made == [5, 6, 7]
+    assert list(prefetch(make, [])) == []
+
+
+def test_prefetch_raises_the_error_of_its_step_and_stops_its_thread():
+    def make(step):
+        if step == 1:
+            raise RuntimeError("step one")
+        return step
+
+    threads = threading.active_count()
+    values = prefetch(make, range(3))
+    assert next(values) == 0
+    with pytest.raises(RuntimeError, match="step one"):
+        next(values)
+    abandoned = prefetch(make, [0, 2, 3])
+    next(abandoned)
+    abandoned.close()
+    assert threading.active_count() == threads
