@@ -13,19 +13,24 @@ Axes: an episode of `L` actions has `L + 1` rows; `K` objects, `A` action dimens
 
 import dataclasses
 import hashlib
-import io
 import json
-import math
 import os
 import re
-import stat
-import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from moto_jax.data.files import (
+    ArraySchema,
+    DatasetError,
+    check_header,
+    npz_bytes,
+    read_arrays,
+    read_regular_file,
+    write_atomically,
+)
 from moto_jax.envs import tasks
 
 MANIFEST_NAME = "manifest.json"
@@ -35,25 +40,19 @@ MANIFEST_FORMAT = 1
 # damaged header or a decompression bomb.
 MAX_EPISODE_BYTES = 256 * 2**20
 _MAX_MANIFEST_BYTES = 64 * 2**20
-_MAX_HEADER_BYTES = 1024
 
 # Cloning goes on for a while after the last accepted object, so that the policy learns
 # to let go of it.
 BEHAVIOUR_ROWS_AFTER = 10
 
 _QPOS_SIZE = 30
-# dtype and shape; 0 stands for "any positive size", the first axis for time.
-_SCHEMA: dict[str, tuple[np.dtype, tuple[int, ...]]] = {
+_SCHEMA: ArraySchema = {
     "image": (np.dtype(np.uint8), (0, 0, 0, 3)),
     "action": (np.dtype(np.float32), (0, 0)),
     "objects_in_goal": (np.dtype(np.bool_), (0, len(tasks.OBJECTS))),
     "qpos": (np.dtype(np.float32), (0, _QPOS_SIZE)),
 }
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*\.npz")
-
-
-class DatasetError(ValueError):
-    """A dataset that cannot be used as it is; the message names file and field."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,7 +78,7 @@ class Episode:
         """Checks the fields and makes them read-only, without a copy."""
         for name in _SCHEMA:
             array = np.asarray(getattr(self, name))
-            _check_header(name, array.dtype, array.shape)
+            check_header(name, array.dtype, array.shape, _SCHEMA, MAX_EPISODE_BYTES)
             view = array.view()
             view.setflags(write=False)
             object.__setattr__(self, name, view)
@@ -192,10 +191,8 @@ def write_episode(path: str | os.PathLike[str], episode: Episode) -> str:
     Returns:
       The file's sha256 in hex.
     """
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, **{name: getattr(episode, name) for name in _SCHEMA})
-    contents = buffer.getvalue()
-    _write_atomically(Path(path), contents)
+    contents = npz_bytes({name: getattr(episode, name) for name in _SCHEMA})
+    write_atomically(Path(path), contents)
     return hashlib.sha256(contents).hexdigest()
 
 
@@ -209,7 +206,7 @@ def read_episode(
         names file and field.
     """
     path = Path(path)
-    contents = _read_regular_file(path, MAX_EPISODE_BYTES)
+    contents = read_regular_file(path, MAX_EPISODE_BYTES)
     if expected_sha256 is not None:
         found = hashlib.sha256(contents).hexdigest()
         if found != expected_sha256:
@@ -218,70 +215,9 @@ def read_episode(
                 f"{expected_sha256[:12]}...: the file changed, make the dataset again"
             )
     try:
-        with zipfile.ZipFile(io.BytesIO(contents)) as archive:
-            members = sorted(archive.namelist())
-            if members != sorted(f"{name}.npy" for name in _SCHEMA):
-                raise DatasetError(
-                    f"holds {', '.join(members)[:200] or 'nothing'} instead of the "
-                    f"fields {', '.join(_SCHEMA)}"
-                )
-            fields = {name: _read_field(archive, name) for name in _SCHEMA}
-        return Episode(**fields)
+        return Episode(**read_arrays(contents, _SCHEMA, MAX_EPISODE_BYTES))
     except DatasetError as error:
         raise DatasetError(f"{path}: {error}") from None
-    except zipfile.BadZipFile as error:
-        raise DatasetError(f"{path}: not a whole npz archive ({error})") from None
-
-
-def _read_field(archive: zipfile.ZipFile, name: str) -> np.ndarray:
-    """Reads one array; its header decides before any memory is taken."""
-    try:
-        with archive.open(f"{name}.npy") as member:
-            version = np.lib.format.read_magic(member)
-            if version != (1, 0):
-                raise ValueError(f"npy version {version}")
-            shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(
-                member, max_header_size=_MAX_HEADER_BYTES
-            )
-            _check_header(name, dtype, shape)
-            if fortran_order:
-                raise ValueError("column-major order")
-            num_bytes = math.prod(shape) * dtype.itemsize
-            # One byte more than wanted: only a read that meets the end of the member
-            # compares its checksum.
-            data = member.read(num_bytes + 1)
-    except DatasetError:
-        raise
-    # A damaged header or stream raises whatever the parser met first (SyntaxError,
-    # zlib.error, EOFError, NotImplementedError, ...): to the user it is one fact.
-    except Exception as error:
-        raise DatasetError(f"field '{name}' cannot be read ({error})") from None
-    if len(data) != num_bytes:
-        raise DatasetError(
-            f"field '{name}' holds {len(data)} bytes where its shape {shape} asks for "
-            f"{num_bytes}"
-        )
-    return np.frombuffer(data, dtype).reshape(shape)
-
-
-def _check_header(name: str, dtype: np.dtype, shape: tuple[int, ...]) -> None:
-    """Checks a field's dtype, shape and size against the schema."""
-    wanted_dtype, wanted_shape = _SCHEMA[name]
-    fits = len(shape) == len(wanted_shape) and all(
-        size == wanted if wanted else size > 0
-        for size, wanted in zip(shape, wanted_shape, strict=True)
-    )
-    if dtype != wanted_dtype or not fits:
-        wanted = ", ".join(str(size) if size else "*" for size in wanted_shape)
-        raise DatasetError(
-            f"field '{name}' is {dtype}{list(shape)} instead of "
-            f"{wanted_dtype}[{wanted}]"
-        )
-    if math.prod(shape) * dtype.itemsize > MAX_EPISODE_BYTES:
-        raise DatasetError(
-            f"field '{name}' of shape {list(shape)} is over the bound of "
-            f"{MAX_EPISODE_BYTES // 2**20} MiB an episode"
-        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -331,7 +267,7 @@ def write_manifest(
     """Writes the manifest, whole or not at all. It is a dataset's last file."""
     contents = {"format": MANIFEST_FORMAT, **dataclasses.asdict(manifest)}
     text = json.dumps(contents, indent=1, sort_keys=True) + "\n"
-    _write_atomically(Path(directory) / name, text.encode())
+    write_atomically(Path(directory) / name, text.encode())
 
 
 def read_manifest(
@@ -343,7 +279,7 @@ def read_manifest(
       DatasetError: where it is missing or malformed; names file and field.
     """
     path = Path(directory) / name
-    contents = _read_regular_file(path, _MAX_MANIFEST_BYTES)
+    contents = read_regular_file(path, _MAX_MANIFEST_BYTES)
     try:
         fields = json.loads(contents)
     except (ValueError, RecursionError) as error:
@@ -425,31 +361,3 @@ def load_dataset(
             )
         episodes.append(episode)
     return episodes
-
-
-def _read_regular_file(path: Path, max_bytes: int) -> bytes:
-    """Reads a whole file; refuses links, devices and oversized files unread."""
-    try:
-        status = path.lstat()
-        if not stat.S_ISREG(status.st_mode):
-            raise DatasetError(f"{path}: not a regular file")
-        if status.st_size > max_bytes:
-            raise DatasetError(
-                f"{path}: {status.st_size} bytes are over the bound of {max_bytes}"
-            )
-        return path.read_bytes()
-    except OSError as error:
-        raise DatasetError(f"{path}: cannot be read ({error.strerror})") from None
-
-
-def _write_atomically(path: Path, contents: bytes) -> None:
-    """Writes beside the target, then renames: readers see the old file or the new."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(contents)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -1,0 +1,160 @@
+"""Files that are written whole or not at all, and npz archives read without trust.
+
+A dataset may have been downloaded, copied half, or damaged on its disk. Whatever is
+wrong with it, a reader meets a `DatasetError` that says where, and nothing else: no
+pickle is opened, headers decide before memory is taken, and sizes are bounded.
+"""
+
+import io
+import math
+import os
+import stat
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+# Field -> dtype and shape, in which 0 stands for any positive size.
+ArraySchema = Mapping[str, tuple[np.dtype, tuple[int, ...]]]
+
+# NumPy's own header of a plain array takes 128 bytes.
+_MAX_HEADER_BYTES = 1024
+
+
+class DatasetError(ValueError):
+    """A dataset that cannot be used as it is; the message names file and field."""
+
+
+def write_atomically(path: Path, contents: bytes) -> None:
+    """Writes beside the target, then renames: readers see the old file or the new."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(contents)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_regular_file(path: Path, max_bytes: int) -> bytes:
+    """Reads a whole file.
+
+    Raises:
+      DatasetError: for a link, a device or a file over the bound, none of them opened,
+        and for what cannot be read.
+    """
+    try:
+        status = path.lstat()
+        if not stat.S_ISREG(status.st_mode):
+            raise DatasetError(f"{path}: not a regular file")
+        if status.st_size > max_bytes:
+            raise DatasetError(
+                f"{path}: {status.st_size} bytes are over the bound of {max_bytes}"
+            )
+        return path.read_bytes()
+    except OSError as error:
+        raise DatasetError(f"{path}: cannot be read ({error.strerror})") from None
+
+
+def npz_bytes(fields: Mapping[str, np.ndarray]) -> bytes:
+    """Returns a compressed npz archive; equal fields give equal bytes."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, array in fields.items():
+            # Opened by its name a member is dated 1980, not now.
+            with archive.open(f"{name}.npy", "w") as member:
+                array = np.ascontiguousarray(array)
+                np.lib.format.write_array(member, array, (1, 0), allow_pickle=False)
+    return buffer.getvalue()
+
+
+def read_arrays(
+    contents: bytes, schema: ArraySchema, max_bytes: int
+) -> dict[str, np.ndarray]:
+    """Reads the fields of an npz archive, which must be exactly those of the schema.
+
+    Args:
+      contents: the archive.
+      schema: what each field must be.
+      max_bytes: bound on each field's uncompressed size.
+
+    Returns:
+      The fields; the arrays are read-only.
+
+    Raises:
+      DatasetError: for anything else than a whole archive of these fields.
+    """
+    try:
+        with zipfile.ZipFile(io.BytesIO(contents)) as archive:
+            members = sorted(archive.namelist())
+            if members != sorted(f"{name}.npy" for name in schema):
+                raise DatasetError(
+                    f"holds {', '.join(members)[:200] or 'nothing'} instead of the "
+                    f"fields {', '.join(schema)}"
+                )
+            return {
+                name: _read_field(archive, name, schema, max_bytes) for name in schema
+            }
+    except (zipfile.BadZipFile, NotImplementedError, UnicodeDecodeError) as error:
+        raise DatasetError(f"not a whole npz archive ({error})") from None
+
+
+def check_header(
+    name: str,
+    dtype: np.dtype,
+    shape: tuple[int, ...],
+    schema: ArraySchema,
+    max_bytes: int,
+) -> None:
+    """Raises DatasetError unless a field's dtype, shape and size fit the schema."""
+    wanted_dtype, wanted_shape = schema[name]
+    fits = len(shape) == len(wanted_shape) and all(
+        size == wanted if wanted else size > 0
+        for size, wanted in zip(shape, wanted_shape, strict=True)
+    )
+    if dtype != wanted_dtype or not fits:
+        wanted = ", ".join(str(size) if size else "*" for size in wanted_shape)
+        raise DatasetError(
+            f"field '{name}' is {dtype}{list(shape)} instead of "
+            f"{wanted_dtype}[{wanted}]"
+        )
+    if math.prod(shape) * dtype.itemsize > max_bytes:
+        raise DatasetError(
+            f"field '{name}' of shape {list(shape)} is over the bound of "
+            f"{max_bytes // 2**20} MiB"
+        )
+
+
+def _read_field(
+    archive: zipfile.ZipFile, name: str, schema: ArraySchema, max_bytes: int
+) -> np.ndarray:
+    try:
+        with archive.open(f"{name}.npy") as member:
+            version = np.lib.format.read_magic(member)
+            if version != (1, 0):
+                raise ValueError(f"npy version {version}")
+            shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(
+                member, max_header_size=_MAX_HEADER_BYTES
+            )
+            check_header(name, dtype, shape, schema, max_bytes)
+            if fortran_order:
+                raise ValueError("column-major order")
+            num_bytes = math.prod(shape) * dtype.itemsize
+            # One byte more than wanted: only a read that meets the end of the member
+            # compares its checksum.
+            data = member.read(num_bytes + 1)
+    except DatasetError:
+        raise
+    # A damaged header or stream raises whatever the parser met first (SyntaxError,
+    # zlib.error, EOFError, NotImplementedError, ...): to the user it is one fact.
+    except Exception as error:
+        raise DatasetError(f"field '{name}' cannot be read ({error})") from None
+    if len(data) != num_bytes:
+        raise DatasetError(
+            f"field '{name}' ends after {len(data)} of {num_bytes} bytes or goes on "
+            f"beyond its shape {list(shape)}"
+        )
+    return np.frombuffer(data, dtype).reshape(shape)
