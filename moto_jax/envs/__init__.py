@@ -1,0 +1,1 @@
+"""The kitchen: tasks, physics, frames and the scripted demonstrator; free of jax."""

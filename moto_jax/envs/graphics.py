@@ -11,6 +11,8 @@ from collections.abc import Callable
 
 INSTALL_COMMAND = "apt-get install -y libegl1 libegl-mesa0 libgl1-mesa-dri"
 
+_LINUX_BACKENDS = ("egl", "osmesa", "glfw")
+
 # libEGL only dispatches; a vendor's implementation must be there too. On machines with
 # an NVIDIA driver that may be the driver's own.
 _DISPATCH_LIBRARY = "libEGL.so.1"
@@ -33,15 +35,23 @@ def choose_backend(load_library: Callable[[str], object] = ctypes.CDLL) -> str:
       The value of `MUJOCO_GL`, empty where MuJoCo's default is kept.
 
     Raises:
-      GraphicsError: where EGL is the backend but cannot be loaded.
+      GraphicsError: where the user chose an unknown backend, or EGL is the backend but
+        cannot be loaded.
     """
-    if platform.system() == "Linux":
-        # An empty value means "not chosen" to MuJoCo as well.
-        backend = os.environ.get("MUJOCO_GL") or "egl"
-        if backend.lower() == "egl":
-            _require_egl(load_library)
-        os.environ["MUJOCO_GL"] = backend
-    return os.environ.get("MUJOCO_GL", "")
+    # An empty value means "not chosen" to MuJoCo as well.
+    backend = os.environ.get("MUJOCO_GL", "").lower()
+    if platform.system() != "Linux":
+        return backend
+    backend = backend or "egl"
+    if backend not in _LINUX_BACKENDS:
+        raise GraphicsError(
+            f"MUJOCO_GL is {backend!r}: unset it, or set it to one of "
+            f"{', '.join(_LINUX_BACKENDS)}"
+        )
+    if backend == "egl":
+        _require_egl(load_library)
+    os.environ["MUJOCO_GL"] = backend
+    return backend
 
 
 def _require_egl(load_library: Callable[[str], object]) -> None:

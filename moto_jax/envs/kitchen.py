@@ -13,6 +13,7 @@ import numpy as np
 
 from moto_jax.envs import tasks
 from moto_jax.envs.mujoco_compat import make_simulator
+from moto_jax.envs.renderer import KitchenRenderer, check_profile
 
 NUM_ACTIONS = 9
 NUM_ARM_JOINTS = 7
@@ -69,8 +70,8 @@ class KitchenEnv(gymnasium.Env):
           image_size: width and height of the observation in pixels.
           robot_noise_ratio: scale of the noise on the robot's sensed joints, which its
             controller feeds back into the motion.
-          object_noise_ratio: scale of the benchmark's noise on sensed objects; no effect
-            on images, kept so that the random stream is the benchmark's.
+          object_noise_ratio: scale of the benchmark's noise on sensed objects; nothing
+            here reads those, but the random stream stays the benchmark's.
           episode_steps: control steps until truncation.
           renderer: draws the images instead of one made here; its owner closes it.
           render_frames: False gives all-zero images and makes no graphics context, for
@@ -80,6 +81,7 @@ class KitchenEnv(gymnasium.Env):
           ValueError: for an unknown task, object or profile, or an impossible size.
         """
         self.task = tasks.resolve_task(task)
+        check_profile(render_profile)
         if image_size < 1 or episode_steps < 1:
             raise ValueError(
                 f"image_size {image_size} and episode_steps {episode_steps} must be "
@@ -92,7 +94,9 @@ class KitchenEnv(gymnasium.Env):
             )
         self._owned_renderer: Renderer | None = None
         if render_frames and renderer is None:
-            renderer = self._owned_renderer = _make_renderer(render_profile, image_size)
+            renderer = self._owned_renderer = KitchenRenderer(
+                render_profile, image_size
+            )
         self._renderer = renderer if render_frames else None
         self._simulator = make_simulator(robot_noise_ratio, object_noise_ratio)
         self._image_size = image_size
@@ -166,10 +170,3 @@ class KitchenEnv(gymnasium.Env):
             "arm_bias": data.qfrc_bias[:NUM_ARM_JOINTS].copy(),
         }
         return self._image.copy(), info
-
-
-def _make_renderer(render_profile: str, image_size: int) -> Renderer:
-    # Imported here so that physics alone needs no graphics libraries.
-    from moto_jax.envs.renderer import KitchenRenderer
-
-    return KitchenRenderer(render_profile, image_size)

@@ -1,5 +1,8 @@
 """Coarser meshes for drawing: 64 pixels cannot show 20,000 triangles a robot link."""
 
+# MuJoCo's names come from compiled modules, which pyright cannot read.
+# pyright: reportAttributeAccessIssue=false
+
 import fast_simplification
 import mujoco
 import numpy as np
@@ -9,7 +12,7 @@ import numpy as np
 _AGGRESSION = 3
 
 
-def thin_meshes(model: mujoco.MjModel, name_suffix: str, max_faces: int) -> None:
+def thin_meshes(model: mujoco.MjModel, name_suffix: str, target_faces: int) -> None:
     """Replaces, in place, every finely tessellated mesh of `model` by a coarse one.
 
     The arrays of a compiled model are fixed in size, so the coarse mesh takes the first
@@ -19,30 +22,28 @@ def thin_meshes(model: mujoco.MjModel, name_suffix: str, max_faces: int) -> None
     Args:
       model: a model of one's own, of which no graphics context was made yet.
       name_suffix: which meshes, by the end of their names.
-      max_faces: meshes with more triangles are brought down to about this many.
+      target_faces: meshes with more triangles are brought down to about as many.
     """
     for mesh in range(model.nmesh):
         name = model.mesh(mesh).name
-        if name.endswith(name_suffix) and model.mesh_facenum[mesh] > max_faces:
-            _thin_mesh(model, mesh, max_faces)
+        if name.endswith(name_suffix) and model.mesh_facenum[mesh] > target_faces:
+            _thin_mesh(model, mesh, target_faces)
 
 
-def _thin_mesh(model: mujoco.MjModel, mesh: int, max_faces: int) -> None:
+def _thin_mesh(model: mujoco.MjModel, mesh: int, target_faces: int) -> None:
     first_vertex, first_face = model.mesh_vertadr[mesh], model.mesh_faceadr[mesh]
     first_normal = model.mesh_normaladr[mesh]
     vertices = model.mesh_vert[first_vertex:][: model.mesh_vertnum[mesh]]
     faces = model.mesh_face[first_face:][: model.mesh_facenum[mesh]]
 
     # Duplicate vertices along seams would be torn apart by the simplifier.
-    welded, welded_index = np.unique(
-        np.round(vertices, 6), axis=0, return_inverse=True
-    )
+    welded, welded_index = np.unique(np.round(vertices, 6), axis=0, return_inverse=True)
     vertices, faces = fast_simplification.simplify(
         welded,
         welded_index.reshape(-1)[faces].astype(np.int32),
-        target_count=max_faces,
+        target_count=target_faces,
         agg=_AGGRESSION,
-    )
+    )[:2]
 
     model.mesh_vertnum[mesh] = model.mesh_normalnum[mesh] = len(vertices)
     model.mesh_facenum[mesh] = len(faces)

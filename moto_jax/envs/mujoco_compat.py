@@ -1,9 +1,12 @@
-"""The one place that imports gymnasium-robotics, and what it needs to run on any MuJoCo.
+"""Where gymnasium-robotics is imported, and what it needs to run on any MuJoCo.
 
 From MuJoCo 3.12 on, `mjtJoint.mjJNT_HINGE == np.int32(3)` is False, and
 gymnasium-robotics up to 1.4.2 asserts on exactly that comparison when it looks a joint
 up. The mend here is applied only where the comparison fails.
 """
+
+# MuJoCo's names come from compiled modules, which pyright cannot read.
+# pyright: reportAttributeAccessIssue=false
 
 import contextlib
 import io
@@ -17,14 +20,13 @@ import numpy as np
 # The package prints a notice about another of its environments to stderr on import; in
 # every worker process it would only hide our own messages.
 with contextlib.redirect_stderr(io.StringIO()):
-    import gymnasium_robotics
     from gymnasium_robotics.envs.franka_kitchen.kitchen_env import (
         KitchenEnv as RoboticsKitchenEnv,
     )
     from gymnasium_robotics.utils import mujoco_utils
 
 KITCHEN_XML = (
-    Path(gymnasium_robotics.__file__).parent
+    Path(mujoco_utils.__file__).parents[1]
     / "envs/assets/kitchen_franka/kitchen_assets/kitchen_env_model.xml"
 )
 

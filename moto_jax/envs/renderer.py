@@ -12,7 +12,12 @@ Images of the two profiles differ by several grey levels, so every dataset and e
 names its profile.
 """
 
+# MuJoCo's names come from compiled modules, which pyright cannot read.
+# pyright: reportAttributeAccessIssue=false
+
+import atexit
 import importlib
+import weakref
 from typing import Any
 
 import mujoco
@@ -78,11 +83,12 @@ class KitchenRenderer:
         self._gl = _make_gl_context(scale * image_size)
         self.gl_renderer = _gl_renderer_name()
         model = mujoco.MjModel.from_xml_path(str(KITCHEN_XML))
-        self._picture = (
-            _FastPicture(model, scale * image_size)
-            if profile == "fast"
-            else _PaperPicture(model, image_size)
-        )
+        picture = _FastPicture if profile == "fast" else _PaperPicture
+        self._picture = picture(model, scale * image_size)
+        self._release = weakref.finalize(self, _free_graphics, self._gl, self._picture)
+        # Exit handlers run last in, first out: this one before MuJoCo's, which ends EGL
+        # and would leave our context to fail while the interpreter shuts down.
+        atexit.register(self._release)
 
     def render(self, qpos: np.ndarray) -> np.ndarray:
         """Returns the image uint8 [size, size, 3] of the joint positions [30].
@@ -102,11 +108,8 @@ class KitchenRenderer:
 
     def close(self) -> None:
         """Frees the graphics context; further calls do nothing."""
-        if self._gl is not None:
-            self._gl.make_current()
-            self._picture.close()
-            self._gl.free()
-            self._gl = None
+        self._release()
+        atexit.unregister(self._release)
 
 
 def check_profile(profile: str) -> None:
@@ -226,7 +229,7 @@ class _FastPicture:
         samples = np.where(
             nearer[..., None], self._scene.rgb, self._backgrounds[lamp_on]
         )
-        return _box_filter(samples[::-1], _SUPERSAMPLING)
+        return box_filter(samples[::-1], _SUPERSAMPLING)
 
     def close(self) -> None:
         self._scene.close()
@@ -241,7 +244,7 @@ def _moving_geoms(model: mujoco.MjModel) -> np.ndarray:
     return moves[model.geom_bodyid]
 
 
-def _box_filter(samples: np.ndarray, factor: int) -> np.ndarray:
+def box_filter(samples: np.ndarray, factor: int) -> np.ndarray:
     """Returns the rounded means of `factor` x `factor` blocks of uint8 [h, w, 3]."""
     total = np.zeros(
         (samples.shape[0] // factor, samples.shape[1] // factor, 3), np.uint16
@@ -253,8 +256,8 @@ def _box_filter(samples: np.ndarray, factor: int) -> np.ndarray:
 
 
 def _make_gl_context(size: int) -> Any:
-    """Returns a current context of MuJoCo's with a drawing area `size` pixels square."""
-    backend = choose_backend().lower()
+    """Returns a context of MuJoCo's, made current, `size` pixels square."""
+    backend = choose_backend()
     # By name, because MuJoCo reads MUJOCO_GL only once, when it is first imported.
     module = f"mujoco.{backend}" if backend else "mujoco.gl_context"
     try:
@@ -269,8 +272,14 @@ def _make_gl_context(size: int) -> Any:
     return context
 
 
+def _free_graphics(gl_context: Any, picture: "_PaperPicture | _FastPicture") -> None:
+    gl_context.make_current()
+    picture.close()
+    gl_context.free()
+
+
 def _gl_renderer_name() -> str:
     # PyOpenGL picks its platform on import, which the context's module prepares.
     from OpenGL import GL
 
-    return GL.glGetString(GL.GL_RENDERER).decode()
+    return bytes(GL.glGetString(GL.GL_RENDERER) or b"").decode()

@@ -69,10 +69,10 @@ def resolve_task(task: str | Sequence[str]) -> tuple[str, ...]:
         objects = tuple(task)
     unknown = [name for name in objects if name not in OBJECTS]
     if unknown or not objects:
+        named = ", ".join(map(repr, unknown)) or "(none)"
         raise ValueError(
-            f"unknown kitchen object or task {', '.join(map(repr, unknown)) or '(none)'}"
-            f": use one of the tasks {', '.join(TASKS)}, or a list of objects out of "
-            f"{', '.join(OBJECTS)}"
+            f"unknown kitchen object or task {named}: use one of the tasks "
+            f"{', '.join(TASKS)}, or a list of objects out of {', '.join(OBJECTS)}"
         )
     if len(set(objects)) != len(objects):
         raise ValueError(f"task {objects} names an object twice: name each once")
@@ -124,4 +124,4 @@ def objects_reached(in_goal: np.ndarray, task: Sequence[str]) -> np.ndarray:
 
     An episode is a success, in the paper's count, when all of them were.
     """
-    return in_goal[:, object_columns(task)].any(axis=0)
+    return np.any(in_goal[:, object_columns(task)], axis=0)

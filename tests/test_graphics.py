@@ -1,0 +1,86 @@
+"""Choice of MuJoCo's graphics backend, with stand-ins for the system's libraries."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from moto_jax.envs import graphics
+
+ALL = {"libEGL.so.1", "libEGL_mesa.so.0"}
+
+
+def loader(*available: str):
+    def load(name: str) -> str:
+        if name not in available:
+            raise OSError(f"{name}: cannot open shared object file")
+        return name
+
+    return load
+
+
+@pytest.fixture
+def unset_backend(monkeypatch):
+    monkeypatch.setattr("platform.system", lambda: "Linux")
+    # Set, then deleted: so that the test's own change is undone as well.
+    monkeypatch.setenv("MUJOCO_GL", "")
+    monkeypatch.delenv("MUJOCO_GL")
+    return monkeypatch
+
+
+def test_egl_is_chosen_and_set(unset_backend):
+    assert graphics.choose_backend(loader(*ALL)) == "egl"
+    assert os.environ["MUJOCO_GL"] == "egl"
+
+
+def test_the_nvidia_drivers_egl_is_enough(unset_backend):
+    loaded = loader("libEGL.so.1", "libEGL_nvidia.so.0")
+    assert graphics.choose_backend(loaded) == "egl"
+
+
+@pytest.mark.parametrize(
+    ("available", "missing"),
+    [
+        ((), "libEGL.so.1"),
+        (("libEGL_mesa.so.0",), "libEGL.so.1"),
+        (("libEGL.so.1",), "libEGL_mesa.so.0"),
+    ],
+)
+def test_missing_egl_is_one_sentence_with_the_mend(unset_backend, available, missing):
+    with pytest.raises(graphics.GraphicsError) as error:
+        graphics.choose_backend(loader(*available))
+    message = str(error.value)
+    assert missing in message
+    assert "apt-get install -y libegl1 libegl-mesa0 libgl1-mesa-dri" in message
+    assert "\n" not in message
+    assert "MUJOCO_GL" not in os.environ
+
+
+def test_the_users_choice_stays_and_is_not_checked(unset_backend):
+    unset_backend.setenv("MUJOCO_GL", "osmesa")
+    assert graphics.choose_backend(loader()) == "osmesa"
+    assert os.environ["MUJOCO_GL"] == "osmesa"
+
+
+def test_an_unknown_backend_is_named(unset_backend):
+    unset_backend.setenv("MUJOCO_GL", "vulkan")
+    with pytest.raises(graphics.GraphicsError, match="'vulkan'.*egl, osmesa, glfw"):
+        graphics.choose_backend(loader(*ALL))
+
+
+def test_other_systems_keep_mujocos_default(unset_backend):
+    unset_backend.setattr("platform.system", lambda: "Darwin")
+    assert graphics.choose_backend(loader()) == ""
+    assert "MUJOCO_GL" not in os.environ
+
+
+def test_the_check_imports_neither_mujoco_nor_jax():
+    program = (
+        "import sys; import moto_jax.envs.graphics; "
+        "print(sorted({'mujoco', 'jax', 'numpy'} & set(sys.modules)))"
+    )
+    output = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert output.stdout.strip() == "[]"
