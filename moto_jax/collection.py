@@ -247,9 +247,10 @@ class PolicyStep(NamedTuple):
 def make_policy_step(policy: Policy) -> PolicyStep:
     """Returns the policy with a key of its own for every episode and row.
 
-    Row i acts with the key `fold_in(fold_in(key, seed[i]), row[i])`, alone, in a loop on
-    the device: results of a batched product may differ in the last bit with the batch
-    size, and contacts in the simulator soon turn a bit into another episode.
+    Row i acts with the key `fold_in(fold_in(key, seed[i]), row[i])`, alone, in a loop
+    on the device: a batched product may differ in the last bit with the size of the
+    batch, and contacts in the simulator soon turn a bit into another episode. With
+    networks of the `cpu` preset the loop is no slower than one batch of four.
     """
 
     def initial(num_workers: int) -> Any:

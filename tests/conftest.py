@@ -1,0 +1,26 @@
+"""What every test runs under: CPU, strict broadcasting, headless rendering."""
+
+import os
+
+# Before anything imports jax or mujoco, and inherited by the processes tests start.
+# JAX_PLATFORMS=cuda in the environment runs the suite, or `-m gpu`, on an accelerator.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("JAX_NUMPY_RANK_PROMOTION", "raise")
+
+import pytest
+
+from moto_jax.envs import graphics
+
+try:
+    graphics.choose_backend()
+    _NO_GRAPHICS = ""
+except graphics.GraphicsError as error:
+    _NO_GRAPHICS = str(error)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if not _NO_GRAPHICS:
+        return
+    for item in items:
+        if item.get_closest_marker("kitchen"):
+            item.add_marker(pytest.mark.skip(reason=_NO_GRAPHICS))

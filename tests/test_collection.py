@@ -1,0 +1,290 @@
+import functools
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from moto_jax.collection import (
+    WorkerError,
+    WorkerPool,
+    collect_episodes,
+    make_policy_step,
+)
+from moto_jax.envs.worker import Reset
+from moto_jax.types import Policy
+from tests.fake_envs import NUM_ACTIONS, BrokenEnv, CountingEnv, FaultyEnv
+
+FAULTS = ("raises", "dies", "hangs", "nan", "shape", "dtype")
+KEY = jax.random.key(0)
+
+
+def constant_policy(value=0.25):
+    def act(params, carry, image, is_first, key):
+        return jnp.full((len(image), NUM_ACTIONS), value), carry
+
+    return Policy(initial=lambda n: (), act=act)
+
+
+def random_recurrent_policy():
+    """Action: noise by the key, and how many rows the carry has seen, over 128."""
+
+    def act(params, carry, image, is_first, key):
+        carry = jnp.where(is_first, 0, carry) + 1
+        noise = jax.random.uniform(key, carry.shape, minval=-0.5, maxval=0.5)
+        mixed = jnp.tanh(image.reshape(len(image), -1) @ params)
+        return jnp.stack([carry / 128, noise * mixed], axis=-1), carry
+
+    return Policy(initial=lambda n: np.zeros(n, np.int32), act=act)
+
+
+def collect(pool, seeds, policy=None, params=None, key=KEY):
+    policy_step = make_policy_step(policy or constant_policy())
+    return list(collect_episodes(pool, policy_step, params, key, seeds))
+
+
+@pytest.fixture(scope="module")
+def pool():
+    with WorkerPool(CountingEnv, num_workers=2) as pool:
+        yield pool
+
+
+def faulty_pool(fault, num_workers=2, fuse=None, times=1, **overrides):
+    make_env = functools.partial(FaultyEnv, fault, fuse=fuse, times=times)
+    deadlines = {"step_deadline_s": 1.0, "reset_deadline_s": 30.0, **overrides}
+    return WorkerPool(make_env, num_workers, **deadlines)
+
+
+def assert_same(episode, other):
+    for name in ("image", "action", "objects_in_goal", "qpos"):
+        np.testing.assert_array_equal(getattr(episode, name), getattr(other, name))
+
+
+def test_episodes_are_the_known_ones_in_seed_order(pool):
+    seeds = [5, 0, 4, 3]  # 4 + seed % 3 = 6, 4, 5, 4 steps
+    episodes = collect(pool, seeds)
+    assert [len(episode.action) for episode in episodes] == [6, 4, 5, 4]
+    for seed, episode in zip(seeds, episodes, strict=True):
+        rows = np.arange(episode.num_rows)
+        np.testing.assert_array_equal(episode.image[:, 0, 0, 0], seed + rows)
+        np.testing.assert_array_equal(episode.objects_in_goal, np.eye(7)[rows] > 0)
+        # The row after j actions of 0.25 has moved by j / 4.
+        np.testing.assert_array_equal(episode.qpos[:, 0], rows / 4)
+        assert (episode.action == 0.25).all()
+
+
+def test_workers_do_not_import_jax(pool):
+    (episode,) = collect(pool, [0])
+    assert "jax" in sys.modules
+    assert (episode.qpos[:, 1] == 0.0).all()
+
+
+def test_workers_do_not_import_the_main_module(tmp_path):
+    """The training program imports jax before it knows that it is the main module."""
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import jax\n"
+        "from tests.fake_envs import CountingEnv\n"
+        "from tests.test_collection import collect\n"
+        "from moto_jax.collection import WorkerPool\n"
+        "with WorkerPool(CountingEnv, 1) as pool:\n"
+        "    print(collect(pool, [0])[0].qpos[:, 1].max())\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, str(program)]
+    done = subprocess.run(
+        command, env=environment, cwd=tmp_path, capture_output=True, timeout=120
+    )
+    assert (done.stdout.decode().strip(), done.stderr.decode()) == ("0.0", "")
+
+
+def test_episodes_do_not_depend_on_the_number_of_workers(pool):
+    """Bit for bit, for a policy with a carry, parameters and noise."""
+    params = np.random.default_rng(0).normal(size=(48, 1)).astype(np.float32)[:, 0]
+    policy, seeds = random_recurrent_policy(), [7, 1, 2, 9, 4]
+    by_two = collect(pool, seeds, policy, params)
+    for num_workers in (1, 4):
+        with WorkerPool(CountingEnv, num_workers) as other:
+            for a, b in zip(by_two, collect(other, seeds, policy, params), strict=True):
+                assert_same(a, b)
+    for episode in by_two:
+        # The carry starts anew with each episode, whatever its slot did before.
+        steps = np.arange(1, len(episode.action) + 1, dtype=np.float32)
+        np.testing.assert_array_equal(episode.action[:, 0], steps / 128)
+
+
+def test_noise_differs_by_row_seed_and_key_and_repeats(pool):
+    params = np.ones(48, np.float32)
+    policy = random_recurrent_policy()
+    first, other_seed = collect(pool, [3, 4], policy, params)
+    (again,) = collect(pool, [3], policy, params)
+    (other_key,) = collect(pool, [3], policy, params, jax.random.key(1))
+    assert_same(first, again)
+    assert len(np.unique(first.action[:, 1])) == len(first.action)
+    assert not np.isin(first.action[:, 1], other_seed.action[:, 1]).any()
+    assert not np.isin(first.action[:, 1], other_key.action[:, 1]).any()
+
+
+def test_policy_is_traced_once(pool):
+    traces = []
+
+    def act(params, carry, image, is_first, key):
+        traces.append(image.shape)
+        return jnp.zeros((len(image), NUM_ACTIONS)), carry
+
+    policy_step = make_policy_step(Policy(initial=lambda n: (), act=act))
+    for seeds in ([0], [1, 2, 3], []):
+        list(collect_episodes(pool, policy_step, None, KEY, seeds))
+    assert traces == [(1, 4, 4, 3)]
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_failed_worker_is_replaced_and_its_episode_run_again(fault, tmp_path, pool):
+    params, policy, seeds = np.ones(48, np.float32), random_recurrent_policy(), range(4)
+    unharmed = collect(pool, seeds, policy, params)
+    with faulty_pool(fault, fuse=tmp_path / "fuse") as faulty:
+        before = faulty.process_ids
+        episodes = collect(faulty, seeds, policy, params)
+        after = faulty.process_ids
+    assert (tmp_path / "fuse").exists()
+    assert sum(a != b for a, b in zip(before, after, strict=True)) == 1
+    for episode, expected in zip(episodes, unharmed, strict=True):
+        assert_same(episode, expected)
+
+
+def test_a_worker_killed_from_outside_is_replaced(pool):
+    unharmed = collect(pool, range(5))
+    episodes = []
+    for episode in collect_episodes(
+        pool, make_policy_step(constant_policy()), None, KEY, range(5)
+    ):
+        if not episodes:
+            killed = pool.process_ids[1]
+            os.kill(killed, signal.SIGKILL)
+        episodes.append(episode)
+    assert killed not in pool.process_ids
+    for episode, expected in zip(episodes, unharmed, strict=True):
+        assert_same(episode, expected)
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ("raises", "RuntimeError: the simulator is unstable"),
+        ("dies", "exit code -9"),
+        ("hangs", "no answer within 0.2 s"),
+        ("nan", "NaN or infinite joint positions"),
+        (
+            "shape",
+            r"uint8\[3, 4, 3\] where its observation space says uint8\[4, 4, 3\]",
+        ),
+        ("dtype", "float32"),
+    ],
+)
+def test_a_fault_that_stays_is_an_error_that_names_it(fault, message):
+    with faulty_pool(fault, 1, step_deadline_s=0.2, max_restarts=1) as pool:
+        with pytest.raises(WorkerError, match=message) as caught:
+            collect(pool, [0, 1])
+        assert "failed 2 times within 600 s" in str(caught.value)
+        assert "\n" not in str(caught.value)
+        with pytest.raises(RuntimeError, match="closed"):
+            collect(pool, [0])
+
+
+def test_an_environment_that_cannot_be_built_is_named():
+    with WorkerPool(BrokenEnv, 1, max_restarts=1) as pool:
+        with pytest.raises(WorkerError, match="ValueError: no such kitchen"):
+            collect(pool, [0])
+
+
+def test_restarts_long_ago_are_forgiven(tmp_path):
+    """Three failures in all, never two within a window that lets one pass."""
+    options = {"fuse": tmp_path / "fuse", "times": 3, "max_restarts": 1}
+    with faulty_pool("raises", 1, restart_window_s=0.0, **options) as pool:
+        assert len(collect(pool, [1])) == 1
+    assert len(options["fuse"].read_text()) == 3
+
+
+def test_only_whole_episodes_after_an_interruption(pool):
+    """A caller that stops between question and answer leaves no stale answer."""
+    policy_step = make_policy_step(constant_policy())
+    iterator = collect_episodes(pool, policy_step, None, KEY, [0, 2, 0, 2])
+    next(iterator)
+    iterator.close()
+    pool._workers[0].send(Reset(77))
+    (episode,) = collect(pool, [9])
+    np.testing.assert_array_equal(episode.image[:, 0, 0, 0], 9 + np.arange(5))
+
+
+def test_a_pool_serves_one_caller_at_a_time(pool):
+    policy_step = make_policy_step(constant_policy())
+    iterator = collect_episodes(pool, policy_step, None, KEY, [0, 1, 2])
+    next(iterator)
+    with pytest.raises(RuntimeError, match="already"):
+        collect(pool, [0])
+    iterator.close()
+    assert len(collect(pool, [0])) == 1
+
+
+def test_runs_in_a_thread_beside_the_main_one(pool):
+    expected = collect(pool, [1, 2])
+    results = []
+    thread = threading.Thread(target=lambda: results.extend(collect(pool, [1, 2])))
+    thread.start()
+    while thread.is_alive():
+        jax.block_until_ready(jnp.ones(10) + 1)
+    thread.join()
+    for episode, other in zip(results, expected, strict=True):
+        assert_same(episode, other)
+
+
+def test_a_policy_that_is_not_finite_is_named(pool):
+    with pytest.raises(FloatingPointError, match="row 0 of the episode with seed 6"):
+        collect(pool, [6], constant_policy(np.nan))
+
+
+def test_actions_are_clipped_to_the_action_space(pool):
+    (episode,) = collect(pool, [0], constant_policy(1.5))
+    assert (episode.action == 1.0).all()
+
+
+def test_bad_arguments():
+    with pytest.raises(ValueError, match="num_workers is 0"):
+        WorkerPool(CountingEnv, 0)
+    with WorkerPool(CountingEnv, 1) as pool:
+        with pytest.raises(ValueError, match="seed -1"):
+            collect(pool, [-1])
+
+
+def test_close_ends_the_processes():
+    pool = WorkerPool(CountingEnv, 2)
+    process_ids = pool.process_ids
+    pool.close()
+    pool.close()
+    for process_id in process_ids:
+        with pytest.raises(ProcessLookupError):
+            os.kill(process_id, 0)
+
+
+def test_workers_end_with_the_process_that_made_them():
+    program = (
+        "import os\n"
+        "from moto_jax.collection import WorkerPool\n"
+        "from tests.fake_envs import CountingEnv\n"
+        "pool = WorkerPool(CountingEnv, 1)\n"
+        "os.kill(os.getpid(), 9)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    # The worker holds the captured pipes too, so this returns once both have ended.
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env=environment,
+        capture_output=True,
+        timeout=60,
+    )
+    assert done.returncode == -signal.SIGKILL
