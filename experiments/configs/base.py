@@ -1,0 +1,249 @@
+"""Every key of a run's configuration, with the paper's sizes and three smaller ones.
+
+The paper prints its step counts only. The other values of `full` are those of its
+authors' family of configurations, where one is known, and DreamerV2's otherwise.
+"""
+
+from collections.abc import Callable
+
+from ml_collections import ConfigDict
+
+from moto_jax.envs.tasks import EPISODE_STEPS
+
+
+def _full() -> ConfigDict:
+    """The paper's sizes: hours on one large GPU."""
+    config = ConfigDict()
+    config.size = "full"
+    # Which algorithm learns: a name in moto_jax.agents.AGENTS.
+    config.agent = "moto"
+    # "mixed", "partial", or any of the seven objects in order, separated by commas.
+    config.task = "mixed"
+    config.seed = 0
+    # Dtype of the networks' arithmetic, "float32" or "bfloat16"; parameters, losses and
+    # optimisers are float32 always.
+    config.compute_dtype = "float32"
+
+    config.env = ConfigDict(
+        {
+            # "paper": shadows, reflections, multisampling; "fast": a baked background
+            # under simplified moving parts, 150 times faster on a CPU. Data and run must
+            # agree.
+            "render_profile": "paper",
+            # Side of the square image, pixels; the networks take 64.
+            "image_size": 64,
+            # Noise that the simulator adds to what its controller and it observe.
+            "robot_noise_ratio": 0.01,
+            "object_noise_ratio": 0.0005,
+            # Control steps an episode, 0.08 s each; then a truncation.
+            "episode_steps": EPISODE_STEPS,
+            # Processes that step environments; results depend on their number only in
+            # the last bits.
+            "workers": 10,
+        }
+    )
+    config.data = ConfigDict(
+        {
+            # "scripted" makes demonstrations; "d4rl" renders a kitchen hdf5.
+            "source": "scripted",
+            # The hdf5 file of source "d4rl".
+            "path": "",
+            # Folder of a dataset that is already there (or is to be shared between
+            # runs); empty: RUN/dataset.
+            "directory": "",
+            # Demonstrations of source "scripted"; the cleaned human data have 581.
+            "episodes": 581,
+            # Share of them that does the whole task; negative: as in the human data,
+            # 19 of 581 for mixed and none for partial.
+            "complete_share": -1.0,
+            # Standard deviation of the noise on the demonstrator's actions.
+            "action_noise": 0.1,
+        }
+    )
+    config.replay = ConfigDict(
+        {
+            # Sequences a batch (B) and rows a sequence (T).
+            "batch_size": 64,
+            "sequence_length": 50,
+            # Share of sequences from online episodes; negative: uniform over stored
+            # rows.
+            "online_share": -1.0,
+        }
+    )
+    config.world_model = ConfigDict(
+        {
+            "deter": 400,  # D
+            "hidden": 400,  # width of the recurrent model's dense layers
+            "groups": 32,  # S
+            "classes": 32,  # K
+            "members": 7,  # E
+            "depth": 48,  # channels of the first convolution
+            "reward_layers": 4,
+            "reward_units": 400,
+            "layer_norm": False,  # in the reward head
+        }
+    )
+    config.actor = ConfigDict(
+        {"layers": 4, "units": 400, "min_std": 0.1, "layer_norm": False}
+    )
+    config.critic = ConfigDict(
+        {"critics": 5, "layers": 4, "units": 400, "layer_norm": False}
+    )
+    config.optimizer = ConfigDict(
+        {
+            "learning_rates": {"model": 3e-4, "actor": 8e-5, "critic": 8e-5},
+            "epsilon": 1e-5,
+            "clip_norm": 100.0,
+            "weight_decay": 1e-6,
+            # Cosine decay over this many updates (0: none) to this share of the rate.
+            "decay_steps": 0,
+            "final_share": 1.0,
+        }
+    )
+    config.moto = ConfigDict(
+        {
+            "horizon": 15,  # H, imagined steps
+            "discount": 0.99,
+            "lambda_": 0.95,
+            # Weight of the disagreement penalty (Eq. 3); 0 is the paper's "No Unc.".
+            "alpha": 2.5,
+            # Weight of filtered behaviour cloning (Eq. 10); 0 is "No Reg.".
+            "beta": 10.0,
+            # Weight of the value term in the actor loss; the paper has 1.
+            "value_scale": 1.0,
+            "entropy_scale": 0.0,
+            # Weight of the behaviour term in the world model's loss. The paper does not
+            # say; one configuration of its authors has 10.
+            "behaviour_model_scale": 10.0,
+            "kl_scale": 1.0,
+            # Share of the KL's gradient that goes to the prior.
+            "kl_balance": 0.8,
+            "free_nats": 1.0,
+            # Updates between hard copies of the critics to their targets.
+            "target_period": 100,
+            # Eq. 4-7 over target critics: "min" (the paper's text) or one "random"
+            # critic an update (the authors' code).
+            "target_reduction": "min",
+            # u of Eq. 2 from "log_prob_std" or, to the letter, "logit_std".
+            "disagreement": "log_prob_std",
+            # What the value term is divided by: "one" (the paper), or the running 5 to
+            # 95 % "return_range", which keeps beta's meaning while values grow.
+            "value_divisor": "one",
+            "return_range_decay": 0.99,
+            # Weights of imagined rows: "uniform" (the paper) or "cumulative_discount"
+            # (the authors' code).
+            "row_weights": "uniform",
+            # Decay of the averaged parameters that policies act with; 0: the live ones.
+            "acting_average": 0.0,
+        }
+    )
+    config.training = ConfigDict(
+        {
+            "offline_updates": 10_000,
+            # One episode an iteration, then so many updates. "500 thousand steps" in
+            # the paper counts the dataset's 129 thousand.
+            "online_episodes": 1_326,
+            "updates_per_episode": 50,
+            # Updates between log lines, evaluations and checkpoints. The last two fall
+            # on multiples, and at the end of each phase, always.
+            "log_every": 100,
+            "evaluate_every": 2_500,
+            "checkpoint_every": 2_500,
+            "keep_checkpoints": 3,
+            # Which policy gathers online episodes, "sampled" or "mean".
+            "collect_with": "sampled",
+            # Non-finite updates in a row after which the run stops.
+            "max_skipped": 10,
+        }
+    )
+    # Episodes an evaluation plays with each of the mean and the sampled policy.
+    config.evaluation = ConfigDict({"episodes": 20})
+    # Whether TensorBoard event files are written beside metrics.jsonl.
+    config.tensorboard = False
+    return config
+
+
+def _cpu() -> ConfigDict:
+    """The real kitchen with small networks, for two CPU cores."""
+    config = _full()
+    config.size = "cpu"
+    config.env.update(render_profile="fast", workers=2)
+    config.data.update(episodes=100, complete_share=0.2)
+    config.replay.update(batch_size=12, sequence_length=24)
+    config.world_model.update(
+        deter=200,
+        hidden=200,
+        groups=16,
+        classes=16,
+        members=4,
+        depth=16,
+        reward_layers=2,
+        reward_units=200,
+        layer_norm=True,
+    )
+    config.actor.update(layers=2, units=200, layer_norm=True)
+    config.critic.update(critics=2, layers=2, units=200, layer_norm=True)
+    config.optimizer.update(
+        learning_rates={"model": 1e-3, "actor": 1e-3, "critic": 3e-4},
+        decay_steps=2_000,
+        final_share=0.3,
+    )
+    config.moto.update(
+        horizon=8, value_divisor="return_range", acting_average=0.98
+    )
+    config.training.update(
+        offline_updates=2_000,
+        online_episodes=15,
+        updates_per_episode=20,
+        log_every=50,
+        evaluate_every=0,
+        checkpoint_every=500,
+    )
+    config.evaluation.episodes = 10
+    return config
+
+
+def _tiny() -> ConfigDict:
+    """A smoke test: everything runs, nothing is learnt."""
+    config = _cpu()
+    config.size = "tiny"
+    config.env.update(episode_steps=20, workers=1)
+    config.data.update(episodes=3, complete_share=0.34)
+    config.replay.update(batch_size=2, sequence_length=6)
+    config.world_model.update(
+        deter=8, hidden=8, groups=4, classes=4, members=2, depth=2, reward_units=8
+    )
+    config.actor.update(units=8)
+    config.critic.update(units=8)
+    config.moto.update(horizon=2)
+    config.training.update(
+        offline_updates=4,
+        online_episodes=2,
+        updates_per_episode=2,
+        log_every=1,
+        checkpoint_every=2,
+    )
+    config.evaluation.episodes = 1
+    return config
+
+
+SIZES: dict[str, Callable[[], ConfigDict]] = {
+    "full": _full,
+    "cpu": _cpu,
+    "tiny": _tiny,
+}
+
+
+def get_config(size: str = "full") -> ConfigDict:
+    """Returns the configuration of a size.
+
+    Raises:
+      ValueError: for a size that does not exist.
+    """
+    size = size or "full"
+    if size not in SIZES:
+        raise ValueError(
+            f"unknown size {size!r}: write --config=FILE.py:SIZE with one of "
+            f"{', '.join(SIZES)}"
+        )
+    return SIZES[size]()

@@ -1,0 +1,71 @@
+"""Image encoder and decoder of the world model (DreamerV2's, kernels 4444 / 5566)."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from moto_jax.networks.convolutions import DoublingConv, HalvingConv
+
+ENCODER_KERNELS = (4, 4, 4, 4)
+DECODER_KERNELS = (5, 5, 6, 6)
+
+
+def check_image_size(image_size: int) -> None:
+    """Raises ValueError unless encoder and decoder can take square images this size."""
+    produced = 1
+    for kernel in DECODER_KERNELS:
+        produced = 2 * (produced - 1) + kernel
+    if image_size != produced:
+        raise ValueError(
+            f"image size {image_size} does not fit the networks: set image_size to "
+            f"{produced}, the size that the decoder produces"
+        )
+
+
+def _flatten_leading(inputs: jax.Array, trailing: int) -> jax.Array:
+    return inputs.reshape((-1, *inputs.shape[inputs.ndim - trailing :]))
+
+
+class Encoder(nn.Module):
+    """Images uint8 [..., 64, 64, 3] to embeddings [..., 32 * depth]."""
+
+    depth: int
+    kernels: Sequence[int] = ENCODER_KERNELS
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, image: jax.Array) -> jax.Array:
+        """Maps uint8 images to embeddings in `dtype`."""
+        leading = image.shape[:-3]
+        hidden = _flatten_leading(image, 3).astype(self.dtype) / 255.0 - 0.5
+        for layer, kernel in enumerate(self.kernels):
+            hidden = HalvingConv(2**layer * self.depth, kernel, self.dtype)(hidden)
+            hidden = nn.elu(hidden)
+        return hidden.reshape((*leading, -1))
+
+
+class Decoder(nn.Module):
+    """Features [..., F] to mean images float32 [..., 64, 64, 3] around zero."""
+
+    depth: int
+    kernels: Sequence[int] = DECODER_KERNELS
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, feature: jax.Array) -> jax.Array:
+        """Maps features to mean images, of which -0.5 is black and 0.5 white."""
+        leading = feature.shape[:-1]
+        hidden = nn.Dense(32 * self.depth, dtype=self.dtype)(
+            _flatten_leading(feature, 1)
+        )
+        hidden = hidden[:, None, None, :]
+        for layer, kernel in enumerate(self.kernels):
+            last = layer == len(self.kernels) - 1
+            channels = 3 if last else 2 ** (len(self.kernels) - 2 - layer) * self.depth
+            hidden = DoublingConv(channels, kernel, self.dtype)(hidden)
+            hidden = hidden if last else nn.elu(hidden)
+        image = hidden.astype(jnp.float32)
+        return image.reshape((*leading, *image.shape[1:]))

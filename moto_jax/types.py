@@ -1,0 +1,74 @@
+"""The nouns of device code and the axis letters.
+
+Axes: `T` sequence time, `B` batch, `E` ensemble member, `H` horizon, `N` imagined
+starts (= T * B), `C` critic, `A` action, `S` groups and `K` classes of the stochastic
+state, `D` deterministic state, `F` feature. Device arrays are time-major.
+
+Alignment, fixed once: an episode of L steps becomes L + 1 rows. Row j holds image x_j,
+the action that led to it (`prev_action`, zero in row 0) and the reward received on
+arriving at it (zero in row 0). The action taken *at* row j is `prev_action[j + 1]`.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from flax import struct
+
+Array = jax.Array | np.ndarray
+Params = Any
+Metrics = dict[str, Any]
+
+
+@struct.dataclass
+class Batch:
+    """Sequences of rows as the world model reads them; every field is [T, B, ...].
+
+    Attributes:
+      image: uint8 [T, B, height, width, 3].
+      prev_action: float32 [T, B, A], in [-1, 1]; zero where `is_first`.
+      reward: float32 [T, B], received on arriving at the row.
+      is_first: bool [T, B], the episode's first row.
+      is_last: bool [T, B], the episode's last row, by time limit or by terminal.
+      is_terminal: bool [T, B], the decision process ended (never in the kitchen).
+      is_behaviour: bool [T, B], the action taken at this row (`prev_action` of the next)
+        belongs to the success-filtered set that is cloned.
+    """
+
+    image: Array
+    prev_action: Array
+    reward: Array
+    is_first: Array
+    is_last: Array
+    is_terminal: Array
+    is_behaviour: Array
+
+
+class Policy(NamedTuple):
+    """How an agent acts in `n` environments at once; pure functions.
+
+    Attributes:
+      initial: n -> carry.
+      act: (params, carry, image uint8 [n, height, width, 3], is_first bool [n], key) ->
+        (action float32 [n, A], carry). Rows with `is_first` forget their carry.
+    """
+
+    initial: Callable[[int], Any]
+    act: Callable[..., tuple[jax.Array, Any]]
+
+
+class Agent(NamedTuple):
+    """A learning algorithm as pure functions.
+
+    Attributes:
+      init: (key, batch) -> state.
+      updates: phase name -> ((state, batch) -> (state, metrics)).
+      policies: "mean" and "sampled" -> Policy.
+      acting_params: state -> the parameters that the policies act with.
+    """
+
+    init: Callable[[jax.Array, Batch], Any]
+    updates: Mapping[str, Callable[[Any, Batch], tuple[Any, Metrics]]]
+    policies: Mapping[str, Policy]
+    acting_params: Callable[[Any], Params]

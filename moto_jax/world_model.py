@@ -1,0 +1,303 @@
+"""The world model as a record of pure functions, its loss and its disagreement."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from moto_jax.distributions import balanced_kl, sample_one_hot
+from moto_jax.networks.heads import MLP
+from moto_jax.networks.pixels import Decoder, Encoder, check_image_size
+from moto_jax.networks.rssm import RSSM, LatentState
+from moto_jax.types import Batch, Metrics, Params
+
+
+class WorldModel(NamedTuple):
+    """RSSM with an ensemble of priors (Eq. 1); every function is pure.
+
+    Attributes:
+      init: key -> params.
+      initial: leading axes -> zero LatentState.
+      embed: (params, image uint8 [..., height, width, 3]) -> embedding part of the
+        posterior [..., hidden].
+      observe: (params, embedding part, prev_action, is_first, latent, key) -> (LatentState,
+        posterior logits [..., S, K]); one step, rows with `is_first` forget the past.
+      imagine_step: (params, latent [N], action [N, A], member int [N], key) ->
+        (LatentState [N], logits of all members [E, N, S, K]).
+      prior_logits: (params, deter [..., D]) -> [E, ..., S, K].
+      reward: (params, feature [..., F]) -> mean reward [...].
+      decode: (params, feature [..., F]) -> mean image [..., height, width, 3], where
+        -0.5 is black and 0.5 white.
+      members: E.
+    """
+
+    init: Callable[[jax.Array], Params]
+    initial: Callable[[tuple[int, ...]], LatentState]
+    embed: Callable[..., jax.Array]
+    observe: Callable[..., tuple[LatentState, jax.Array]]
+    imagine_step: Callable[..., tuple[LatentState, jax.Array]]
+    prior_logits: Callable[[Params, jax.Array], jax.Array]
+    reward: Callable[[Params, jax.Array], jax.Array]
+    decode: Callable[[Params, jax.Array], jax.Array]
+    members: int
+
+
+class _Networks(nn.Module):
+    """All parameters of the world model in one tree."""
+
+    rssm_sizes: tuple[int, int, int, int, int]
+    depth: int
+    reward_sizes: tuple[int, int, int]
+    layer_norm: bool
+    dtype: Any
+
+    def setup(self) -> None:
+        self.encoder = Encoder(self.depth, dtype=self.dtype)
+        self.decoder = Decoder(self.depth, dtype=self.dtype)
+        self.rssm = RSSM(*self.rssm_sizes, dtype=self.dtype)
+        self.reward_head = MLP(
+            *self.reward_sizes, layer_norm=self.layer_norm, dtype=self.dtype
+        )
+
+    def embed(self, image: jax.Array) -> jax.Array:
+        return self.rssm.embedding_part(self.encoder(image))
+
+    def advance(self, latent: LatentState, action: jax.Array) -> jax.Array:
+        return self.rssm.advance(latent, action)
+
+    def posterior_logits(self, deter: jax.Array, part: jax.Array) -> jax.Array:
+        return self.rssm.posterior_logits(deter, part)
+
+    def prior_logits(self, deter: jax.Array) -> jax.Array:
+        return self.rssm.prior_logits(deter)
+
+    def reward(self, feature: jax.Array) -> jax.Array:
+        return self.reward_head(feature)[..., 0]
+
+    def decode(self, feature: jax.Array) -> jax.Array:
+        return self.decoder(feature)
+
+    def __call__(self, image: jax.Array, action: jax.Array) -> jax.Array:
+        deter, _, groups, classes, _ = self.rssm_sizes
+        latent = LatentState.zeros(action.shape[:-1], deter, groups, classes)
+        self.rssm(latent, action, self.encoder(image))
+        self.decoder(latent.feature)
+        return self.reward_head(latent.feature)
+
+
+def make_world_model(
+    *,
+    action_size: int,
+    image_size: int = 64,
+    deter: int = 400,
+    hidden: int = 400,
+    groups: int = 32,
+    classes: int = 32,
+    members: int = 7,
+    depth: int = 48,
+    reward_layers: int = 4,
+    reward_units: int = 400,
+    layer_norm: bool = False,
+    dtype: Any = jnp.float32,
+) -> WorldModel:
+    """Builds the world model's pure functions.
+
+    Args:
+      action_size: A.
+      image_size: side of the square images, pixels.
+      deter: D.
+      hidden: width of the RSSM's dense layers.
+      groups: S.
+      classes: K.
+      members: E, the number of prior heads.
+      depth: channels of the encoder's first layer.
+      reward_layers: layers of the reward head.
+      reward_units: their width.
+      layer_norm: whether the reward head normalises its layers.
+      dtype: of the computation; parameters and losses stay float32.
+
+    Raises:
+      ValueError: for an image size that the networks cannot take.
+    """
+    check_image_size(image_size)
+    networks = _Networks(
+        rssm_sizes=(deter, hidden, groups, classes, members),
+        depth=depth,
+        reward_sizes=(reward_layers, reward_units, 1),
+        layer_norm=layer_norm,
+        dtype=dtype,
+    )
+
+    def apply(name: str) -> Callable[..., Any]:
+        def call(params: Params, *args: Any) -> Any:
+            return networks.apply({"params": params}, *args, method=name)
+
+        return call
+
+    advance, posterior_logits = apply("advance"), apply("posterior_logits")
+    prior_logits = apply("prior_logits")
+
+    def init(key: jax.Array) -> Params:
+        image = jnp.zeros((1, image_size, image_size, 3), jnp.uint8)
+        return networks.init(key, image, jnp.zeros((1, action_size)))["params"]
+
+    def initial(leading: tuple[int, ...]) -> LatentState:
+        return LatentState.zeros(leading, deter, groups, classes)
+
+    def observe(params, part, prev_action, is_first, latent, key):
+        keep = 1.0 - is_first.astype(jnp.float32)
+        latent = LatentState(
+            latent.deter * keep[..., None], latent.stoch * keep[..., None, None]
+        )
+        new_deter = advance(params, latent, prev_action * keep[..., None])
+        logits = posterior_logits(params, new_deter, part)
+        return LatentState(new_deter, sample_one_hot(key, logits)), logits
+
+    def imagine_step(params, latent, action, member, key):
+        new_deter = advance(params, latent, action)
+        logits = prior_logits(params, new_deter)
+        chosen = choose_member(logits, member)
+        return LatentState(new_deter, sample_one_hot(key, chosen)), logits
+
+    return WorldModel(
+        init=init,
+        initial=initial,
+        embed=apply("embed"),
+        observe=observe,
+        imagine_step=imagine_step,
+        prior_logits=prior_logits,
+        reward=apply("reward"),
+        decode=apply("decode"),
+        members=members,
+    )
+
+
+def choose_member(logits: jax.Array, member: jax.Array) -> jax.Array:
+    """Returns [..., S, K]: for every row the logits of its own member.
+
+    Args:
+      logits: [E, ..., S, K].
+      member: int [...], in 0 .. E - 1.
+    """
+    index = member[None, ..., None, None]
+    return jnp.take_along_axis(logits, index, axis=0)[0]
+
+
+def observe_sequence(
+    model: WorldModel,
+    params: Params,
+    batch: Batch,
+    latent: LatentState,
+    keys: jax.Array,
+) -> tuple[LatentState, jax.Array]:
+    """Filters a batch: the posterior of every row, given all rows before it.
+
+    Args:
+      model: the world model.
+      params: its parameters.
+      batch: sequences [T, B, ...].
+      latent: the state [B] before the first row; a sequence cut in two, with the last
+        state passed on, gives what the whole gives.
+      keys: [T] keys, one a row.
+
+    Returns:
+      The posterior states [T, B] and their logits [T, B, S, K].
+    """
+    parts = model.embed(params, batch.image)
+
+    def step(latent: LatentState, inputs: Any):
+        part, prev_action, is_first, key = inputs
+        latent, logits = model.observe(
+            params, part, prev_action, is_first, latent, key
+        )
+        return latent, (latent, logits)
+
+    inputs = (parts, batch.prev_action, batch.is_first, keys)
+    _, (posterior, logits) = jax.lax.scan(step, latent, inputs)
+    return posterior, logits
+
+
+def world_model_loss(
+    params: Params,
+    model: WorldModel,
+    batch: Batch,
+    key: jax.Array,
+    *,
+    kl_scale: float = 1.0,
+    kl_balance: float = 0.8,
+    free_nats: float = 1.0,
+) -> tuple[jax.Array, tuple[LatentState, Metrics]]:
+    """Negative evidence bound of the RSSM ensemble (Eq. 1), averaged over rows.
+
+    Image and reward likelihoods are unit-variance Gaussians, up to their constants; the
+    image's is summed over pixels. Each row's KL is to one member's prior, drawn
+    uniformly.
+
+    Args:
+      params: the world model's parameters.
+      model: the world model.
+      batch: sequences [T, B, ...].
+      key: one key.
+      kl_scale: weight of the KL.
+      kl_balance: share of its gradient that goes to the prior.
+      free_nats: mean KL below which it has no gradient.
+
+    Returns:
+      The loss, and the posterior [T, B] with the metrics.
+    """
+    length, size = batch.reward.shape
+    observe_key, member_key = jax.random.split(key)
+    posterior, posterior_logits = observe_sequence(
+        model,
+        params,
+        batch,
+        model.initial((size,)),
+        jax.random.split(observe_key, length),
+    )
+    member = jax.random.randint(member_key, (length, size), 0, model.members)
+    prior_logits = choose_member(model.prior_logits(params, posterior.deter), member)
+    kl_loss, kl = balanced_kl(posterior_logits, prior_logits, kl_balance, free_nats)
+
+    feature = posterior.feature
+    image = batch.image.astype(jnp.float32) / 255.0 - 0.5
+    image_error = jnp.square(model.decode(params, feature) - image)
+    image_loss = 0.5 * jnp.sum(image_error, axis=(-3, -2, -1))
+    reward_loss = 0.5 * jnp.square(model.reward(params, feature) - batch.reward)
+
+    loss = jnp.mean(image_loss) + jnp.mean(reward_loss) + kl_scale * kl_loss
+    metrics = {
+        "model/loss": loss,
+        "model/image_loss": jnp.mean(image_loss),
+        "model/reward_loss": jnp.mean(reward_loss),
+        "model/kl": jnp.mean(kl),
+    }
+    return loss, (posterior, metrics)
+
+
+def disagreement(logits: jax.Array) -> jax.Array:
+    """Ensemble uncertainty u (Eq. 2) from log-probabilities: [E, ..., S, K] -> [...].
+
+    The mean over all classes of the standard deviation over members. Logits are defined
+    up to a constant a group, so log-softmax comes first; `logit_disagreement` is the
+    paper's letter.
+    """
+    return logit_disagreement(jax.nn.log_softmax(logits, axis=-1))
+
+
+def logit_disagreement(logits: jax.Array) -> jax.Array:
+    """Ensemble uncertainty u (Eq. 2) from raw logits: [E, ..., S, K] -> [...].
+
+    The gradient is zero, not NaN, where all members agree.
+    """
+    variance = jnp.var(logits, axis=0)
+    agreed = variance == 0
+    deviation = jnp.where(agreed, 0.0, jnp.sqrt(jnp.where(agreed, 1.0, variance)))
+    return jnp.mean(deviation, axis=(-2, -1))
+
+
+DISAGREEMENTS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "log_prob_std": disagreement,
+    "logit_std": logit_disagreement,
+}
