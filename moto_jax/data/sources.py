@@ -1,0 +1,306 @@
+"""Where demonstrations come from: the scripted demonstrator, or D4RL's kitchen files.
+
+Both end as a dataset of episodes on disk (`building.build_dataset`). MuJoCo is imported
+in the processes that make the episodes, not here.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import importlib.metadata
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from moto_jax.data.building import Progress, build_dataset
+from moto_jax.data.composition import composition
+from moto_jax.data.d4rl import read_d4rl
+from moto_jax.data.episodes import (
+    DatasetError,
+    Episode,
+    Manifest,
+    completion_order,
+)
+from moto_jax.envs import tasks
+from moto_jax.envs.demonstrator import Demonstrator
+from moto_jax.envs.graphics import choose_backend
+
+if TYPE_CHECKING:
+    from moto_jax.envs.kitchen import KitchenEnv
+    from moto_jax.envs.renderer import KitchenRenderer
+
+# Distinct seeds tried until the demonstrator does an episode's objects as asked.
+MAX_ATTEMPTS = 8
+
+
+def scripted_episodes(
+    directory: str | os.PathLike[str],
+    *,
+    task: str | Sequence[str],
+    num_episodes: int,
+    complete_share: float | None = None,
+    seed: int = 0,
+    action_noise: float = 0.1,
+    min_speed: float = 0.8,
+    keyframe_jitter: float = 0.01,
+    tail_steps: int = 10,
+    render_profile: str = "fast",
+    image_size: int = 64,
+    num_workers: int = 2,
+    progress: Progress | None = None,
+) -> Manifest:
+    """Makes a dataset of scripted episodes, or takes up or returns one that is there.
+
+    Args:
+      directory: where the dataset is, or is to be.
+      task: a task's name, or its objects in order; decides the composition only.
+      num_episodes: see `composition.composition`, as for `complete_share`.
+      complete_share: see `composition.composition`.
+      seed: of everything random; each episode derives its own.
+      action_noise: see `demonstrator.Demonstrator`, as for the next two.
+      min_speed: see there.
+      keyframe_jitter: see there.
+      tail_steps: control steps from the demonstrator's end to the episode's.
+      render_profile: of the images.
+      image_size: pixels a side.
+      num_workers: processes.
+      progress: called with the numbers of episodes done and wanted.
+
+    Raises:
+      ValueError: for a parameter out of its range.
+      DatasetError: where the directory holds another dataset, or an episode fails.
+      GraphicsError: where the machine cannot draw.
+    """
+    objects = tasks.resolve_task(task)
+    if tail_steps < 0:
+        raise ValueError(f"tail_steps is {tail_steps}: use 0 or more")
+    if seed < 0:
+        raise ValueError(f"seed is {seed}: use 0 or more")
+    sequences = composition(objects, num_episodes, complete_share, seed)
+    demonstration = {
+        "action_noise": action_noise,
+        "min_speed": min_speed,
+        "keyframe_jitter": keyframe_jitter,
+    }
+    # Refuses bad values here, before any process starts.
+    Demonstrator(sequences[0], seed, **demonstration)
+    request = {
+        "task": list(objects),
+        "num_episodes": num_episodes,
+        "complete_share": complete_share,
+        "seed": seed,
+        "tail_steps": tail_steps,
+        **demonstration,
+    }
+    jobs = [
+        ScriptedJob(
+            index, sequence, seed, demonstration, tail_steps, render_profile, image_size
+        )
+        for index, sequence in enumerate(sequences)
+    ]
+    head = _head("scripted", render_profile, image_size, request)
+    return build_dataset(directory, head, lambda: jobs, num_workers, progress)
+
+
+@dataclasses.dataclass(frozen=True)
+class ScriptedJob:
+    """One scripted episode.
+
+    Attributes:
+      index: of the episode in the dataset.
+      objects: what to do, in order.
+      seed: of the dataset.
+      demonstration: keyword arguments of the `Demonstrator`.
+      tail_steps: control steps after the demonstrator's end.
+      render_profile: of the images.
+      image_size: pixels a side.
+    """
+
+    index: int
+    objects: tuple[str, ...]
+    seed: int
+    demonstration: dict[str, float]
+    tail_steps: int
+    render_profile: str
+    image_size: int
+
+    @property
+    def file(self) -> str:
+        """The episode's file name."""
+        return _file_name(self.index, self.objects)
+
+    def run(self) -> tuple[Episode, int]:
+        """Returns the first attempt that did these objects, in order, and no other."""
+        env = _environment(self.render_profile, self.image_size)
+        for attempt in range(MAX_ATTEMPTS):
+            entropy = np.random.SeedSequence([self.seed, self.index, attempt])
+            seed = int(entropy.generate_state(1)[0])
+            demonstrator = Demonstrator(self.objects, seed, **self.demonstration)
+            episode = record_episode(env, demonstrator, seed, self.tail_steps)
+            if completion_order(episode.objects_in_goal) == self.objects:
+                return episode, attempt + 1
+        raise DatasetError(
+            f"{self.file}: the demonstrator failed {MAX_ATTEMPTS} times: lower "
+            f"action_noise or keyframe_jitter, or raise min_speed"
+        )
+
+
+def record_episode(
+    env: "KitchenEnv", demonstrator: Demonstrator, seed: int, tail_steps: int
+) -> Episode:
+    """Runs the demonstrator until `tail_steps` after its end, or the time limit.
+
+    Like a human demonstration the episode stops after its last object.
+
+    Args:
+      env: where; its seed is `seed`.
+      demonstrator: who.
+      seed: of the environment's noise.
+      tail_steps: control steps.
+    """
+    image, info = env.reset(seed=seed)
+    images, infos, actions = [image], [info], []
+    is_last, steps_left = False, tail_steps
+    while not is_last:
+        action = demonstrator.act(info)
+        if demonstrator.finished:
+            if not steps_left:
+                break
+            steps_left -= 1
+        image, _, _, is_last, info = env.step(action)
+        images.append(image)
+        infos.append(info)
+        actions.append(action)
+    return Episode(
+        image=np.stack(images),
+        action=np.stack(actions),
+        objects_in_goal=np.stack([info["objects_in_goal"] for info in infos]),
+        qpos=np.stack([info["qpos"] for info in infos]).astype(np.float32),
+    )
+
+
+def d4rl_episodes(
+    directory: str | os.PathLike[str],
+    *,
+    path: str | os.PathLike[str],
+    render_profile: str = "fast",
+    image_size: int = 64,
+    num_workers: int = 2,
+    progress: Progress | None = None,
+) -> Manifest:
+    """Makes a dataset of a D4RL kitchen file, or takes up or returns one that is there.
+
+    The recorded joint positions are set into the simulator and drawn; nothing is
+    simulated again, since the recorded actions would not repeat the recorded outcomes.
+    Which objects are in their goal follows from the positions.
+
+    Args:
+      directory: where the dataset is, or is to be.
+      path: of the hdf5 file; see `d4rl.read_d4rl`.
+      render_profile: of the images.
+      image_size: pixels a side.
+      num_workers: processes.
+      progress: called with the numbers of episodes done and wanted.
+
+    Raises:
+      DatasetError: where the file is not as it must be, or the directory holds another
+        dataset.
+      GraphicsError: where the machine cannot draw.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise DatasetError(f"{path}: cannot be read ({error.strerror})") from None
+
+    def make_jobs() -> list[D4rlJob]:
+        return [
+            D4rlJob(index, qpos, action, render_profile, image_size)
+            for index, (qpos, action) in enumerate(read_d4rl(path))
+        ]
+
+    request = {"file": path.name, "sha256": digest}
+    head = _head("d4rl", render_profile, image_size, request)
+    return build_dataset(directory, head, make_jobs, num_workers, progress)
+
+
+@dataclasses.dataclass(frozen=True)
+class D4rlJob:
+    """One recorded episode.
+
+    Attributes:
+      index: of the episode in the dataset.
+      qpos: float32 [L + 1, 30].
+      action: float32 [L, 9].
+      render_profile: of the images.
+      image_size: pixels a side.
+    """
+
+    index: int
+    qpos: np.ndarray
+    action: np.ndarray
+    render_profile: str
+    image_size: int
+
+    @property
+    def file(self) -> str:
+        """The episode's file name."""
+        return _file_name(
+            self.index, completion_order(tasks.objects_in_goal(self.qpos))
+        )
+
+    def run(self) -> tuple[Episode, int]:
+        """Draws every row; a recorded episode needs one attempt."""
+        renderer = _renderer(self.render_profile, self.image_size)
+        episode = Episode(
+            image=np.stack([renderer.render(qpos) for qpos in self.qpos]),
+            action=self.action,
+            objects_in_goal=tasks.objects_in_goal(self.qpos),
+            qpos=self.qpos,
+        )
+        return episode, 1
+
+
+def _head(
+    source: str, render_profile: str, image_size: int, request: dict[str, Any]
+) -> Manifest:
+    # Before any work: a clear word where the machine cannot draw.
+    choose_backend()
+    if image_size < 1:
+        raise ValueError(f"image_size is {image_size}: use at least 1")
+    return Manifest(
+        source=source,
+        render_profile=render_profile,
+        image_size=image_size,
+        mujoco_version=importlib.metadata.version("mujoco"),
+        request=request,
+        episodes=(),
+    )
+
+
+def _file_name(index: int, objects: Sequence[str]) -> str:
+    parts = [f"{index:06d}", *(name.replace(" ", "_") for name in objects)]
+    return "-".join(parts) + ".npz"
+
+
+@functools.cache
+def _renderer(render_profile: str, image_size: int) -> "KitchenRenderer":
+    """One a process: making a graphics context and its background takes seconds."""
+    choose_backend()
+    from moto_jax.envs.renderer import KitchenRenderer
+
+    return KitchenRenderer(render_profile, image_size)
+
+
+@functools.cache
+def _environment(render_profile: str, image_size: int) -> "KitchenEnv":
+    renderer = _renderer(render_profile, image_size)
+    from moto_jax.envs.kitchen import KitchenEnv
+
+    return KitchenEnv(
+        render_profile=render_profile, image_size=image_size, renderer=renderer
+    )
