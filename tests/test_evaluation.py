@@ -1,0 +1,160 @@
+import functools
+import subprocess
+
+import imageio_ffmpeg
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from moto_jax import evaluation
+from moto_jax.collection import WorkerPool, make_policy_step
+from moto_jax.envs import tasks
+from moto_jax.types import Policy
+from tests.fake_envs import NUM_ACTIONS, CountingEnv
+
+
+@pytest.fixture(scope="module")
+def evaluate():
+    """Evaluates in `CountingEnv`: 3 + seed % 3 steps, object j in its goal in row j."""
+
+    def act(params, carry, image, is_first, key):
+        return jnp.zeros((len(image), NUM_ACTIONS)), carry
+
+    policy_step = make_policy_step(Policy(initial=lambda n: (), act=act))
+    with WorkerPool(functools.partial(CountingEnv, length=3), 2) as pool:
+        yield lambda seeds, task: evaluation.evaluate(
+            pool, policy_step, None, jax.random.key(0), seeds, task
+        )
+
+
+def test_counts_by_hand(evaluate):
+    # Rows 0..3, 0..4, 0..5, 0..3: three or four or five steps by the seed.
+    result = evaluate([0, 1, 2, 3], [tasks.OBJECTS[j] for j in (4, 1, 5)])
+    np.testing.assert_array_equal(
+        result.reached, [[0, 1, 0], [1, 1, 0], [1, 1, 1], [0, 1, 0]]
+    )
+    # Only the object whose number is that of the last row is there at the end.
+    np.testing.assert_array_equal(
+        result.at_end, [[0, 0, 0], [1, 0, 0], [0, 0, 1], [0, 0, 0]]
+    )
+    np.testing.assert_array_equal(result.returns, [1, 2, 3, 1])
+    assert (result.best.image[0, 0, 0, 0], result.last.image[0, 0, 0, 0]) == (2, 3)
+
+    summary = result.summary()
+    assert summary["episodes"] == 4
+    assert summary["objects"] == 7 / 4
+    assert summary["objects_low"] < 7 / 4 < summary["objects_high"]
+    assert summary["objects_at_end"] == 2 / 4
+    assert summary["success"] == 1 / 4
+    low, high = evaluation.wilson_interval(1, 4)
+    assert (summary["success_low"], summary["success_high"]) == (low, high)
+    assert summary["success_at_end"] == 0
+    assert summary["return"] == 7 / 4
+    assert summary[f"reached/{tasks.OBJECTS[4]}"] == 2 / 4
+    assert summary[f"reached/{tasks.OBJECTS[1]}"] == 1
+    assert summary[f"reached/{tasks.OBJECTS[5]}"] == 1 / 4
+    assert all(type(value) is float for value in summary.values())
+
+
+def test_success_at_the_end_and_row_zero(evaluate):
+    """An object in its goal at reset counts as reached and earns no reward."""
+    result = evaluate([0, 1], [tasks.OBJECTS[3]])
+    assert result.summary()["success_at_end"] == 1 / 2
+    at_reset = evaluate([0], [tasks.OBJECTS[0]])
+    assert at_reset.reached.tolist() == [[True]]
+    assert at_reset.returns.tolist() == [0]
+
+
+def test_the_first_of_equal_episodes_is_the_best(evaluate):
+    result = evaluate([4, 1, 0], [tasks.OBJECTS[4]])
+    assert result.best.image[0, 0, 0, 0] == 4
+
+
+def test_bad_arguments(evaluate):
+    with pytest.raises(ValueError, match="no environment seed"):
+        evaluate([], "mixed")
+    with pytest.raises(ValueError, match="'toaster'"):
+        evaluate([0], "toaster")
+
+
+@pytest.mark.parametrize(
+    ("successes", "trials", "low", "high"),
+    [
+        # Wilson's formula with z = 1.96 by hand: 5 of 10 gives 0.5 +- 0.2634, and 0 of
+        # n gives z^2 / (n + z^2) above.
+        (5, 10, 0.2366, 0.7634),
+        (0, 20, 0.0, 3.8415 / 23.8415),
+        (20, 20, 20 / 23.8415, 1.0),
+        (1, 1, 1 / 4.8415, 1.0),
+    ],
+)
+def test_wilson_interval(successes, trials, low, high):
+    np.testing.assert_allclose(
+        evaluation.wilson_interval(successes, trials), (low, high), atol=5e-5
+    )
+
+
+def test_wilson_interval_rejects_impossible_counts():
+    for successes, trials in [(0, 0), (3, 2), (-1, 2)]:
+        with pytest.raises(ValueError, match="no such rate"):
+            evaluation.wilson_interval(successes, trials)
+
+
+def test_bootstrap_interval():
+    values = np.random.default_rng(1).normal(2.0, 1.0, 400)
+    low, high = evaluation.bootstrap_interval(values)
+    # The normal approximation is exact enough at 400 values.
+    half_width = 1.96 * values.std() / 20
+    np.testing.assert_allclose(
+        (low, high), (values.mean() - half_width, values.mean() + half_width), atol=0.01
+    )
+    assert evaluation.bootstrap_interval(values) == (low, high)
+    assert evaluation.bootstrap_interval(np.ones(3)) == (1.0, 1.0)
+
+
+def test_video_holds_the_frames_enlarged_in_real_time(tmp_path):
+    frames = np.zeros((25, 6, 8, 3), np.uint8)
+    frames[:, :3] = 200
+    frames[12:, :, 4:] = 90
+    path = tmp_path / "episode.mp4"
+    evaluation.write_video(path, frames)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["episode.mp4"]
+
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-i", path]
+    command += ["-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
+    done = subprocess.run(command, capture_output=True, check=True)
+    source = done.stderr.decode().partition("Output")[0]
+    for fact in ("h264", "yuv420p", "32x24", "12.50 fps", "00:00:02.00"):
+        assert fact in source
+    read = np.frombuffer(done.stdout, np.uint8).reshape(25, 24, 32, 3)
+    # Lossy coding moves grey levels a little.
+    error = read.astype(int) - frames.repeat(4, axis=1).repeat(4, axis=2)
+    assert np.abs(error).mean() < 3
+
+
+@pytest.mark.parametrize(
+    ("frames", "name", "message"),
+    [
+        (np.zeros((2, 4, 4, 3), np.float32), "a.mp4", "float32"),
+        (np.zeros((4, 4, 3), np.uint8), "a.mp4", r"uint8\[4, 4, 3\]"),
+        (np.zeros((0, 4, 4, 3), np.uint8), "a.mp4", "0 frames"),
+        (np.zeros((2, 5, 4, 3), np.uint8), "a.mp4", "4x5"),
+        (np.zeros((2, 4, 4, 3), np.uint8), "a.gif", "a.gif"),
+    ],
+)
+def test_frames_that_are_no_video(frames, name, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        evaluation.write_video(tmp_path / name, frames, scale=1)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_video_that_cannot_be_written_leaves_nothing(tmp_path):
+    path = tmp_path / "episode.mp4"
+    path.mkdir()
+    frames = np.zeros((2, 4, 4, 3), np.uint8)
+    with pytest.raises(OSError):
+        evaluation.write_video(path, frames)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["episode.mp4"]
+    with pytest.raises(OSError, match="ffmpeg cannot write .*No such file"):
+        evaluation.write_video(tmp_path / "missing" / "episode.mp4", frames)
