@@ -1,0 +1,1 @@
+"""Episodes on disk, where they come from, and replay."""

@@ -10,7 +10,8 @@ import dataclasses
 import multiprocessing.connection
 import os
 import signal
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -182,6 +183,27 @@ def _run(
     finally:
         for process in processes:
             process.kill()
+
+
+@contextlib.contextmanager
+def progress_bar(label: str) -> Iterator[Progress]:
+    """Shows progress on standard error: a bar on a terminal, else a line each tenth."""
+    # Not needed in the processes that make the episodes.
+    from rich.console import Console
+    from rich.progress import Progress as Bar
+
+    console = Console(stderr=True)
+    if console.is_terminal:
+        with Bar(console=console) as bar:
+            task = bar.add_task(label)
+            yield lambda done, total: bar.update(task, completed=done, total=total)
+        return
+
+    def print_tenth(done: int, total: int) -> None:
+        if done * 10 // total > (done - 1) * 10 // total:
+            print(f"{label}: {done} of {total}", file=sys.stderr, flush=True)
+
+    yield print_tenth
 
 
 def worker_main(descriptor: int) -> None:
