@@ -54,7 +54,7 @@ class EvaluationResult:
         objects = self.reached.sum(axis=1)
         success = self.reached.all(axis=1)
         objects_low, objects_high = bootstrap_interval(objects)
-        success_low, success_high = wilson_interval(int(success.sum()), len(success))
+        success_low, success_high = wilson_interval(int(success.sum()), len(objects))
         return {
             "episodes": float(len(objects)),
             "objects": float(objects.mean()),
