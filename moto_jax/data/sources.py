@@ -95,14 +95,17 @@ def scripted_episodes(
         "tail_steps": tail_steps,
         **demonstration,
     }
-    jobs = [
-        ScriptedJob(
-            index, sequence, seed, demonstration, tail_steps, render_profile, image_size
-        )
-        for index, sequence in enumerate(sequences)
-    ]
-    head = _head("scripted", render_profile, image_size, request)
-    return build_dataset(directory, head, lambda: jobs, num_workers, progress)
+    drawing = {"render_profile": render_profile, "image_size": image_size}
+
+    def make_jobs() -> list[ScriptedJob]:
+        _check_drawing(**drawing)
+        return [
+            ScriptedJob(index, sequence, seed, demonstration, tail_steps, **drawing)
+            for index, sequence in enumerate(sequences)
+        ]
+
+    head = _head("scripted", request, **drawing)
+    return build_dataset(directory, head, make_jobs, num_workers, progress)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -217,14 +220,17 @@ def d4rl_episodes(
     except OSError as error:
         raise DatasetError(f"{path}: cannot be read ({error.strerror})") from None
 
+    drawing = {"render_profile": render_profile, "image_size": image_size}
+
     def make_jobs() -> list[D4rlJob]:
+        _check_drawing(**drawing)
         return [
-            D4rlJob(index, qpos, action, render_profile, image_size)
+            D4rlJob(index, qpos, action, **drawing)
             for index, (qpos, action) in enumerate(read_d4rl(path))
         ]
 
     request = {"file": path.name, "sha256": digest}
-    head = _head("d4rl", render_profile, image_size, request)
+    head = _head("d4rl", request, **drawing)
     return build_dataset(directory, head, make_jobs, num_workers, progress)
 
 
@@ -265,13 +271,19 @@ class D4rlJob:
         return episode, 1
 
 
-def _head(
-    source: str, render_profile: str, image_size: int, request: dict[str, Any]
-) -> Manifest:
-    # Before any work: a clear word where the machine cannot draw.
+def _check_drawing(render_profile: str, image_size: int) -> None:
+    """Refuses what no process could draw, before any is started."""
     choose_backend()
+    from moto_jax.envs.renderer import check_profile
+
+    check_profile(render_profile)
     if image_size < 1:
         raise ValueError(f"image_size is {image_size}: use at least 1")
+
+
+def _head(
+    source: str, request: dict[str, Any], render_profile: str, image_size: int
+) -> Manifest:
     return Manifest(
         source=source,
         render_profile=render_profile,
