@@ -12,7 +12,7 @@ _NUM_ACTIONS = 9
 _NUM_QPOS = 30
 # Joint positions and goals. Gymnasium-robotics' 59 columns hold velocities instead.
 _D4RL_COLUMNS = 60
-_MAX_D4RL_ROWS = 2_000_000
+_MAX_D4RL_ROWS = 500_000
 
 
 def read_d4rl(path: str | os.PathLike[str]) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -86,7 +86,7 @@ def _read_hdf5_field(
         )
     values = field[()]
     if kinds == "f":
-        values = values.astype(np.float32)
+        values = values.astype(np.float32, copy=False)
         if not np.isfinite(values).all():
             raise DatasetError(f"field '{name}' holds NaN or infinite values")
     return values
