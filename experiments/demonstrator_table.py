@@ -1,0 +1,129 @@
+"""How often the scripted demonstrator succeeds, as a table.
+
+    python -m experiments.demonstrator_table
+
+Physics alone, no frames are drawn. Writes `results/demonstrator.md` and `.csv`.
+"""
+
+import csv
+import functools
+import multiprocessing
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from absl import app, flags
+
+from moto_jax.data.sources import record_episode
+from moto_jax.envs import tasks
+from moto_jax.envs.demonstrator import Demonstrator
+from moto_jax.envs.kitchen import KitchenEnv
+
+_OUTPUT = flags.DEFINE_string(
+    "output", "results/demonstrator", "Where to write, without .md and .csv."
+)
+_SEEDS = flags.DEFINE_integer("seeds", 50, "Episodes of each row.", lower_bound=1)
+_ACTION_NOISE = flags.DEFINE_float(
+    "action_noise", 0.1, "Standard deviation of the noise on each action."
+)
+_NUM_WORKERS = flags.DEFINE_integer("num_workers", 2, "Processes.", lower_bound=1)
+
+_COLUMNS = (
+    "objects",
+    "episodes",
+    "all reached",
+    "all in goal at the end",
+    "another object in goal at the end",
+    "median step of the last completion",
+    "mean length in steps",
+)
+
+
+@functools.cache
+def _environment() -> KitchenEnv:
+    return KitchenEnv(render_frames=False)
+
+
+def _run(
+    arguments: tuple[tuple[str, ...], int, float],
+) -> tuple[bool, bool, bool, int, int]:
+    """Returns reached, at end, other at end, step of the last completion, length."""
+    objects, seed, action_noise = arguments
+    demonstrator = Demonstrator(objects, seed, action_noise)
+    in_goal = record_episode(
+        _environment(), demonstrator, seed, tail_steps=0
+    ).objects_in_goal
+    columns = tasks.object_columns(objects)
+    reached = bool(tasks.objects_reached(in_goal, objects).all())
+    at_end = bool(in_goal[-1, columns].all())
+    other = int(in_goal[-1].sum()) > int(in_goal[-1, columns].sum())
+    last = int(tasks.first_completion(in_goal)[columns].max())
+    return reached, at_end, other, last, len(in_goal) - 1
+
+
+def _rows(seeds: int, action_noise: float, num_workers: int) -> list[list[str]]:
+    sequences = [(name,) for name in tasks.OBJECTS] + list(tasks.TASKS.values())
+    episodes = [
+        (objects, seed, action_noise) for objects in sequences for seed in range(seeds)
+    ]
+    with multiprocessing.get_context("spawn").Pool(num_workers) as pool:
+        results = pool.map(_run, episodes, chunksize=5)
+    rows = []
+    for index, objects in enumerate(sequences):
+        group = np.array(results[index * seeds : (index + 1) * seeds])
+        reached, at_end, other, last, length = group.T
+        rows.append(
+            [
+                ", ".join(objects),
+                str(seeds),
+                f"{reached.mean():.2f}",
+                f"{at_end.mean():.2f}",
+                f"{other.mean():.2f}",
+                f"{np.median(last[reached == 1]):.0f}" if reached.any() else "-",
+                f"{length.mean():.0f}",
+            ]
+        )
+    return rows
+
+
+def _markdown(rows: list[list[str]], command: str) -> str:
+    lines = [
+        f"The scripted demonstrator, action noise {_ACTION_NOISE.value}, made by",
+        "",
+        f"    {command}",
+        "",
+        "One row a sequence of objects, one episode a seed, cut off after "
+        f"{tasks.EPISODE_STEPS} steps. Figures are shares of the episodes, and control "
+        "steps of 0.08 s.",
+        "",
+        "| " + " | ".join(_COLUMNS) + " |",
+        "|---" * len(_COLUMNS) + "|",
+        *("| " + " | ".join(row) + " |" for row in rows),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def main(argv: Sequence[str]) -> None:
+    """Runs the episodes and writes the table."""
+    if len(argv) > 1:
+        raise app.UsageError(f"unknown argument {argv[1]!r}")
+    output = Path(_OUTPUT.value)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        rows = _rows(_SEEDS.value, _ACTION_NOISE.value, _NUM_WORKERS.value)
+    except ValueError as error:
+        sys.exit(f"error: {error}")
+    command = shlex.join(
+        ["python", "-m", "experiments.demonstrator_table", *sys.argv[1:]]
+    )
+    text = _markdown(rows, command)
+    output.with_suffix(".md").write_text(text)
+    with output.with_suffix(".csv").open("w", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows([_COLUMNS, *rows])
+    print(text)
+
+
+if __name__ == "__main__":
+    app.run(main)
