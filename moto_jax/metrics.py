@@ -12,15 +12,16 @@ import json
 import logging
 import math
 import os
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import jax
 import numpy as np
-from rich.console import Console, Group
+from rich.console import Console
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -28,6 +29,9 @@ from rich.text import Text
 
 METRICS_NAME = "metrics.jsonl"
 WALL_PREFIX = "wall_"
+
+# The live panel is drawn at most this often.
+_PANEL_SECONDS = 0.25
 
 _RESERVED = ("step", "phase", "wall_seconds")
 
@@ -207,6 +211,12 @@ def _event_writer_class() -> Any:
     return SummaryWriter
 
 
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Raises; rich would end the process when a reader such as `head` has gone."""
+        raise BrokenPipeError("nobody reads the output any more")
+
+
 class TerminalView:
     """Shows how a run goes: a live panel on a terminal, plain lines everywhere else.
 
@@ -219,7 +229,7 @@ class TerminalView:
         total_steps: int,
         names: Sequence[str] = (),
         line_seconds: float = 10.0,
-        console: Console | None = None,
+        stream: TextIO | None = None,
         clock: Callable[[], float] = time.monotonic,
     ):
         """Makes a view; enter it as a context.
@@ -228,14 +238,14 @@ class TerminalView:
           total_steps: of all phases, in the unit of `show`'s step.
           names: the metrics to show, in this order; others are left to the files.
           line_seconds: plain lines are at least this far apart.
-          console: where to draw; standard error by default, which leaves standard
+          stream: where to draw; standard error by default, which leaves standard
             output to results.
           clock: seconds, for speed and remaining time.
         """
         self._total_steps = total_steps
         self._names = tuple(names)
         self._line_seconds = line_seconds
-        self._console = console or Console(stderr=True, highlight=False)
+        self._console = _Console(file=stream or sys.stderr, highlight=False)
         self._clock = clock
         self._live: Live | None = None
         self._broken = False
@@ -244,10 +254,10 @@ class TerminalView:
         self._floats: dict[str, float] = {}
         # Speed is measured over the last minute: earlier phases run at other speeds.
         self._marks: collections.deque[tuple[float, int]] = collections.deque()
-        self._last_line = -math.inf
+        self._last_drawn = -math.inf
 
     def __enter__(self) -> "TerminalView":
-        if self._console.is_terminal:
+        if self._console.is_interactive:
             self._attempt(self._start_live)
         return self
 
@@ -275,14 +285,16 @@ class TerminalView:
         self._marks.append((now, step))
         while len(self._marks) > 2 and now - self._marks[0][0] > 60:
             self._marks.popleft()
-        if self._live is not None:
-            live = self._live
-            self._attempt(lambda: live.update(self._panel()))
+        live = self._live
+        seconds = self._line_seconds if live is None else _PANEL_SECONDS
+        due = now - self._last_drawn >= seconds
+        if not (due or new_phase or step >= self._total_steps):
             return
-        due = now - self._last_line >= self._line_seconds
-        if due or new_phase or step >= self._total_steps:
-            self._last_line = now
+        self._last_drawn = now
+        if live is None:
             self.message(self._line())
+        else:
+            self._attempt(lambda: live.update(self._panel(), refresh=True))
 
     def message(self, text: str) -> None:
         """Prints a line that stays, above the live panel where there is one."""
@@ -293,7 +305,8 @@ class TerminalView:
         )
 
     def _start_live(self) -> None:
-        self._live = Live(self._panel(), console=self._console, refresh_per_second=4)
+        # Drawn by `show` alone: an error in rich's own thread could not be caught.
+        self._live = Live(self._panel(), console=self._console, auto_refresh=False)
         self._live.start()
 
     def _attempt(self, draw: Callable[[], object]) -> None:
@@ -338,9 +351,11 @@ class TerminalView:
         words = [f"{name} {value}" for name, value in self._facts().items()]
         return "  ".join([f"[{self._phase}]", *words])
 
-    def _panel(self) -> Group:
+    def _panel(self) -> Table:
         table = Table.grid(padding=(0, 2))
-        for name, value in {"phase": self._phase, **self._facts()}.items():
-            table.add_row(Text(name, style="dim"), Text(value))
         total = max(self._total_steps, 1)
-        return Group(ProgressBar(total=total, completed=self._step, width=60), table)
+        bar = ProgressBar(total=total, completed=self._step, width=40)
+        table.add_row(Text(self._phase, style="bold"), bar)
+        for name, value in self._facts().items():
+            table.add_row(Text(name, style="dim"), Text(value))
+        return table

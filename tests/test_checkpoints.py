@@ -177,6 +177,11 @@ def empty_directory(newest: Path) -> None:
     newest.mkdir()
 
 
+def only_an_empty_manifest(newest: Path) -> None:
+    empty_directory(newest)
+    empty_manifest(newest)
+
+
 def add_file(newest: Path) -> None:
     (newest / "state" / "extra").write_text("x")
 
@@ -187,6 +192,7 @@ DAMAGES = [
     delete_manifest,
     empty_manifest,
     empty_directory,
+    only_an_empty_manifest,
     add_file,
 ]
 
