@@ -178,7 +178,11 @@ def test_terminals_and_timeouts_both_end_an_episode(tmp_path):
     episodes = read_d4rl(tmp_path / "a.hdf5")
     assert [len(qpos) for qpos, _ in episodes] == [4, 3]
     assert [len(action) for _, action in episodes] == [3, 2]
+    # The second episode starts at row 4: the columns of row r begin at 60 r / 480, and
+    # its first action is the file's fifth.
     assert episodes[1][0][0, 0] == np.float32(4 * 60 / 480)
+    actions = np.linspace(-1, 1, 72, dtype=np.float32).reshape(8, 9)
+    np.testing.assert_array_equal(episodes[1][1], actions[4:6])
 
 
 @pytest.mark.parametrize(
