@@ -147,7 +147,7 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
     Raises:
       CheckpointError: if there is none.
     """
-    return _read_description(find(path))["metadata"]
+    return _read_description(find(path))[1]
 
 
 def restore(
@@ -167,8 +167,8 @@ def restore(
         shape or dtype than asked for.
     """
     directory = find(path)
-    description = _read_description(directory)
-    _require_same_leaves(directory, description["leaves"], abstract_state)
+    leaves, metadata = _read_description(directory)
+    _require_same_leaves(directory, leaves, abstract_state)
     targets = jax.tree.map(_restore_target, abstract_state)
     try:
         with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
@@ -180,8 +180,7 @@ def restore(
         raise CheckpointError(
             f"checkpoint {directory} is intact but orbax cannot read it: {reason}"
         ) from error
-    state = jax.tree.map(_as_asked, abstract_state, restored)
-    return state, description["metadata"]
+    return jax.tree.map(_as_asked, abstract_state, restored), metadata
 
 
 def _write_state(directory: Path, state: Any) -> None:
@@ -313,8 +312,17 @@ def _fault(directory: Path) -> str | None:
     return None if expected else f"{_MANIFEST} is empty"
 
 
-def _read_description(directory: Path) -> dict[str, Any]:
-    return json.loads((directory / _METADATA).read_text())
+def _read_description(
+    directory: Path,
+) -> tuple[dict[str, list[Any]], dict[str, Any]]:
+    """Returns the leaves (see `_describe_leaves`) and the caller's metadata."""
+    try:
+        description = json.loads((directory / _METADATA).read_text())
+        return description["leaves"], description["metadata"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"{directory / _METADATA} does not describe a checkpoint of this package"
+        ) from error
 
 
 def _describe_leaves(state: Any) -> dict[str, list[Any]]:

@@ -330,3 +330,11 @@ def test_what_cannot_be_saved_is_named_before_anything_is_written(tmp_path):
     with pytest.raises(CheckpointError, match="metadata of checkpoint 0"):
         checkpoints.save(tmp_path / "run", 0, make_state(), {"bad": object()})
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_foreign_directory_with_a_manifest_is_named(run):
+    newest = run / "checkpoints" / "20"
+    (newest / "metadata.json").write_text("{}")
+    checkpoints._write_manifest(newest)
+    with pytest.raises(CheckpointError, match="metadata.json does not describe"):
+        checkpoints.read_metadata(run)
