@@ -24,7 +24,7 @@ import mujoco
 import numpy as np
 
 from moto_jax.envs import mesh_thinning
-from moto_jax.envs.graphics import GraphicsError, choose_backend
+from moto_jax.envs.graphics import INSTALL_COMMAND, GraphicsError, choose_backend
 from moto_jax.envs.mujoco_compat import KITCHEN_XML
 
 RENDER_PROFILES = ("fast", "paper")
@@ -264,10 +264,12 @@ def _make_gl_context(size: int) -> Any:
         context = importlib.import_module(module).GLContext(size, size)
         context.make_current()
     except Exception as error:
-        # Backends fail in ways of their own (ImportError, AttributeError, GLError).
+        # Backends fail in ways of their own (ImportError, AttributeError, GLError); the
+        # commonest reason is a machine without any driver, which EGL finds out late.
+        reason = " ".join(str(error).split()).rstrip(".")
         raise GraphicsError(
-            f"MuJoCo's {backend or 'default'} backend (MUJOCO_GL) cannot make a "
-            f"graphics context: {error}"
+            f"MuJoCo's {backend or 'default'} backend (MUJOCO_GL) cannot draw "
+            f"({reason}): `{INSTALL_COMMAND}` installs EGL for the CPU"
         ) from error
     return context
 
