@@ -1,11 +1,12 @@
 """Stride-2 convolutions that are fast on a CPU and native on an accelerator.
 
-XLA's CPU backend runs the gradients of strided and dilated convolutions on a slow path.
-Written as space-to-depth (or depth-to-space), shifted slices and one matrix product,
-the same mathematics runs several times faster. Parameter names, shapes and values are
-those of `flax.linen.Conv` and `flax.linen.ConvTranspose` with `padding="VALID"` and
-`strides=(2, 2)`, so that a checkpoint moves between platforms. The form is chosen when
-the program is lowered for a platform.
+XLA's CPU backend is fast at stride-1 convolutions and matrix products, and several times
+slower at the gradients of strided and dilated ones. So on a CPU both layers become a
+stride-1 convolution between space-to-depth and depth-to-space reshapes, whose gradient
+is again a stride-1 convolution and one matrix product a kernel tap. Parameter names,
+shapes and values are those of `flax.linen.Conv` and `flax.linen.ConvTranspose` with
+`padding="VALID"` and `strides=(2, 2)`, so that a checkpoint moves between platforms. The
+form is chosen when the program is lowered for a platform.
 """
 
 from collections.abc import Callable
@@ -21,8 +22,8 @@ _LAYOUT = ("NHWC", "HWIO", "NHWC")
 Convolution = Callable[[jax.Array, jax.Array], jax.Array]
 
 
-def _by_platform(matrix_form: Convolution, native: Convolution) -> Convolution:
-    """Returns a convolution whose value and gradient follow the platform's best form.
+def _by_platform(dense_form: Convolution, native: Convolution) -> Convolution:
+    """Returns a convolution whose value and gradient follow the platform's better form.
 
     The backward pass picks its form by itself: left to automatic differentiation, it
     would carry the residuals of both forms.
@@ -30,7 +31,7 @@ def _by_platform(matrix_form: Convolution, native: Convolution) -> Convolution:
 
     @jax.custom_vjp
     def convolution(inputs: jax.Array, kernel: jax.Array) -> jax.Array:
-        return lax.platform_dependent(inputs, kernel, cpu=matrix_form, default=native)
+        return lax.platform_dependent(inputs, kernel, cpu=dense_form, default=native)
 
     def backward_of(form: Convolution) -> Callable[..., Any]:
         return lambda inputs, kernel, grad: jax.vjp(form, inputs, kernel)[1](grad)
@@ -40,7 +41,7 @@ def _by_platform(matrix_form: Convolution, native: Convolution) -> Convolution:
 
     def backward(residuals: Any, grad: jax.Array) -> Any:
         return lax.platform_dependent(
-            *residuals, grad, cpu=backward_of(matrix_form), default=backward_of(native)
+            *residuals, grad, cpu=backward_of(dense_form), default=backward_of(native)
         )
 
     convolution.defvjp(forward, backward)
@@ -59,69 +60,96 @@ def _native_up(inputs: jax.Array, kernel: jax.Array) -> jax.Array:
     )
 
 
-def _shifted(inputs: jax.Array, taps: int, height: int, width: int) -> jax.Array:
-    """Returns [N, height, width, taps * taps * C]: every window laid along channels."""
-    slices = [
-        inputs[:, row : row + height, column : column + width]
-        for row in range(taps)
-        for column in range(taps)
+@jax.custom_vjp
+def _dense_convolution(inputs: jax.Array, kernel: jax.Array) -> jax.Array:
+    """The stride-1 convolution without padding."""
+    return lax.conv_general_dilated(
+        inputs, kernel, (1, 1), "VALID", dimension_numbers=_LAYOUT
+    )
+
+
+def _dense_forward(inputs: jax.Array, kernel: jax.Array) -> Any:
+    return _dense_convolution(inputs, kernel), (inputs, kernel)
+
+
+def _dense_backward(residuals: Any, grad: jax.Array) -> Any:
+    inputs, kernel = residuals
+    taps = kernel.shape[0]
+    _, height, width, features = grad.shape
+    margin = (taps - 1, taps - 1)
+    padded = jnp.pad(grad, ((0, 0), margin, margin, (0, 0)))
+    mirrored = kernel[::-1, ::-1].transpose(0, 1, 3, 2)
+    rows = grad.reshape(-1, features)
+    kernel_grad = [
+        inputs[:, i : i + height, j : j + width].reshape(-1, inputs.shape[-1]).T @ rows
+        for i in range(taps)
+        for j in range(taps)
     ]
-    return jnp.concatenate(slices, axis=-1)
+    return (
+        _dense_convolution(padded, mirrored),
+        jnp.stack(kernel_grad).reshape(kernel.shape),
+    )
 
 
-def _matrix_down(inputs: jax.Array, kernel: jax.Array) -> jax.Array:
+_dense_convolution.defvjp(_dense_forward, _dense_backward)
+
+
+def _pad_to_even(kernel: jax.Array) -> jax.Array:
+    odd = kernel.shape[0] % 2
+    return jnp.pad(kernel, ((0, odd), (0, odd), (0, 0), (0, 0)))
+
+
+def _dense_down(inputs: jax.Array, kernel: jax.Array) -> jax.Array:
     """Space-to-depth, then a stride-1 convolution of half the kernel size."""
     batch, height, width, channels = inputs.shape
     size, _, _, features = kernel.shape
-    out_height, out_width = (height - size) // 2 + 1, (width - size) // 2 + 1
     taps = (size + 1) // 2
-    pad_height, pad_width = 2 * (out_height + taps - 1), 2 * (out_width + taps - 1)
+    rows = (height - size) // 2 + taps
+    columns = (width - size) // 2 + taps
     inputs = jnp.pad(
-        inputs[:, :pad_height, :pad_width],
+        inputs[:, : 2 * rows, : 2 * columns],
         (
             (0, 0),
-            (0, max(0, pad_height - height)),
-            (0, max(0, pad_width - width)),
+            (0, max(0, 2 * rows - height)),
+            (0, max(0, 2 * columns - width)),
             (0, 0),
         ),
     )
-    blocks = inputs.reshape(batch, pad_height // 2, 2, pad_width // 2, 2, channels)
+    blocks = inputs.reshape(batch, rows, 2, columns, 2, channels)
     blocks = blocks.transpose(0, 1, 3, 2, 4, 5)
-    blocks = blocks.reshape(batch, pad_height // 2, pad_width // 2, 4 * channels)
-    patches = _shifted(blocks, taps, out_height, out_width)
-    kernel = jnp.pad(
-        kernel, ((0, 2 * taps - size), (0, 2 * taps - size), (0, 0), (0, 0))
+    blocks = blocks.reshape(batch, rows, columns, 4 * channels)
+    kernel = _pad_to_even(kernel).reshape(taps, 2, taps, 2, channels, features)
+    kernel = kernel.transpose(0, 2, 1, 3, 4, 5)
+    return _dense_convolution(
+        blocks, kernel.reshape(taps, taps, 4 * channels, features)
     )
-    matrix = kernel.reshape(taps, 2, taps, 2, channels, features)
-    matrix = matrix.transpose(0, 2, 1, 3, 4, 5).reshape(-1, features)
-    return patches @ matrix
 
 
-def _matrix_up(inputs: jax.Array, kernel: jax.Array) -> jax.Array:
+def _dense_up(inputs: jax.Array, kernel: jax.Array) -> jax.Array:
     """A stride-1 convolution that yields four phases a pixel, then depth-to-space."""
     batch, height, width, channels = inputs.shape
     size, _, _, features = kernel.shape
+    # Output row 2 i + a takes kernel row size - 1 - a from input row i.
+    kernel = kernel[::-1, ::-1]
+    if height == width == 1:
+        return jnp.einsum("nc,yxcf->nyxf", inputs[:, 0, 0], kernel)
     taps = (size + 1) // 2
-    # The transposed convolution reads its kernel backwards: output row 2 i + a takes
-    # kernel row size - 1 - a from input row i, and window tap 0 is the oldest row.
-    kernel = jnp.pad(
-        kernel[::-1, ::-1],
-        ((0, 2 * taps - size), (0, 2 * taps - size), (0, 0), (0, 0)),
-    )
-    matrix = kernel.reshape(taps, 2, taps, 2, channels, features)[::-1, :, ::-1]
-    matrix = matrix.transpose(0, 2, 4, 1, 3, 5).reshape(-1, 4 * features)
-    margin = taps - 1
-    inputs = jnp.pad(inputs, ((0, 0), (margin, margin), (margin, margin), (0, 0)))
-    rows, columns = height + margin, width + margin
-    phases = _shifted(inputs, taps, rows, columns) @ matrix
-    phases = phases.reshape(batch, rows, columns, 2, 2, features)
-    image = phases.transpose(0, 1, 3, 2, 4, 5)
+    kernel = _pad_to_even(kernel).reshape(taps, 2, taps, 2, channels, features)
+    # The first tap of a window sees the earliest row, which is furthest from its output.
+    kernel = kernel[::-1, :, ::-1].transpose(0, 2, 4, 1, 3, 5)
+    kernel = kernel.reshape(taps, taps, channels, 4 * features)
+    margin = (taps - 1, taps - 1)
+    inputs = jnp.pad(inputs, ((0, 0), margin, margin, (0, 0)))
+    phases = _dense_convolution(inputs, kernel)
+    rows, columns = height + taps - 1, width + taps - 1
+    image = phases.reshape(batch, rows, columns, 2, 2, features)
+    image = image.transpose(0, 1, 3, 2, 4, 5)
     image = image.reshape(batch, 2 * rows, 2 * columns, features)
     return image[:, : 2 * (height - 1) + size, : 2 * (width - 1) + size]
 
 
-convolve_down = _by_platform(_matrix_down, _native_down)
-convolve_up = _by_platform(_matrix_up, _native_up)
+convolve_down = _by_platform(_dense_down, _native_down)
+convolve_up = _by_platform(_dense_up, _native_up)
 
 
 class HalvingConv(nn.Module):
