@@ -1,5 +1,5 @@
 # Everything runs inside .venv, made from requirements.lock by the first target that
-# needs it and made anew when the lock, pyproject.toml or the Python version changes.
+# needs it and made anew when the lock or the Python version changes.
 #
 #   make demo         the whole method on the real kitchen, small networks, CPU
 #   make test         format, lint, types, import contracts, tests
@@ -11,7 +11,8 @@
 # PYTHON chooses the interpreter (3.11 to 3.13): make test PYTHON=python3.12
 # ARGS is handed on: make demo ARGS="--workdir=runs/demo --config.seed=1"
 
-PYTHON ?= $(shell command -v python3.11 || command -v python3)
+PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3; do \
+  $$python -c "" 2>/dev/null && echo $$python && break; done)
 PYTEST_WORKERS ?= 2
 ARGS ?=
 
@@ -23,7 +24,7 @@ INSTALLED := .venv/installed-$(VERSION)
 
 install: $(INSTALLED)
 
-$(INSTALLED): requirements.lock pyproject.toml
+$(INSTALLED): requirements.lock
 	@case "$(VERSION)" in 3.11|3.12|3.13) ;; *) \
 	  echo "Python '$(VERSION)' from '$(PYTHON)' is not supported: use" \
 	    "3.11, 3.12 or 3.13, for example: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; \

@@ -10,14 +10,9 @@ import collections
 import contextlib
 import dataclasses
 import multiprocessing.connection
-import os
-import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
 import gymnasium
@@ -25,10 +20,10 @@ import jax
 import numpy as np
 
 from moto_jax.data.episodes import Episode
+from moto_jax.envs import worker
+from moto_jax.envs.processes import Process, ProcessDied
 from moto_jax.envs.worker import Failure, Observation, Reset, Step
 from moto_jax.types import Params, Policy
-
-_START_WORKER = "import sys; from moto_jax.envs import worker; worker.main({})"
 
 
 class WorkerError(RuntimeError):
@@ -79,12 +74,14 @@ class WorkerPool:
         self._restarts: collections.deque[float] = collections.deque()
         self._in_use = threading.Lock()
         self._closed = False
-        self._workers = [_Worker(make_env) for _ in range(num_workers)]
+        # Slots with a question that has no answer yet.
+        self._asked: set[int] = set()
+        self._processes = [self._start() for _ in range(num_workers)]
 
     @property
     def process_ids(self) -> tuple[int, ...]:
         """The workers' process ids, by slot; a restart changes one."""
-        return tuple(worker.process.pid for worker in self._workers)
+        return tuple(process.process_id for process in self._processes)
 
     def __enter__(self) -> "WorkerPool":
         return self
@@ -95,8 +92,8 @@ class WorkerPool:
     def close(self) -> None:
         """Ends the processes; closing twice is harmless."""
         self._closed = True
-        for worker in self._workers:
-            worker.kill()
+        for process in self._processes:
+            process.kill()
 
     @contextlib.contextmanager
     def claimed(self) -> Iterator[None]:
@@ -127,38 +124,48 @@ class WorkerPool:
         Raises:
           WorkerError: after too many restarts in a short time; the pool is closed then.
         """
-        failures: dict[int, str] = {}
-        observations: dict[int, Observation] = {}
+        for slot in self._asked.intersection(requests):
+            # The last caller was interrupted between question and answer.
+            self._replace(slot)
         deadlines: dict[int, float] = {}
         for slot, request in requests.items():
-            worker = self._workers[slot]
-            if worker.awaits_answer:
-                # The last caller was interrupted between question and answer.
-                self._workers[slot] = worker.replaced(self._make_env)
-            error = self._workers[slot].send(request)
-            if error:
-                failures[slot] = error
-            else:
-                deadlines[slot] = time.monotonic() + self._deadline_s[type(request)]
+            self._asked.add(slot)
+            self._processes[slot].send(request)
+            deadlines[slot] = time.monotonic() + self._deadline_s[type(request)]
+        answers: dict[int, Observation | Failure] = {}
         while deadlines:
-            now = time.monotonic()
-            for slot in [slot for slot, end in deadlines.items() if end <= now]:
+            answered = self._wait(list(deadlines), until=min(deadlines.values()))
+            for slot in answered:
+                answers[slot] = self._receive(slot)
+                del deadlines[slot]
+            late = [slot for slot, end in deadlines.items() if end <= time.monotonic()]
+            # Answers first: after a pause of the whole machine everything is late.
+            for slot in late if not answered else []:
                 limit = self._deadline_s[type(requests[slot])]
-                failures[slot] = f"no answer within {limit:g} s"
+                answers[slot] = Failure(f"no answer within {limit:g} s")
                 del deadlines[slot]
-            slots = {self._workers[slot].connection: slot for slot in deadlines}
-            timeout = max(0.0, min(deadlines.values(), default=now) - now)
-            for ready in multiprocessing.connection.wait(list(slots), timeout):
-                slot = slots[ready]  # pyright: ignore[reportArgumentType]
-                answer = self._workers[slot].receive()
-                if isinstance(answer, Failure):
-                    failures[slot] = answer.error
-                else:
-                    observations[slot] = answer
-                del deadlines[slot]
-        for slot, error in failures.items():
-            self._restart(slot, error)
+        observations = {}
+        for slot, answer in answers.items():
+            if isinstance(answer, Failure):
+                self._restart(slot, answer.error)
+            else:
+                observations[slot] = answer
         return observations
+
+    def _wait(self, slots: Sequence[int], until: float) -> list[int]:
+        """Returns those of the slots that have answered, once there is one, or none."""
+        slot_of = {self._processes[slot].connection: slot for slot in slots}
+        timeout = max(0.0, until - time.monotonic())
+        ready = multiprocessing.connection.wait(list(slot_of), timeout)
+        return [slot for connection, slot in slot_of.items() if connection in ready]
+
+    def _receive(self, slot: int) -> Observation | Failure:
+        try:
+            answer = self._processes[slot].receive()
+        except ProcessDied as error:
+            return Failure(str(error))
+        self._asked.discard(slot)
+        return answer
 
     def _restart(self, slot: int, error: str) -> None:
         """Replaces a failed worker, or gives up."""
@@ -173,62 +180,17 @@ class WorkerPool:
                 f"{self._restart_window_s:g} s, the last with '{error}': mend the "
                 "environment, then run the same command again"
             )
-        self._workers[slot] = self._workers[slot].replaced(self._make_env)
+        self._replace(slot)
 
+    def _replace(self, slot: int) -> None:
+        self._processes[slot].kill()
+        self._processes[slot] = self._start()
+        self._asked.discard(slot)
 
-class _Worker:
-    """One process and the pool's end of its pipe."""
-
-    def __init__(self, make_env: Callable[[], gymnasium.Env]):
-        ours, theirs = socket.socketpair()
-        # The worker imports from where this process does, also when the caller's
-        # directory is on the path only because it was started there.
-        path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
-        with theirs:
-            self.process = subprocess.Popen(
-                [sys.executable, "-P", "-c", _START_WORKER.format(theirs.fileno())],
-                env={**os.environ, "PYTHONPATH": path},
-                pass_fds=(theirs.fileno(),),
-                stdin=subprocess.DEVNULL,
-            )
-        self.connection = Connection(ours.detach())
-        self.awaits_answer = False
-        # Should the process be dead already, the first request will tell.
-        with contextlib.suppress(OSError):
-            self.connection.send(make_env)
-
-    def send(self, request: Reset | Step) -> str | None:
-        """Sends a request; returns what is wrong if that fails."""
-        try:
-            self.connection.send(request)
-        except OSError:
-            return self._death()
-        self.awaits_answer = True
-        return None
-
-    def receive(self) -> Observation | Failure:
-        """Reads the answer that is there; a pipe that broke is a failure too."""
-        try:
-            answer = self.connection.recv()
-        except (EOFError, OSError):
-            return Failure(self._death())
-        self.awaits_answer = False
-        return answer
-
-    def kill(self) -> None:
-        self.connection.close()
-        self.process.kill()
-        self.process.wait()
-
-    def replaced(self, make_env: Callable[[], gymnasium.Env]) -> "_Worker":
-        self.kill()
-        return _Worker(make_env)
-
-    def _death(self) -> str:
-        try:
-            return f"the process ended with exit code {self.process.wait(timeout=1)}"
-        except subprocess.TimeoutExpired:
-            return "the process closed its pipe"
+    def _start(self) -> Process:
+        process = Process(worker.__name__, worker.main.__name__)
+        process.send(self._make_env)
+        return process
 
 
 class PolicyStep(NamedTuple):

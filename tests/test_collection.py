@@ -16,7 +16,7 @@ from moto_jax.collection import (
     collect_episodes,
     make_policy_step,
 )
-from moto_jax.envs.worker import Reset
+from moto_jax.envs.kitchen import KitchenEnv
 from moto_jax.types import Policy
 from tests.fake_envs import NUM_ACTIONS, BrokenEnv, CountingEnv, FaultyEnv
 
@@ -210,15 +210,18 @@ def test_restarts_long_ago_are_forgiven(tmp_path):
     assert len(options["fuse"].read_text()) == 3
 
 
-def test_only_whole_episodes_after_an_interruption(pool):
-    """A caller that stops between question and answer leaves no stale answer."""
-    policy_step = make_policy_step(constant_policy())
-    iterator = collect_episodes(pool, policy_step, None, KEY, [0, 2, 0, 2])
-    next(iterator)
-    iterator.close()
-    pool._workers[0].send(Reset(77))
-    (episode,) = collect(pool, [9])
-    np.testing.assert_array_equal(episode.image[:, 0, 0, 0], 9 + np.arange(5))
+def test_an_interruption_leaves_no_stale_answer(pool, monkeypatch):
+    """Ctrl-C between question and answer, then the same pool again."""
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("multiprocessing.connection.wait", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            collect(pool, [77, 78])
+    for episode, seed in zip(collect(pool, [9, 12]), [9, 12], strict=True):
+        np.testing.assert_array_equal(episode.image[:, 0, 0, 0], seed + np.arange(5))
 
 
 def test_a_pool_serves_one_caller_at_a_time(pool):
@@ -288,3 +291,24 @@ def test_workers_end_with_the_process_that_made_them():
         timeout=60,
     )
     assert done.returncode == -signal.SIGKILL
+
+
+@pytest.mark.kitchen
+def test_the_kitchen_is_the_same_by_one_and_by_two_workers():
+    """Physics, noise and pixels, for a policy that moves by what it sees."""
+
+    def act(params, carry, image, is_first, key):
+        noise = jax.random.uniform(key, (len(image), 9), minval=-1.0)
+        return noise * image.mean() / 255, carry
+
+    policy = Policy(initial=lambda n: (), act=act)
+    make_env = functools.partial(KitchenEnv, episode_steps=12)
+    episodes = []
+    for num_workers in (1, 2):
+        with WorkerPool(make_env, num_workers) as kitchens:
+            episodes.append(collect(kitchens, [1, 2, 3], policy))
+    for one, two in zip(*episodes, strict=True):
+        assert one.num_rows == 13
+        assert one.image.std() > 10
+        assert_same(one, two)
+    assert (episodes[0][0].qpos != episodes[0][1].qpos).any()

@@ -45,6 +45,11 @@ class Process:
             )
         self.connection = Connection(ours.detach())
 
+    @property
+    def process_id(self) -> int:
+        """As the operating system numbers it."""
+        return self._process.pid
+
     def send(self, request: Any) -> None:
         """Sends a request. A dead process shows when its answer is read."""
         with contextlib.suppress(OSError):

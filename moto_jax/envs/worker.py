@@ -1,9 +1,7 @@
 """The process that steps one environment for a `collection.WorkerPool`.
 
-A worker is a fresh interpreter that calls `main` with one end of a socket pair. It is
-neither a fork (jax's threads do not survive one) nor a multiprocessing child (which
-would import the caller's main module, and jax with it), so it holds the simulator and
-little else.
+`main` runs in a `processes.Process`, free of jax: it holds the simulator and little
+else.
 """
 
 import contextlib
