@@ -201,6 +201,7 @@ class _FastPicture:
         full.close()
 
         mesh_thinning.thin_meshes(model, "_viz", _FAST_LINK_FACES)
+        _shrink_textures(model, used_by=moving)
         quality = model.vis.quality
         quality.numslices, quality.numstacks, quality.numquads = _FAST_TESSELLATION
         quality.offsamples = 0
@@ -242,6 +243,20 @@ def _moving_geoms(model: mujoco.MjModel) -> np.ndarray:
     for body in range(1, model.nbody):
         moves[body] = model.body_jntnum[body] > 0 or moves[model.body_parentid[body]]
     return moves[model.geom_bodyid]
+
+
+def _shrink_textures(model: mujoco.MjModel, used_by: np.ndarray) -> None:
+    """Reduces the textures of no geom in `used_by`, bool [geoms], to a pixel each.
+
+    Uploaded with all their mipmaps, they would take some 130 MB in every process.
+    """
+    materials = model.geom_matid[used_by]
+    used = np.unique(model.mat_texid[materials[materials >= 0]])
+    for texture in set(range(model.ntex)) - set(used.tolist()):
+        is_flat = model.tex_type[texture] == int(mujoco.mjtTexture.mjTEXTURE_2D)
+        model.tex_width[texture] = 1
+        # The six faces of a cube are stored as one column.
+        model.tex_height[texture] = 1 if is_flat else 6
 
 
 def box_filter(samples: np.ndarray, factor: int) -> np.ndarray:
