@@ -54,8 +54,8 @@ format: $(INSTALLED)
 # One lock for Python 3.11 to 3.13 on Linux and macOS; wants `uv` on the path.
 lock:
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
-	  --no-emit-index-url --no-annotate --no-header --extra dev --extra tensorboard \
-	  pyproject.toml --output-file requirements.lock
+	  --no-annotate --no-header --extra dev --extra tensorboard \
+	  --output-file requirements.lock pyproject.toml
 
 clean:
 	rm -rf .venv .pytest_cache .ruff_cache .import_linter_cache moto_jax.egg-info build

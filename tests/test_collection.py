@@ -135,9 +135,9 @@ def test_policy_is_traced_once(pool):
 
     def act(params, carry, image, is_first, key):
         traces.append(image.shape)
-        return jnp.zeros((len(image), NUM_ACTIONS)), carry
+        return jnp.zeros((len(image), NUM_ACTIONS)), carry + 1
 
-    policy_step = make_policy_step(Policy(initial=lambda n: (), act=act))
+    policy_step = make_policy_step(Policy(initial=jnp.zeros, act=act))
     for seeds in ([0], [1, 2, 3], []):
         list(collect_episodes(pool, policy_step, None, KEY, seeds))
     assert traces == [(1, 4, 4, 3)]
