@@ -1,0 +1,1 @@
+"""Programs: train, evaluate, make datasets, draw figures."""

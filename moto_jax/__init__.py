@@ -1,0 +1,1 @@
+"""MOTO: offline to online model-based reinforcement learning from pixels, in JAX."""

@@ -112,7 +112,11 @@ def open_loop(
         return latent, latent.feature
 
     last = jax.tree.map(lambda field: field[-1], posterior)
-    inputs = (batch.prev_action[context:], members, jax.random.split(predict_key, ahead))
+    inputs = (
+        batch.prev_action[context:],
+        members,
+        jax.random.split(predict_key, ahead),
+    )
     _, predicted = jax.lax.scan(step, last, inputs)
     feature = jnp.concatenate([posterior.feature, predicted], axis=0)
     image = model.decode(params, feature)

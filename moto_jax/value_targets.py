@@ -34,9 +34,7 @@ def lambda_returns(
     return jnp.concatenate([returns, value[-1:]], axis=0)
 
 
-def lambda_mixture(
-    returns: jax.Array, value: jax.Array, lambda_: float
-) -> jax.Array:
+def lambda_mixture(returns: jax.Array, value: jax.Array, lambda_: float) -> jax.Array:
     """Returns lambda G^t + (1 - lambda) V^t (Eq. 5).
 
     Eq. 4 has no term that bootstraps at once, so this is the whole lambda-mixture.

@@ -209,9 +209,7 @@ def observe_sequence(
 
     def step(latent: LatentState, inputs: Any):
         part, prev_action, is_first, key = inputs
-        latent, logits = model.observe(
-            params, part, prev_action, is_first, latent, key
-        )
+        latent, logits = model.observe(params, part, prev_action, is_first, latent, key)
         return latent, (latent, logits)
 
     inputs = (parts, batch.prev_action, batch.is_first, keys)

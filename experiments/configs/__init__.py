@@ -1,0 +1,1 @@
+"""Configurations: `base` has every key, the others are differences from it."""

@@ -58,6 +58,8 @@ def _full() -> ConfigDict:
             "complete_share": -1.0,
             # Standard deviation of the noise on the demonstrator's actions.
             "action_noise": 0.1,
+            # Of the demonstrations; apart from the run's seed, so that seeds share them.
+            "seed": 0,
         }
     )
     config.replay = ConfigDict(
@@ -188,9 +190,7 @@ def _cpu() -> ConfigDict:
         decay_steps=2_000,
         final_share=0.3,
     )
-    config.moto.update(
-        horizon=8, value_divisor="return_range", acting_average=0.98
-    )
+    config.moto.update(horizon=8, value_divisor="return_range", acting_average=0.98)
     config.training.update(
         offline_updates=2_000,
         online_episodes=15,

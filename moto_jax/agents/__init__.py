@@ -19,6 +19,4 @@ def make_agent(config, *, action_size: int, image_size: int) -> Agent:
             f"unknown agent {config.agent!r}: set config.agent to one of "
             f"{', '.join(AGENTS)}"
         )
-    return AGENTS[config.agent](
-        config, action_size=action_size, image_size=image_size
-    )
+    return AGENTS[config.agent](config, action_size=action_size, image_size=image_size)

@@ -35,9 +35,7 @@ def behaviour_loss(
     return -masked_mean(policy(feature[:-1]).log_prob(action), mask)
 
 
-def model_value_loss(
-    mixture: jax.Array, weights: jax.Array | float = 1.0
-) -> jax.Array:
+def model_value_loss(mixture: jax.Array, weights: jax.Array | float = 1.0) -> jax.Array:
     """Actor loss by values (Eq. 5): - mean over t < H of lambda G^t + (1 - lambda) V^t.
 
     Args:

@@ -30,6 +30,7 @@ class _Pool:
 
     episodes: list[Rows] = dataclasses.field(default_factory=list)
     row_ends: list[int] = dataclasses.field(default_factory=list)
+    behaviour_rows: int = 0
 
     @property
     def num_rows(self) -> int:
@@ -37,6 +38,7 @@ class _Pool:
 
     def add(self, rows: Rows) -> None:
         self.row_ends.append(self.num_rows + len(rows.image))
+        self.behaviour_rows += int(rows.is_behaviour.sum())
         self.episodes.append(rows)
 
     def locate(self, row: int) -> tuple[Rows, int]:
@@ -99,6 +101,12 @@ class Replay:
     def num_rows(self) -> int:
         """Stored rows: environment steps plus one an episode."""
         return self._offline.num_rows + self._online.num_rows
+
+    @property
+    def behaviour_share(self) -> float:
+        """Share of the stored rows whose action is cloned, 0 without rows."""
+        cloned = self._offline.behaviour_rows + self._online.behaviour_rows
+        return cloned / max(1, self.num_rows)
 
     @property
     def num_episodes(self) -> int:

@@ -1,0 +1,1 @@
+"""Flax modules: pixels in and out, the recurrent model, heads."""

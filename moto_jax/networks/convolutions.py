@@ -169,9 +169,7 @@ class HalvingConv(nn.Module):
         shape = (self.kernel_size, self.kernel_size, inputs.shape[-1], self.features)
         kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
-        outputs = self.convolution(
-            inputs.astype(self.dtype), kernel.astype(self.dtype)
-        )
+        outputs = self.convolution(inputs.astype(self.dtype), kernel.astype(self.dtype))
         return outputs + bias.astype(self.dtype)[None, None, None]
 
 

@@ -1,0 +1,99 @@
+"""A run's directory: who owns it, what configuration made it, what it left behind.
+
+config.json      the resolved configuration
+dataset/         demonstrations, unless they come from elsewhere
+online/          one npz a collected episode
+checkpoints/     the newest few, whole states
+metrics.jsonl    numbers by step
+videos/          evaluation episodes
+summary.json     the run in figures, written at the end
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from moto_jax.data.files import write_atomically
+
+CONFIG_NAME = "config.json"
+SUMMARY_NAME = "summary.json"
+_LOCK_NAME = ".lock"
+
+
+class RunError(ValueError):
+    """A run directory that this run must not use; the message says what to do."""
+
+
+@contextlib.contextmanager
+def claimed(directory: Path, config: Mapping[str, Any]) -> Iterator[None]:
+    """Makes the directory this process's own, for a run of this configuration.
+
+    Args:
+      directory: made where missing.
+      config: the resolved configuration, JSON-able; written where there is none yet.
+
+    Raises:
+      RunError: if another process uses the directory, or its configuration differs.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    with open(directory / _LOCK_NAME, "a", encoding="utf-8") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise RunError(
+                f"{directory} is in use by another process: wait for it to end, or "
+                "give another --workdir"
+            ) from None
+        _check_config(directory, config)
+        yield
+
+
+def _check_config(directory: Path, config: Mapping[str, Any]) -> None:
+    path = directory / CONFIG_NAME
+    if not path.exists():
+        write_json(path, config)
+        return
+    made_with = _flat(read_json(path))
+    # Through JSON, so that a tuple and the list it was saved as are equal.
+    wanted = _flat(json.loads(json.dumps(config)))
+    for key in sorted(made_with.keys() | wanted.keys()):
+        if made_with.get(key) != wanted.get(key):
+            raise RunError(
+                f"{directory} was made with config.{key} = {made_with.get(key)!r}, not "
+                f"{wanted.get(key)!r}: use that value, or another --workdir"
+            )
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            flat.update(_flat(value, f"{prefix}{key}."))
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Returns the object in a JSON file.
+
+    Raises:
+      RunError: if it cannot be read, or is none.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise RunError(f"{path} cannot be read: {error}") from None
+    if not isinstance(value, dict):
+        raise RunError(f"{path} holds no JSON object: restore it, or delete it")
+    return value
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Writes an object as JSON, whole or not at all."""
+    text = json.dumps(value, indent=2, allow_nan=False) + os.linesep
+    write_atomically(path, text.encode())

@@ -1,0 +1,103 @@
+"""When a run does what, as pure functions of its update counter.
+
+Alg. 1 in blocks: the offline phase is one block of updates; then each collected episode
+opens a block of the online phase. Episode 0 is collected with the parameters that the
+offline phase left. While block i trains on episodes 0 .. i, episode i + 1 is collected
+with the parameters that block i began with: this interleaving is fixed, so that a run
+does not depend on how fast either side is.
+"""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+
+class Block(NamedTuple):
+    """Updates `first` .. `last` - 1, over the same stored episodes.
+
+    Attributes:
+      phase: "offline" or "online".
+      first: the first update's number.
+      last: one past the last's.
+      episode: the newest online episode that the block trains on, -1 offline.
+    """
+
+    phase: str
+    first: int
+    last: int
+    episode: int
+
+
+class Schedule(NamedTuple):
+    """The budget and the rhythm of a run; see `config.training`."""
+
+    offline_updates: int
+    online_episodes: int
+    updates_per_episode: int
+    log_every: int
+    evaluate_every: int
+    checkpoint_every: int
+
+    @property
+    def total(self) -> int:
+        """Updates of the whole run."""
+        return self.offline_updates + self.online_episodes * self.updates_per_episode
+
+    def blocks(self, done: int) -> Iterator[Block]:
+        """Yields the blocks that are left after `done` updates, the first cut short."""
+        if done < self.offline_updates:
+            yield Block("offline", done, self.offline_updates, -1)
+        for episode in range(self.online_episodes):
+            first = self.offline_updates + episode * self.updates_per_episode
+            last = first + self.updates_per_episode
+            if done < last:
+                yield Block("online", max(first, done), last, episode)
+
+    def episodes_stored(self, done: int) -> int:
+        """Returns how many online episodes update number `done` trains on."""
+        if done < self.offline_updates or not self.online_episodes:
+            return 0
+        block = (done - self.offline_updates) // max(1, self.updates_per_episode)
+        return min(block + 1, self.online_episodes)
+
+    def ends_phase(self, done: int) -> bool:
+        """Whether a phase ends with `done` updates."""
+        return done in (self.offline_updates, self.total)
+
+    def logs(self, done: int) -> bool:
+        """Whether metrics are logged after `done` updates."""
+        return _due(done, self.log_every) or self.ends_phase(done)
+
+    def evaluates(self, done: int) -> bool:
+        """Whether the policy is evaluated after `done` updates."""
+        return done == 0 or _due(done, self.evaluate_every) or self.ends_phase(done)
+
+    def saves(self, done: int) -> bool:
+        """Whether the state is saved after `done` updates."""
+        return _due(done, self.checkpoint_every) or self.ends_phase(done)
+
+
+def make_schedule(section: Any) -> Schedule:
+    """Returns the schedule of `config.training`.
+
+    Raises:
+      ValueError: for a negative number, or a run of no updates.
+    """
+    schedule = Schedule(*(int(section[field]) for field in Schedule._fields))
+    for field, value in zip(Schedule._fields, schedule, strict=True):
+        if value < 0:
+            raise ValueError(f"config.training.{field} is {value}: use 0 or more")
+    if schedule.online_episodes and not schedule.updates_per_episode:
+        raise ValueError(
+            "config.training.updates_per_episode is 0 with online episodes to come: "
+            "use at least 1, or set online_episodes to 0"
+        )
+    if not schedule.total:
+        raise ValueError(
+            "config.training asks for no updates: raise offline_updates or "
+            "online_episodes"
+        )
+    return schedule
+
+
+def _due(done: int, every: int) -> bool:
+    return every > 0 and done > 0 and done % every == 0

@@ -1,0 +1,350 @@
+"""One run: demonstrations, offline updates, online episodes and updates (Alg. 1)."""
+
+import contextlib
+import functools
+from pathlib import Path
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from moto_jax import checkpoints, provenance
+from moto_jax.agents import make_agent
+from moto_jax.collection import WorkerPool, collect_episodes, make_policy_step
+from moto_jax.data.building import progress_bar
+from moto_jax.data.episodes import Episode, load_dataset
+from moto_jax.data.replay import Replay, prefetch
+from moto_jax.data.sources import d4rl_episodes, scripted_episodes
+from moto_jax.envs import tasks
+from moto_jax.envs.graphics import choose_backend
+from moto_jax.evaluation import evaluate, write_video
+from moto_jax.metrics import MetricsWriter, TerminalView, to_floats
+from moto_jax.online_episodes import OnlineEpisodes
+from moto_jax.run_control import StopRequest, Stopwatch
+from moto_jax.run_directory import RunError, claimed
+from moto_jax.schedule import Block, Schedule, make_schedule
+from moto_jax.types import Agent
+
+NUM_ACTIONS = 9
+
+# What the terminal shows of the metrics.
+_SHOWN = (
+    "model/image_loss",
+    "model/reward_loss",
+    "model/kl",
+    "actor/behaviour_loss",
+    "dream/value",
+    "mean/objects",
+    "sampled/objects",
+)
+
+# Environment seeds: evaluations play the same ones each time, apart from the online
+# episodes'.
+_EVALUATION_SEED = 1_000_000
+
+# Packages whose version decides numbers: a resumed run must have the same.
+_DECISIVE = ("jax", "jaxlib", "flax", "optax", "mujoco", "gymnasium-robotics", "numpy")
+
+
+class DivergedError(RuntimeError):
+    """Too many updates in a row were not finite."""
+
+
+def make_dataset(config: ConfigDict, directory: Path) -> list[tuple[str, Episode]]:
+    """Makes the demonstrations where they are missing, and returns them by file name.
+
+    Raises:
+      DatasetError: for a file that is not as it must be, or of another render profile.
+      ValueError: for an unknown source.
+    """
+    section = config.data
+    drawing = {
+        "render_profile": config.env.render_profile,
+        "image_size": config.env.image_size,
+        "num_workers": config.env.workers,
+    }
+    with progress_bar("demonstrations") as progress:
+        if section.source == "scripted":
+            share = section.complete_share
+            manifest = scripted_episodes(
+                directory,
+                task=config.task,
+                num_episodes=section.episodes,
+                complete_share=None if share < 0 else share,
+                seed=section.seed,
+                action_noise=section.action_noise,
+                progress=progress,
+                **drawing,
+            )
+        elif section.source == "d4rl":
+            manifest = d4rl_episodes(
+                directory, path=section.path, progress=progress, **drawing
+            )
+        else:
+            raise ValueError(
+                f"unknown source {section.source!r} in config.data.source: use "
+                "scripted or d4rl"
+            )
+    episodes = load_dataset(directory, config.env.render_profile, config.env.image_size)
+    names = [record.file for record in manifest.episodes]
+    return list(zip(names, episodes, strict=True))
+
+
+class Run:
+    """The host side of a run; `advance` is the loop."""
+
+    def __init__(self, config: ConfigDict, workdir: Path, pool: WorkerPool):
+        """Builds the agent, fills the replay, and restores the newest checkpoint."""
+        self.config = config
+        self.workdir = workdir
+        self.schedule: Schedule = make_schedule(config.training)
+        self.task = tasks.resolve_task(config.task)
+        self.watch = Stopwatch()
+        self.pool = pool
+        self.agent: Agent = make_agent(
+            config, action_size=NUM_ACTIONS, image_size=config.env.image_size
+        )
+        self._policy_steps = {
+            name: make_policy_step(policy)
+            for name, policy in self.agent.policies.items()
+        }
+        self._updates = {
+            name: jax.jit(update, donate_argnums=0)
+            for name, update in self.agent.updates.items()
+        }
+        seeds = jax.random.split(jax.random.key(config.seed), 3)
+        self._init_key, self._collect_key, self._evaluate_key = seeds
+        self.replay = self._fill_replay()
+        init = functools.partial(self.agent.init, batch=self.replay.sample(0))
+        abstract = jax.eval_shape(init, self._init_key)
+        self.done, known = 0, {}
+        self.resumed = checkpoints.latest(workdir / "checkpoints") is not None
+        if not self.resumed:
+            self.state = jax.jit(init)(self._init_key)
+        else:
+            self.state, metadata = checkpoints.restore(workdir, abstract)
+            self.done, known = metadata["updates"], metadata["online_episodes"]
+            self.watch.seconds.update(metadata["wall_seconds"])
+        self.online = OnlineEpisodes(workdir / "online", self._collect, known)
+        for number in range(self.schedule.episodes_stored(self.done - 1)):
+            self._store(number)
+
+    def _fill_replay(self) -> Replay:
+        with self.watch.part("demonstrations"):
+            directory = self.config.data.directory or self.workdir / "dataset"
+            episodes = make_dataset(self.config, Path(directory))
+        share = self.config.replay.online_share
+        replay = Replay(
+            self.task,
+            self.config.replay.batch_size,
+            self.config.replay.sequence_length,
+            self.config.seed,
+            online_share=None if share < 0 else share,
+        )
+        for name, episode in episodes:
+            replay.add(episode, name)
+        return replay
+
+    def _collect(self, number: int, params: Any) -> Episode:
+        step = self._policy_steps[self.config.training.collect_with]
+        seed = self.config.seed * self.schedule.online_episodes + number
+        (episode,) = collect_episodes(
+            self.pool, step, params, self._collect_key, [seed]
+        )
+        return episode
+
+    def _store(self, number: int) -> Episode:
+        name, episode = self.online.take(number, self._acting_params())
+        self.replay.add(episode, f"online/{name}", online=True)
+        return episode
+
+    def _acting_params(self) -> Any:
+        return self.agent.acting_params(self.state)
+
+    def advance(
+        self, writer: MetricsWriter, view: TerminalView, stop: StopRequest
+    ) -> None:
+        """Does the updates that are left, or those until a stop is asked for."""
+        if self.done == 0:
+            self._evaluate(writer, view, "before")
+        for block in self.schedule.blocks(self.done):
+            if block.phase == "online":
+                self._open_block(block, writer)
+            with contextlib.closing(self._batches(block)) as batches:
+                for batch in batches:
+                    self._update(block, batch, writer, view)
+                    if stop.signal_number is not None:
+                        self.save()
+                        return
+
+    def _open_block(self, block: Block, writer: MetricsWriter) -> None:
+        """Stores the block's own episode and sets out for the next."""
+        with self.watch.part("waiting for episodes"):
+            first = self.schedule.episodes_stored(block.first - 1) <= block.episode
+            if first:
+                episode = self._store(block.episode)
+                reward = tasks.task_reward(episode.objects_in_goal[1:], self.task)
+                reached = tasks.objects_reached(episode.objects_in_goal, self.task)
+                numbers = {"return": reward.sum(), "objects": reached.sum()}
+                writer.write(self.done, "collection", numbers)
+        if block.episode + 1 < self.schedule.online_episodes:
+            self.online.start(block.episode + 1, self._acting_params())
+
+    def _batches(self, block: Block) -> Any:
+        return prefetch(
+            lambda step: jax.device_put(self.replay.sample(step)),
+            range(block.first, block.last),
+        )
+
+    def _update(
+        self, block: Block, batch: Any, writer: MetricsWriter, view: TerminalView
+    ) -> None:
+        """One update, and what is due after it."""
+        with self.watch.part(f"{block.phase} updates"):
+            self.state, metrics = self._updates[block.phase](self.state, batch)
+            self.done += 1
+            logs = self.schedule.logs(self.done)
+            floats = to_floats(metrics) if logs else None
+        if floats is not None:
+            writer.write(self.done, block.phase, floats)
+            self._check_finite(floats)
+        view.show(self.done, block.phase, floats)
+        if self.schedule.evaluates(self.done):
+            self._evaluate(writer, view, block.phase)
+        if self.schedule.saves(self.done):
+            self.save()
+
+    def _check_finite(self, floats: dict[str, float]) -> None:
+        if floats["skipped_in_a_row"] > self.config.training.max_skipped:
+            raise DivergedError(
+                f"{floats['skipped_in_a_row']:.0f} updates in a row up to "
+                f"{self.done} were not finite: lower the learning rates; the last "
+                f"checkpoint in {self.workdir / 'checkpoints'} is from before"
+            )
+
+    def _evaluate(self, writer: MetricsWriter, view: TerminalView, phase: str) -> None:
+        """Plays episodes with the mean and the sampled policy; writes their videos."""
+        with self.watch.part("evaluation"):
+            self.online.finish()
+            seeds = range(
+                _EVALUATION_SEED, _EVALUATION_SEED + self.config.evaluation.episodes
+            )
+            numbers: dict[str, float] = {}
+            results = {}
+            for name, step in self._policy_steps.items():
+                results[name] = evaluate(
+                    self.pool,
+                    step,
+                    self._acting_params(),
+                    jax.random.fold_in(self._evaluate_key, self.done),
+                    seeds,
+                    self.task,
+                )
+                summary = results[name].summary()
+                numbers |= {f"{name}/{key}": value for key, value in summary.items()}
+            best = max(
+                results.values(),
+                key=lambda result: (
+                    result.reached.sum(axis=1).max(),
+                    result.returns.max(),
+                ),
+            ).best
+            videos = self.workdir / "videos"
+            videos.mkdir(exist_ok=True)
+            write_video(videos / f"{self.done:06d}-best.mp4", best.image)
+            last = results["sampled"].last.image
+            write_video(videos / f"{self.done:06d}-last.mp4", last)
+        numbers["cloned_share"] = self.replay.behaviour_share
+        writer.write(self.done, f"evaluation {phase}", numbers)
+        view.show(self.done, phase, numbers)
+
+    def close(self) -> None:
+        """Waits for the episode under way."""
+        self.online.close()
+
+    def save(self) -> None:
+        """Saves everything that resuming needs, an episode under way included."""
+        with self.watch.part("checkpoints"):
+            self.online.finish()
+            metadata = {
+                "updates": self.done,
+                "online_episodes": self.online.known,
+                "wall_seconds": dict(self.watch.seconds),
+                "config": self.config.to_dict(),
+                "versions": provenance.versions(),
+            }
+            checkpoints.save(
+                self.workdir / "checkpoints",
+                self.done,
+                self.state,
+                metadata,
+                keep=self.config.training.keep_checkpoints,
+            )
+
+
+def train(
+    config: ConfigDict, workdir: Path, allow_version_change: bool = False
+) -> int | None:
+    """Does a run, or what is left of it.
+
+    Args:
+      config: as `experiments/configs/base.py` describes.
+      workdir: the run's directory; a run that is there already is taken up.
+      allow_version_change: take it up with other package versions too.
+
+    Returns:
+      The number of the signal that stopped the run early, or None if it is complete.
+
+    Raises:
+      ValueError: for a configuration, dataset, checkpoint or directory that does not
+        fit; each message names what and the mend.
+      GraphicsError: where the machine cannot draw.
+      WorkerError: if environments keep failing.
+      DivergedError: if updates stay infinite.
+    """
+    choose_backend()
+    make_schedule(config.training)
+    tasks.resolve_task(config.task)
+    with claimed(workdir, config.to_dict()):
+        if checkpoints.latest(workdir / "checkpoints") is not None:
+            _check_versions(workdir, allow_version_change)
+        with (
+            make_pool(config) as pool,
+            contextlib.closing(Run(config, workdir, pool)) as run,
+        ):
+            return _advance(run, config, workdir)
+
+
+def _advance(run: Run, config: ConfigDict, workdir: Path) -> int | None:
+    with (
+        MetricsWriter(workdir, config.tensorboard) as writer,
+        TerminalView(run.schedule.total, _SHOWN) as view,
+        StopRequest() as stop,
+    ):
+        writer.truncate_after(run.done if run.resumed else -1)
+        if run.resumed:
+            view.message(f"{workdir}: going on after {run.done} updates")
+        run.advance(writer, view, stop)
+        return stop.signal_number
+
+
+def _check_versions(workdir: Path, allow_change: bool) -> None:
+    saved = checkpoints.read_metadata(workdir)["versions"]
+    now = provenance.versions()
+    for package in _DECISIVE:
+        if saved.get(package) != now.get(package) and not allow_change:
+            raise RunError(
+                f"{workdir} was made with {package} {saved.get(package)}, not "
+                f"{now.get(package)}: install that version, or accept other numbers "
+                "with --allow_version_change"
+            )
+
+
+def make_pool(config: ConfigDict) -> WorkerPool:
+    """Starts the environments of `config.env`."""
+    from moto_jax.envs.kitchen import KitchenEnv
+
+    section = dict(config.env)
+    workers = section.pop("workers")
+    make_env = functools.partial(KitchenEnv, config.task, **section)
+    return WorkerPool(make_env, workers)
