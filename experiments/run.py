@@ -7,8 +7,6 @@ The same command with the same --workdir takes up a run that was interrupted. Ct
 SIGTERM end the update under way, save, and leave with status 128 + the signal's number.
 """
 
-import datetime
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -48,6 +46,7 @@ def main(argv: Sequence[str]) -> None:
 
 def _run() -> None:
     import jax
+
     from moto_jax.training import train
 
     config = _CONFIG.value

@@ -41,7 +41,7 @@ class Stopwatch:
     """Seconds spent in each part of a run, over all its sessions."""
 
     def __init__(self) -> None:
-        self.seconds: collections.Counter[str] = collections.Counter()
+        self.seconds: dict[str, float] = collections.defaultdict(float)
 
     @contextlib.contextmanager
     def part(self, name: str) -> Iterator[None]:

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from ml_collections import ConfigDict
 
 from moto_jax import checkpoints, provenance
 from moto_jax.agents import make_agent
@@ -23,7 +22,7 @@ from moto_jax.online_episodes import OnlineEpisodes
 from moto_jax.run_control import StopRequest, Stopwatch
 from moto_jax.run_directory import RunError, claimed
 from moto_jax.schedule import Block, Schedule, make_schedule
-from moto_jax.types import Agent
+from moto_jax.types import Agent, Config
 
 NUM_ACTIONS = 9
 
@@ -50,7 +49,7 @@ class DivergedError(RuntimeError):
     """Too many updates in a row were not finite."""
 
 
-def make_dataset(config: ConfigDict, directory: Path) -> list[tuple[str, Episode]]:
+def make_dataset(config: Config, directory: Path) -> list[tuple[str, Episode]]:
     """Makes the demonstrations where they are missing, and returns them by file name.
 
     Raises:
@@ -93,7 +92,7 @@ def make_dataset(config: ConfigDict, directory: Path) -> list[tuple[str, Episode
 class Run:
     """The host side of a run; `advance` is the loop."""
 
-    def __init__(self, config: ConfigDict, workdir: Path, pool: WorkerPool):
+    def __init__(self, config: Config, workdir: Path, pool: WorkerPool):
         """Builds the agent, fills the replay, and restores the newest checkpoint."""
         self.config = config
         self.workdir = workdir
@@ -115,7 +114,11 @@ class Run:
         seeds = jax.random.split(jax.random.key(config.seed), 3)
         self._init_key, self._collect_key, self._evaluate_key = seeds
         self.replay = self._fill_replay()
-        init = functools.partial(self.agent.init, batch=self.replay.sample(0))
+        batch = self.replay.sample(0)
+
+        def init(key: jax.Array) -> Any:
+            return self.agent.init(key, batch)
+
         abstract = jax.eval_shape(init, self._init_key)
         self.done, known = 0, {}
         self.resumed = checkpoints.latest(workdir / "checkpoints") is not None
@@ -283,7 +286,7 @@ class Run:
 
 
 def train(
-    config: ConfigDict, workdir: Path, allow_version_change: bool = False
+    config: Config, workdir: Path, allow_version_change: bool = False
 ) -> int | None:
     """Does a run, or what is left of it.
 
@@ -315,7 +318,7 @@ def train(
             return _advance(run, config, workdir)
 
 
-def _advance(run: Run, config: ConfigDict, workdir: Path) -> int | None:
+def _advance(run: Run, config: Config, workdir: Path) -> int | None:
     with (
         MetricsWriter(workdir, config.tensorboard) as writer,
         TerminalView(run.schedule.total, _SHOWN) as view,
@@ -340,7 +343,7 @@ def _check_versions(workdir: Path, allow_change: bool) -> None:
             )
 
 
-def make_pool(config: ConfigDict) -> WorkerPool:
+def make_pool(config: Config) -> WorkerPool:
     """Starts the environments of `config.env`."""
     from moto_jax.envs.kitchen import KitchenEnv
 

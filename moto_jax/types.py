@@ -18,6 +18,8 @@ from flax import struct
 
 Array = jax.Array | np.ndarray
 Params = Any
+# An ml_collections.ConfigDict, whose attributes have no static types.
+Config = Any
 Metrics = dict[str, Any]
 
 
@@ -32,8 +34,8 @@ class Batch:
       is_first: bool [T, B], the episode's first row.
       is_last: bool [T, B], the episode's last row, by time limit or by terminal.
       is_terminal: bool [T, B], the decision process ended (never in the kitchen).
-      is_behaviour: bool [T, B], the action taken at this row (`prev_action` of the next)
-        belongs to the success-filtered set that is cloned.
+      is_behaviour: bool [T, B], the action taken at this row (`prev_action` of the
+        next) belongs to the success-filtered set that is cloned.
     """
 
     image: Array

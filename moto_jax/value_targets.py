@@ -5,6 +5,8 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from moto_jax.types import Array
+
 Reduction = Callable[[jax.Array, jax.Array], jax.Array]
 
 
@@ -43,7 +45,7 @@ def lambda_mixture(returns: jax.Array, value: jax.Array, lambda_: float) -> jax.
 
 
 def one_step_targets(
-    reward: jax.Array, discount: jax.Array | float, mixture: jax.Array
+    reward: Array, discount: Array | float, mixture: jax.Array
 ) -> jax.Array:
     """Returns r_{j+1} + discount * mixture(s_{j+1}) for recorded rows (Eq. 7).
 

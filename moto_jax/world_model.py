@@ -22,8 +22,9 @@ class WorldModel(NamedTuple):
       initial: leading axes -> zero LatentState.
       embed: (params, image uint8 [..., height, width, 3]) -> embedding part of the
         posterior [..., hidden].
-      observe: (params, embedding part, prev_action, is_first, latent, key) -> (LatentState,
-        posterior logits [..., S, K]); one step, rows with `is_first` forget the past.
+      observe: (params, embedding part, prev_action, is_first, latent, key) ->
+        (LatentState, posterior logits [..., S, K]); one step, in which rows with
+        `is_first` forget the past.
       imagine_step: (params, latent [N], action [N, A], member int [N], key) ->
         (LatentState [N], logits of all members [E, N, S, K]).
       prior_logits: (params, deter [..., D]) -> [E, ..., S, K].

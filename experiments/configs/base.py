@@ -27,8 +27,8 @@ def _full() -> ConfigDict:
     config.env = ConfigDict(
         {
             # "paper": shadows, reflections, multisampling; "fast": a baked background
-            # under simplified moving parts, 150 times faster on a CPU. Data and run must
-            # agree.
+            # under simplified moving parts, 150 times faster on a CPU. Data and run
+            # must agree.
             "render_profile": "paper",
             # Side of the square image, pixels; the networks take 64.
             "image_size": 64,
@@ -58,7 +58,7 @@ def _full() -> ConfigDict:
             "complete_share": -1.0,
             # Standard deviation of the noise on the demonstrator's actions.
             "action_noise": 0.1,
-            # Of the demonstrations; apart from the run's seed, so that seeds share them.
+            # Of the demonstrations; apart from the run's, so that seeds share them.
             "seed": 0,
         }
     )

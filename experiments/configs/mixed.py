@@ -1,7 +1,7 @@
 """The paper's task `mixed` (D4RL's kitchen-partial): some demonstrations solve it.
 
-python -m experiments.run --config=experiments/configs/mixed.py       the paper's sizes
-python -m experiments.run --config=experiments/configs/mixed.py:cpu   two CPU cores
+python -m experiments.run --config=experiments/configs/mixed.py      # the paper's sizes
+python -m experiments.run --config=experiments/configs/mixed.py:cpu  # two CPU cores
 """
 
 from ml_collections import ConfigDict

@@ -6,9 +6,10 @@ import jax
 import jax.numpy as jnp
 
 from moto_jax.distributions import TruncatedNormal
+from moto_jax.types import Array
 
 
-def masked_mean(values: jax.Array, mask: jax.Array) -> jax.Array:
+def masked_mean(values: Array, mask: Array) -> jax.Array:
     """Returns the mean of `values` where `mask` is true, 0 if it never is."""
     total = jnp.sum(jnp.where(mask, values, 0.0))
     return total / jnp.maximum(jnp.sum(mask), 1)
@@ -16,9 +17,9 @@ def masked_mean(values: jax.Array, mask: jax.Array) -> jax.Array:
 
 def behaviour_loss(
     policy: Callable[[jax.Array], TruncatedNormal],
-    feature: jax.Array,
-    prev_action: jax.Array,
-    is_behaviour: jax.Array,
+    feature: Array,
+    prev_action: Array,
+    is_behaviour: Array,
 ) -> jax.Array:
     """Filtered behaviour cloning (Eq. 9): - mean log pi(a_j | s_j) over accepted rows.
 
@@ -32,10 +33,10 @@ def behaviour_loss(
     # Masked actions are replaced before the density, so that nothing infinite is
     # multiplied by zero in the gradient.
     action = jnp.where(mask[..., None], prev_action[1:], 0.0)
-    return -masked_mean(policy(feature[:-1]).log_prob(action), mask)
+    return -masked_mean(policy(jnp.asarray(feature[:-1])).log_prob(action), mask)
 
 
-def model_value_loss(mixture: jax.Array, weights: jax.Array | float = 1.0) -> jax.Array:
+def model_value_loss(mixture: Array, weights: Array | float = 1.0) -> jax.Array:
     """Actor loss by values (Eq. 5): - mean over t < H of lambda G^t + (1 - lambda) V^t.
 
     Args:
@@ -46,7 +47,7 @@ def model_value_loss(mixture: jax.Array, weights: jax.Array | float = 1.0) -> ja
 
 
 def imagined_critic_loss(
-    value: jax.Array, target: jax.Array, weights: jax.Array | float = 1.0
+    value: Array, target: Array, weights: Array | float = 1.0
 ) -> jax.Array:
     """Critic regression on imagined rows (Eq. 6), averaged over critics.
 
@@ -59,9 +60,7 @@ def imagined_critic_loss(
     return jnp.mean(weights * jnp.square(value - target[None]))
 
 
-def recorded_critic_loss(
-    value: jax.Array, target: jax.Array, mask: jax.Array
-) -> jax.Array:
+def recorded_critic_loss(value: Array, target: Array, mask: Array) -> jax.Array:
     """Critic regression on recorded rows (Eq. 7), averaged over critics.
 
     Args:

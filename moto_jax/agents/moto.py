@@ -7,6 +7,7 @@ successful part of the data. Both phases do the same update; only the data grow.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -116,8 +117,8 @@ class Hyperparameters(NamedTuple):
 
     The functions: `disagreement` maps logits [E, N, S, K] to u [N]; `target_reduction`
     maps target critics [C, ...] to [...]; `value_divisor` maps the running range of
-    returns to what the value term is divided by; `row_weights` maps (H, discount) to the
-    weights of imagined rows.
+    returns to what the value term is divided by; `row_weights` maps (H, discount) to
+    the weights of imagined rows.
     """
 
     horizon: int
@@ -489,7 +490,8 @@ def advance_state(
     step = state.step + 1
     # The average starts short, so that it forgets the untrained parameters.
     average = jnp.minimum(hyper.acting_average, step / (step + 10.0))
-    return state.replace(
+    return replace(
+        state,
         step=step,
         model=model,
         actor=actor,
@@ -513,7 +515,7 @@ def accept_if_finite(
     """Throws an update away, and counts it, unless all that it computed is finite."""
     learnt = [new.model.params, new.actor.params, new.critic.params]
     finite = all_finite([metrics, learnt])
-    refused = old.replace(step=new.step, skipped=old.skipped + 1)
+    refused = replace(old, step=new.step, skipped=old.skipped + 1)
     # The key takes no part: it never changes, and `where` refuses typed keys.
-    chosen = keep_if(finite, new.replace(key=None), refused.replace(key=None))
-    return chosen.replace(key=old.key), {**metrics, "skipped_in_a_row": chosen.skipped}
+    chosen = keep_if(finite, replace(new, key=None), replace(refused, key=None))
+    return replace(chosen, key=old.key), {**metrics, "skipped_in_a_row": chosen.skipped}

@@ -1,12 +1,12 @@
 """Stride-2 convolutions that are fast on a CPU and native on an accelerator.
 
-XLA's CPU backend is fast at stride-1 convolutions and matrix products, and several times
-slower at the gradients of strided and dilated ones. So on a CPU both layers become a
-stride-1 convolution between space-to-depth and depth-to-space reshapes, whose gradient
-is again a stride-1 convolution and one matrix product a kernel tap. Parameter names,
-shapes and values are those of `flax.linen.Conv` and `flax.linen.ConvTranspose` with
-`padding="VALID"` and `strides=(2, 2)`, so that a checkpoint moves between platforms. The
-form is chosen when the program is lowered for a platform.
+XLA's CPU backend is fast at stride-1 convolutions and matrix products, and several
+times slower at the gradients of strided and dilated ones. So on a CPU both layers
+become a stride-1 convolution between space-to-depth and depth-to-space reshapes, whose
+gradient is again a stride-1 convolution and one matrix product a kernel tap. Parameter
+names, shapes and values are those of `flax.linen.Conv` and `flax.linen.ConvTranspose`
+with `padding="VALID"` and `strides=(2, 2)`, so that a checkpoint moves between
+platforms. The form is chosen when the program is lowered for a platform.
 """
 
 from collections.abc import Callable
@@ -135,7 +135,7 @@ def _dense_up(inputs: jax.Array, kernel: jax.Array) -> jax.Array:
         return jnp.einsum("nc,yxcf->nyxf", inputs[:, 0, 0], kernel)
     taps = (size + 1) // 2
     kernel = _pad_to_even(kernel).reshape(taps, 2, taps, 2, channels, features)
-    # The first tap of a window sees the earliest row, which is furthest from its output.
+    # A window's first tap sees the earliest row, which is furthest from its output.
     kernel = kernel[::-1, :, ::-1].transpose(0, 2, 4, 1, 3, 5)
     kernel = kernel.reshape(taps, taps, channels, 4 * features)
     margin = (taps - 1, taps - 1)
@@ -153,7 +153,7 @@ convolve_up = _by_platform(_dense_up, _native_up)
 
 
 class HalvingConv(nn.Module):
-    """`nn.Conv(features, (k, k), (2, 2), "VALID")`: [N, H, W, C] -> [N, h, w, features].
+    """`nn.Conv(features, (k, k), (2, 2), "VALID")`: [N, H, W, C] to [N, h, w, features].
 
     h = (H - k) // 2 + 1.
     """

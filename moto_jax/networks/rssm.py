@@ -124,7 +124,7 @@ class RSSM(nn.Module):
         return self.cell(latent.deter, inputs)
 
     def embedding_part(self, embedding: jax.Array) -> jax.Array:
-        """Returns the embedding's share [..., hidden] of the posterior's first layer."""
+        """Returns the embedding's share [..., hidden] of the posterior's first sum."""
         return self.embedding_input(embedding)
 
     def posterior_logits(self, deter: jax.Array, part: jax.Array) -> jax.Array:
