@@ -24,8 +24,6 @@ from moto_jax.run_directory import RunError, claimed
 from moto_jax.schedule import Block, Schedule, make_schedule
 from moto_jax.types import Agent, Config
 
-NUM_ACTIONS = 9
-
 # What the terminal shows of the metrics.
 _SHOWN = (
     "model/image_loss",
@@ -101,7 +99,7 @@ class Run:
         self.watch = Stopwatch()
         self.pool = pool
         self.agent: Agent = make_agent(
-            config, action_size=NUM_ACTIONS, image_size=config.env.image_size
+            config, action_size=tasks.NUM_ACTIONS, image_size=config.env.image_size
         )
         self._policy_steps = {
             name: make_policy_step(policy)
@@ -114,16 +112,11 @@ class Run:
         seeds = jax.random.split(jax.random.key(config.seed), 3)
         self._init_key, self._collect_key, self._evaluate_key = seeds
         self.replay = self._fill_replay()
-        batch = self.replay.sample(0)
-
-        def init(key: jax.Array) -> Any:
-            return self.agent.init(key, batch)
-
-        abstract = jax.eval_shape(init, self._init_key)
+        abstract = jax.eval_shape(self.agent.init, self._init_key)
         self.done, known = 0, {}
         self.resumed = checkpoints.latest(workdir / "checkpoints") is not None
         if not self.resumed:
-            self.state = jax.jit(init)(self._init_key)
+            self.state = jax.jit(self.agent.init)(self._init_key)
         else:
             self.state, metadata = checkpoints.restore(workdir, abstract)
             self.done, known = metadata["updates"], metadata["online_episodes"]
@@ -189,7 +182,8 @@ class Run:
                 reward = tasks.task_reward(episode.objects_in_goal[1:], self.task)
                 reached = tasks.objects_reached(episode.objects_in_goal, self.task)
                 numbers = {"return": reward.sum(), "objects": reached.sum()}
-                writer.write(self.done, "collection", numbers)
+                # Not of the step before, whose checkpoint is already saved.
+                writer.write(self.done + 1, "collection", numbers)
         if block.episode + 1 < self.schedule.online_episodes:
             self.online.start(block.episode + 1, self._acting_params())
 
@@ -345,6 +339,7 @@ def _check_versions(workdir: Path, allow_change: bool) -> None:
 
 def make_pool(config: Config) -> WorkerPool:
     """Starts the environments of `config.env`."""
+    # MuJoCo is imported only once its graphics backend is chosen.
     from moto_jax.envs.kitchen import KitchenEnv
 
     section = dict(config.env)

@@ -64,13 +64,17 @@ class Agent(NamedTuple):
     """A learning algorithm as pure functions.
 
     Attributes:
-      init: (key, batch) -> state.
+      init: key -> state.
       updates: phase name -> ((state, batch) -> (state, metrics)).
       policies: "mean" and "sampled" -> Policy.
       acting_params: state -> the parameters that the policies act with.
+      open_loop: (acting params, batch, context rows, key) -> uint8 images like the
+        batch's, predicted from the recorded actions after the context; None for an
+        agent without a model.
     """
 
-    init: Callable[[jax.Array, Batch], Any]
+    init: Callable[[jax.Array], Any]
     updates: Mapping[str, Callable[[Any, Batch], tuple[Any, Metrics]]]
     policies: Mapping[str, Policy]
     acting_params: Callable[[Any], Params]
+    open_loop: Callable[[Params, Batch, int, jax.Array], jax.Array] | None = None

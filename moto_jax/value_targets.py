@@ -54,7 +54,7 @@ def one_step_targets(
       discount: scalar or [T - 1, B], zero where row j + 1 is terminal.
       mixture: [T - 1, B], `lambda_mixture` of the rollouts from rows 1 .. T - 1.
     """
-    return reward + discount * mixture
+    return jnp.asarray(reward) + discount * mixture
 
 
 def minimum_over_critics(values: jax.Array, key: jax.Array) -> jax.Array:

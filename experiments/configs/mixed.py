@@ -1,7 +1,9 @@
 """The paper's task `mixed` (D4RL's kitchen-partial): some demonstrations solve it.
 
-python -m experiments.run --config=experiments/configs/mixed.py      # the paper's sizes
-python -m experiments.run --config=experiments/configs/mixed.py:cpu  # two CPU cores
+The paper's sizes, then two CPU cores:
+
+    python -m experiments.run --config=experiments/configs/mixed.py
+    python -m experiments.run --config=experiments/configs/mixed.py:cpu
 """
 
 from ml_collections import ConfigDict

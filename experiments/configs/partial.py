@@ -1,7 +1,9 @@
 """The paper's task `partial` (D4RL's kitchen-mixed): no demonstration solves it.
 
-python -m experiments.run --config=experiments/configs/partial.py      # the paper's sizes
-python -m experiments.run --config=experiments/configs/partial.py:cpu  # two CPU cores
+The paper's sizes, then two CPU cores:
+
+    python -m experiments.run --config=experiments/configs/partial.py
+    python -m experiments.run --config=experiments/configs/partial.py:cpu
 """
 
 from ml_collections import ConfigDict

@@ -27,7 +27,7 @@ from moto_jax.agents.base import (
     named_keys,
 )
 from moto_jax.distributions import TruncatedNormal
-from moto_jax.imagination import Imagined, imagine
+from moto_jax.imagination import Imagined, imagine, open_loop
 from moto_jax.networks.heads import Actor, CriticEnsemble
 from moto_jax.networks.rssm import LatentState
 from moto_jax.types import Agent, Array, Batch, Metrics, Params, Policy
@@ -187,13 +187,16 @@ def make_moto(config: Any, *, action_size: int, image_size: int) -> Agent:
     update = make_update(networks, optimizers, make_hyperparameters(config.moto))
     policy = partial(make_policy, networks, action_size)
     return Agent(
-        init=lambda key, batch: init_state(key, networks, optimizers, action_size),
+        init=lambda key: init_state(key, networks, optimizers, action_size),
         updates={"offline": update, "online": update},
         policies={
             "mean": policy(lambda distribution, key: distribution.mode()),
             "sampled": policy(lambda distribution, key: distribution.sample(key)),
         },
         acting_params=lambda state: state.acting,
+        open_loop=lambda params, batch, context, key: open_loop(
+            networks.model, params["model"], batch, context, key
+        ),
     )
 
 

@@ -15,7 +15,6 @@ from moto_jax.envs import tasks
 from moto_jax.envs.mujoco_compat import make_simulator
 from moto_jax.envs.renderer import KitchenRenderer, check_profile
 
-NUM_ACTIONS = 9
 NUM_ARM_JOINTS = 7
 
 
@@ -108,7 +107,9 @@ class KitchenEnv(gymnasium.Env):
         self.observation_space = gymnasium.spaces.Box(
             0, 255, (image_size, image_size, 3), np.uint8
         )
-        self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (NUM_ACTIONS,), np.float32)
+        self.action_space = gymnasium.spaces.Box(
+            -1.0, 1.0, (tasks.NUM_ACTIONS,), np.float32
+        )
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -132,9 +133,10 @@ class KitchenEnv(gymnasium.Env):
         if self._step is None:
             raise RuntimeError("call reset before the first step")
         action = np.asarray(action, np.float64)
-        if action.shape != (NUM_ACTIONS,) or not np.isfinite(action).all():
+        if action.shape != (tasks.NUM_ACTIONS,) or not np.isfinite(action).all():
             raise ValueError(
-                f"action must be {NUM_ACTIONS} finite numbers, got {action.tolist()}"
+                f"action must be {tasks.NUM_ACTIONS} finite numbers, got "
+                f"{action.tolist()}"
             )
         self._simulator.step(action)
         self._step += 1

@@ -43,7 +43,11 @@ GOALS: dict[str, tuple[float, ...]] = {
 # as the benchmark itself does.
 GOAL_DISTANCE = 0.3
 
+# Control steps of 0.08 s.
 EPISODE_STEPS = 280
+
+# Joint velocities of seven arm joints and two fingers.
+NUM_ACTIONS = 9
 
 # The paper's names, in the order demonstrations do the objects. They are the reverse
 # of D4RL's and Minari's: `mixed` is kitchen-partial there, `partial` kitchen-mixed.

@@ -153,7 +153,7 @@ convolve_up = _by_platform(_dense_up, _native_up)
 
 
 class HalvingConv(nn.Module):
-    """`nn.Conv(features, (k, k), (2, 2), "VALID")`: [N, H, W, C] to [N, h, w, features].
+    """`nn.Conv(features, (k, k), (2, 2), "VALID")`, [N, H, W, C] to [N, h, w, f].
 
     h = (H - k) // 2 + 1.
     """
