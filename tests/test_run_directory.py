@@ -1,0 +1,134 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from moto_jax.run_directory import RunError, claimed, read_json, write_json
+
+ROOT = Path(__file__).parents[1]
+
+CONFIG = {
+    "seed": 0,
+    "env": {"image_size": 64, "noise": {"robot": 0.01}},
+    "sizes": (1, 2),
+}
+
+# Claims the directory that it is given, says so, and keeps it until its input closes.
+HOLDER = """
+import pathlib, sys
+from moto_jax.run_directory import claimed
+with claimed(pathlib.Path(sys.argv[1]), {}):
+    print("claimed", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def holder(tmp_path):
+    """Another process that owns the run's directory."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(tmp_path)],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    with process:
+        assert process.stdout.readline() == b"claimed\n"
+        yield process
+        process.kill()
+
+
+def test_the_configuration_is_kept(tmp_path):
+    directory = tmp_path / "runs" / "one"
+    with claimed(directory, CONFIG):
+        pass
+    assert read_json(directory / "config.json") == json.loads(json.dumps(CONFIG))
+    # A tuple is a list in the file, and no other configuration for that.
+    with claimed(directory, CONFIG):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("other", "key", "made_with", "wanted"),
+    [
+        ({**CONFIG, "seed": 1}, "seed", 0, 1),
+        (
+            {**CONFIG, "env": {"image_size": 64, "noise": {"robot": 0.1}}},
+            "env.noise.robot",
+            0.01,
+            0.1,
+        ),
+        ({**CONFIG, "sizes": (2, 1)}, "sizes", [1, 2], [2, 1]),
+        ({**CONFIG, "new": 3}, "new", None, 3),
+        ({"env": CONFIG["env"], "sizes": (1, 2)}, "seed", 0, None),
+    ],
+)
+def test_another_configuration_is_refused_by_key(
+    tmp_path, other, key, made_with, wanted
+):
+    with claimed(tmp_path, CONFIG):
+        pass
+    before = (tmp_path / "config.json").read_bytes()
+    with pytest.raises(RunError) as error, claimed(tmp_path, other):
+        pytest.fail("claimed")
+    message = str(error.value)
+    assert f"config.{key} = {made_with!r}, not {wanted!r}" in message
+    assert str(tmp_path) in message and "\n" not in message
+    assert (tmp_path / "config.json").read_bytes() == before
+
+
+def test_a_refused_directory_is_free_again(tmp_path):
+    with claimed(tmp_path, CONFIG):
+        pass
+    with pytest.raises(RunError), claimed(tmp_path, {**CONFIG, "seed": 1}):
+        pytest.fail("claimed")
+    with claimed(tmp_path, CONFIG):
+        pass
+
+
+def test_one_process_at_a_time(tmp_path, holder):
+    with pytest.raises(RunError, match="in use by another process") as error:
+        with claimed(tmp_path, {}):
+            pytest.fail("claimed")
+    assert str(tmp_path) in str(error.value)
+    # However it ends, what it claimed is free then.
+    holder.kill()
+    holder.wait()
+    with claimed(tmp_path, {}):
+        pass
+
+
+def test_a_second_claim_of_the_same_process_is_refused(tmp_path):
+    with claimed(tmp_path, CONFIG):
+        with pytest.raises(RunError, match="in use"), claimed(tmp_path, CONFIG):
+            pytest.fail("claimed")
+
+
+@pytest.mark.parametrize(
+    "contents", [b"", b'{"seed": 0', b"\xff\xfe", b"[1]", b'"seed"', b"null"]
+)
+def test_a_damaged_configuration_is_named(tmp_path, contents):
+    path = tmp_path / "config.json"
+    path.write_bytes(contents)
+    with pytest.raises(RunError) as error, claimed(tmp_path, CONFIG):
+        pytest.fail("claimed")
+    assert str(path) in str(error.value) and "\n" not in str(error.value)
+    assert path.read_bytes() == contents
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(RunError, match=r"summary\.json"):
+        read_json(tmp_path / "summary.json")
+
+
+def test_json_is_written_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "summary.json"
+    write_json(path, {"objects": 1.5})
+    with pytest.raises(ValueError):
+        write_json(path, {"objects": float("nan")})
+    with pytest.raises(TypeError):
+        write_json(path, {"objects": {1, 2}})
+    assert read_json(path) == {"objects": 1.5}
+    assert [file.name for file in tmp_path.iterdir()] == ["summary.json"]
