@@ -1,0 +1,99 @@
+"""The fast convolutions are flax's strided ones in value, gradient and parameters.
+
+On a CPU this tests the space-to-depth forms, on an accelerator the native ones.
+"""
+
+import chex
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from moto_jax.networks.convolutions import DoublingConv, HalvingConv
+
+FEATURES = 4
+# (side, kernel): even and odd both ways, as in the encoder and the decoder; a decoder
+# begins with a single pixel.
+CASES = [("halving", 7, 4), ("halving", 6, 4), ("halving", 6, 3)]
+CASES += [("doubling", 1, 5), ("doubling", 3, 5), ("doubling", 2, 4)]
+
+
+def layers(direction: str, kernel: int, **options):
+    """Our layer and flax's for the same sizes."""
+    ours, flax_layer = {
+        "halving": (HalvingConv, nn.Conv),
+        "doubling": (DoublingConv, nn.ConvTranspose),
+    }[direction]
+    theirs = flax_layer(FEATURES, (kernel, kernel), (2, 2), "VALID", **options)
+    return ours(FEATURES, kernel, **options), theirs
+
+
+def random_inputs(side: int) -> jax.Array:
+    return jax.random.normal(jax.random.key(1), (2, side, side, 3))
+
+
+def random_params(layer, inputs):
+    """Parameters with a bias that is not zero."""
+    params = layer.init(jax.random.key(0), inputs)["params"]
+    return {**params, "bias": jnp.arange(FEATURES, dtype=jnp.float32)}
+
+
+def value_and_gradients(layer, params, inputs):
+    """Outputs and the gradients of a sum in which every output weighs differently."""
+
+    def loss(params, inputs):
+        outputs = layer.apply({"params": params}, inputs)
+        weights = jnp.sin(jnp.arange(outputs.size)).reshape(outputs.shape)
+        return jnp.sum(outputs.astype(jnp.float32) * weights), outputs
+
+    gradient = jax.jit(jax.grad(loss, argnums=(0, 1), has_aux=True))
+    return gradient(params, inputs)
+
+
+@pytest.mark.parametrize(("direction", "side", "kernel"), CASES)
+def test_value_gradient_and_parameters_equal_flax(direction, side, kernel):
+    ours, theirs = layers(direction, kernel)
+    inputs = random_inputs(side)
+    params = random_params(theirs, inputs)
+    chex.assert_trees_all_equal_shapes_and_dtypes(
+        ours.init(jax.random.key(0), inputs)["params"], params
+    )
+    gradients, outputs = value_and_gradients(ours, params, inputs)
+    expected_gradients, expected = value_and_gradients(theirs, params, inputs)
+    assert outputs.shape == expected.shape
+    np.testing.assert_allclose(outputs, expected, rtol=1e-4, atol=1e-5)
+    chex.assert_trees_all_close(gradients, expected_gradients, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("direction", ["halving", "doubling"])
+def test_bfloat16_computes_in_bfloat16_and_learns_in_float32(direction):
+    ours, theirs = layers(direction, 3, dtype=jnp.bfloat16)
+    inputs = random_inputs(3)
+    params = random_params(theirs, inputs)
+    gradients, outputs = value_and_gradients(ours, params, inputs)
+    expected_gradients, expected = value_and_gradients(theirs, params, inputs)
+    assert outputs.dtype == expected.dtype == jnp.bfloat16
+    chex.assert_trees_all_equal_dtypes(gradients[0], params)
+    np.testing.assert_allclose(
+        np.float32(outputs), np.float32(expected), rtol=0.02, atol=0.05
+    )
+    chex.assert_trees_all_close(gradients, expected_gradients, rtol=0.05, atol=0.1)
+
+
+@pytest.mark.parametrize("direction", ["halving", "doubling"])
+def test_vmap_over_parameters_equals_one_at_a_time(direction):
+    layer, _ = layers(direction, 3)
+    inputs = random_inputs(3)
+    first = random_params(layer, inputs)
+    second = jax.tree.map(lambda x: 1 - x, first)
+    both = jax.tree.map(lambda *leaves: jnp.stack(leaves), first, second)
+
+    def gradient(params):
+        return value_and_gradients(layer, params, inputs)
+
+    together = jax.jit(jax.vmap(gradient))(both)
+    one_by_one = jax.tree.map(
+        lambda *leaves: jnp.stack(leaves), gradient(first), gradient(second)
+    )
+    chex.assert_trees_all_close(together, one_by_one, rtol=1e-4, atol=1e-5)
