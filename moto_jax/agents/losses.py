@@ -57,7 +57,8 @@ def imagined_critic_loss(
       weights: [H, 1] or scalar.
     """
     target = jax.lax.stop_gradient(target)
-    return jnp.mean(weights * jnp.square(value - target[None]))
+    error = jnp.mean(jnp.square(value - target[None]), axis=0)
+    return jnp.mean(weights * error)
 
 
 def recorded_critic_loss(value: Array, target: Array, mask: Array) -> jax.Array:
