@@ -97,7 +97,8 @@ def linear_world_model(image_size: int = 2) -> WorldModel:
         logits = linear_prior_logits(params, deter)
         record = jax.nn.one_hot(member, MEMBERS)[..., None, :]
         stoch = jnp.broadcast_to(record, (*member.shape, GROUPS, MEMBERS))
-        return LatentState(deter + params["shift"][member], stoch), logits
+        shift = jnp.take(params["shift"], member, axis=0)
+        return LatentState(deter + shift, stoch), logits
 
     def decode(params, feature):
         flat = feature @ params["decode"]

@@ -10,7 +10,7 @@ import pytest
 
 from moto_jax import world_model
 from moto_jax.networks.pixels import check_image_size
-from moto_jax.networks.rssm import LatentState
+from moto_jax.networks.rssm import RSSM, LatentState
 from tests import fakes, reference
 
 DETER, GROUPS, CLASSES, MEMBERS, ACTION = 6, 2, 3, 4, 2
@@ -31,9 +31,13 @@ def small_model(dtype=jnp.float32):
         reward_units=4,
         dtype=dtype,
     )
-    params = jax.jit(model.init)(jax.random.key(0))
-    # Fresh embeddings are tiny; larger weights make every input matter.
-    return model, jax.tree.map(lambda x: 2 * x, params)
+    # Drawn here: to compile the networks' own initialisation takes long.
+    generator = np.random.default_rng(0)
+    shapes = jax.eval_shape(model.init, jax.random.key(0))
+    params = jax.tree.map(
+        lambda leaf: jnp.asarray(generator.normal(size=leaf.shape), leaf.dtype), shapes
+    )
+    return model, params
 
 
 def random_latent(*leading: int, seed: int = 0) -> LatentState:
@@ -59,19 +63,25 @@ def with_disagreement(params, factor):
     }
 
 
+@functools.cache
+def jitted_imagine_step():
+    return jax.jit(small_model()[0].imagine_step)
+
+
 def imagine_once(params, action, member, latent=None):
-    model, _ = small_model()
     latent = random_latent(3) if latent is None else latent
-    return model.imagine_step(params, latent, action, member, jax.random.key(1))
+    return jitted_imagine_step()(params, latent, action, member, jax.random.key(1))
 
 
 ACTIONS = jnp.array([[0.5, -0.3], [1.0, 0.0], [-0.7, 0.2]])
 
 
 class TestEnsemble:
-    def test_members_begin_and_stay_different(self):
-        _, params = small_model()
-        _, logits = imagine_once(params, ACTIONS, jnp.zeros(3, int))
+    def test_members_begin_different(self):
+        rssm = RSSM(DETER, 8, GROUPS, CLASSES, MEMBERS)
+        arguments = (random_latent(3), ACTIONS, jnp.zeros((3, 5)))
+        params = jax.jit(rssm.init)(jax.random.key(0), *arguments)
+        _, logits = rssm.apply(params, *arguments)
         assert logits.shape == (MEMBERS, 3, GROUPS, CLASSES)
         assert len(np.unique(np.round(logits[:, 0, 0, 0], 5))) == MEMBERS
 
@@ -290,10 +300,16 @@ class TestFiltering:
         assert np.all(np.any(logits[3:] != other[3:], axis=(1, 2, 3)))
 
 
-def fake_loss(params, batch, key=None, **options):
-    key = jax.random.key(0) if key is None else key
+@jax.jit
+def fake_loss(params, batch, kl_scale=1.0, kl_balance=0.8, free_nats=1.0):
     return world_model.world_model_loss(
-        params, fakes.linear_world_model(), batch, key, **options
+        params,
+        fakes.linear_world_model(),
+        batch,
+        jax.random.key(0),
+        kl_scale=kl_scale,
+        kl_balance=kl_balance,
+        free_nats=free_nats,
     )
 
 
@@ -366,18 +382,19 @@ class TestLoss:
         assert abs(one / full - 1 / 3) < 0.1
         assert one != full
 
-    @pytest.mark.parametrize("balance", [0.0, 0.8])
-    def test_every_member_learns_and_by_the_balance(self, balance):
-        def loss(params, balance):
+    def test_every_member_learns_and_by_the_balance(self):
+        @jax.jit
+        @jax.grad
+        def gradient(params, balance):
             options = {"kl_balance": balance, "free_nats": 0.0}
             return fake_loss(params, self.batch(10, 10), **options)[0]
 
         params = fakes.linear_model_params()
-        gradient = jax.grad(loss)(params, balance)["prior"]
-        full = jax.grad(loss)(params, 1.0)["prior"]
+        full = gradient(params, 1.0)["prior"]
         assert np.all(np.any(full != 0, axis=(1, 2)))
-        # Toward the posterior the prior also moves, through h: not through "prior".
-        np.testing.assert_allclose(gradient, balance * full, rtol=1e-4, atol=1e-6)
+        for balance in (0.0, 0.8):
+            share = gradient(params, balance)["prior"]
+            np.testing.assert_allclose(share, balance * full, rtol=1e-4, atol=1e-6)
 
     def test_everything_in_the_model_learns(self):
         params = fakes.linear_model_params()
@@ -390,14 +407,11 @@ class TestLoss:
 
 def test_bfloat16_keeps_parameters_states_and_logits_in_float32():
     model, params = small_model(jnp.bfloat16)
-    following, logits = jax.jit(model.imagine_step)(
-        params, random_latent(3), ACTIONS, jnp.zeros(3, int), jax.random.key(0)
-    )
-    chex.assert_trees_all_equal_dtypes(
-        (params, following, logits), jax.tree.map(jnp.float32, (params, following, logits))
-    )
-    _, full_params = small_model()
-    chex.assert_trees_all_equal_shapes_and_dtypes(params, full_params)
+    arguments = (random_latent(3), ACTIONS, jnp.zeros(3, int), jax.random.key(0))
+    following, logits = jax.eval_shape(model.imagine_step, params, *arguments)
+    for leaf in jax.tree.leaves((params, following, logits)):
+        assert leaf.dtype == jnp.float32
+    chex.assert_trees_all_equal_shapes_and_dtypes(params, small_model()[1])
 
 
 def test_image_sizes_that_the_networks_cannot_take_are_named_with_the_mend():

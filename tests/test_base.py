@@ -1,0 +1,111 @@
+"""Optimisers, gradient steps and keys."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from moto_jax.agents import base
+
+
+def optimizer(learning_rate=0.01, **overrides):
+    settings = {"epsilon": 1e-8, "clip_norm": 5.0, "weight_decay": 0.0}
+    return base.make_optimizer(learning_rate, **{**settings, **overrides})
+
+
+def step_sizes(transformation, steps, gradient=1.0, params=0.0):
+    """What each of `steps` equal gradients moves a single parameter by."""
+    params = jnp.array([params])
+    state = transformation.init(params)
+    update = jax.jit(transformation.update)
+    sizes = []
+    for _ in range(steps):
+        updates, state = update(jnp.array([gradient]), state, params)
+        params = optax.apply_updates(params, updates)
+        sizes.append(float(updates[0]))
+    return np.array(sizes)
+
+
+class TestOptimizer:
+    def moment(self, gradients):
+        """Adam's first moment after one step: a tenth of the gradient it saw."""
+        transformation = optimizer(clip_norm=5.0)
+        params = jax.tree.map(jnp.zeros_like, gradients)
+        _, state = transformation.update(
+            gradients, transformation.init(params), params
+        )
+        return optax.tree_utils.tree_get(state, "mu")
+
+    def test_clips_the_norm_over_all_parameters(self):
+        # Norm 50 over both leaves: each is divided by ten.
+        moment = self.moment({"a": jnp.array([30.0]), "b": jnp.array([0.0, 40.0])})
+        np.testing.assert_allclose(moment["a"], [0.3], rtol=1e-5)
+        np.testing.assert_allclose(moment["b"], [0.0, 0.4], rtol=1e-5)
+
+    def test_leaves_a_smaller_gradient_alone(self):
+        moment = self.moment({"a": jnp.array([3.0]), "b": jnp.array([0.0, 3.9])})
+        np.testing.assert_allclose(moment["a"], [0.3], rtol=1e-5)
+        np.testing.assert_allclose(moment["b"], [0.0, 0.39], rtol=1e-5)
+
+    def test_rate_is_constant_without_a_decay(self):
+        # Adam's step under a constant gradient is the learning rate.
+        np.testing.assert_allclose(step_sizes(optimizer(), 12), -0.01, rtol=1e-4)
+
+    def test_cosine_decay_reaches_its_end_and_stays(self):
+        sizes = step_sizes(optimizer(decay_steps=10, final_share=0.3), 14)
+        np.testing.assert_allclose(sizes[0], -0.01, rtol=1e-4)
+        np.testing.assert_allclose(sizes[5], -0.0065, rtol=1e-4)
+        np.testing.assert_allclose(sizes[10:], -0.003, rtol=1e-4)
+        assert np.all(np.diff(sizes[:11]) > 0)
+
+    def test_weight_decay_shrinks_by_its_share_of_the_rate(self):
+        decayed = optimizer(weight_decay=0.5)
+        size = step_sizes(decayed, 1, gradient=0.0, params=2.0)
+        np.testing.assert_allclose(size, -0.01 * 0.5 * 2.0, rtol=1e-5)
+
+    def test_epsilon_damps_small_gradients(self):
+        # The first step of Adam: gradient / (|gradient| + epsilon).
+        size = step_sizes(optimizer(epsilon=1e-5), 1, gradient=1e-5)
+        np.testing.assert_allclose(size, -0.005, rtol=1e-3)
+
+
+def test_gradient_step_moves_its_first_argument_downhill_and_returns_aux():
+    def loss(params, target):
+        error = params - target
+        return jnp.sum(jnp.square(error)), {"error": error}
+
+    transformation = optax.sgd(0.25)
+    learnable = base.init_learnable(jnp.array([1.0, -2.0]), transformation)
+    target = jnp.array([3.0, 0.0])
+    moved, aux = base.gradient_step(loss, transformation, learnable, target)
+    # Gradient 2 (params - target), rate 1/4: half of the way.
+    np.testing.assert_allclose(moved.params, [2.0, -1.0])
+    np.testing.assert_allclose(aux["error"], [-2.0, -2.0])
+    np.testing.assert_array_equal(learnable.params, [1.0, -2.0])
+
+
+def test_named_keys_differ_between_names_and_steps_and_come_again():
+    key = jax.random.key(0)
+    keys = [
+        base.named_keys(key, jnp.array(step), "model", "dream") for step in range(3)
+    ]
+    data = [jax.random.key_data(k).tobytes() for step in keys for k in step.values()]
+    assert len(set(data)) == 6
+    again = base.named_keys(key, jnp.array(1), "model", "dream")
+    assert again["dream"] == keys[1]["dream"]
+
+
+def test_keep_if_takes_all_or_nothing():
+    new, old = {"a": jnp.ones(2), "b": jnp.ones(())}, {"a": jnp.zeros(2), "b": 0.0}
+    kept = base.keep_if(jnp.array(True), new, old)
+    refused = base.keep_if(jnp.array(False), new, old)
+    assert np.all(kept["a"] == 1) and kept["b"] == 1
+    assert np.all(refused["a"] == 0) and refused["b"] == 0
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_all_finite_sees_one_bad_number(bad):
+    tree = {"a": jnp.ones(3), "count": jnp.array(2)}
+    assert base.all_finite(tree)
+    assert not base.all_finite({**tree, "b": jnp.array([[0.0, bad]])})
