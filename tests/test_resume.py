@@ -1,0 +1,307 @@
+"""A run that is interrupted, however, ends as the unbroken one does, bit for bit."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from moto_jax import checkpoints, provenance, training
+from moto_jax.checkpoints import CheckpointError
+from moto_jax.collection import WorkerError, WorkerPool
+from moto_jax.data.episodes import DatasetError
+from moto_jax.run_directory import RunError
+from tests.fake_kitchen import FakeKitchen
+from tests.fake_training import (
+    OFFLINE,
+    TOTAL,
+    UPDATES,
+    install,
+    make_fake_agent,
+    metrics_lines,
+    on_line,
+    outcome,
+    small_config,
+)
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def pool():
+    with WorkerPool(FakeKitchen, num_workers=2) as pool:
+        yield pool
+
+
+@pytest.fixture(autouse=True)
+def fakes(monkeypatch, pool):
+    install(monkeypatch.setattr, pool)
+
+
+@pytest.fixture(scope="module")
+def unbroken(pool, tmp_path_factory):
+    """The directory of a run that nothing interrupted."""
+    workdir = tmp_path_factory.mktemp("unbroken") / "run"
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        install(monkeypatch.setattr, pool)
+        assert training.train(small_config(), workdir) is None
+    return workdir
+
+
+def assert_ends_as(workdir, unbroken):
+    for field, ours, theirs in zip(
+        outcome(workdir)._fields, outcome(workdir), outcome(unbroken), strict=True
+    ):
+        assert ours == theirs, field
+    names = [sorted(path.name for path in run.iterdir()) for run in (workdir, unbroken)]
+    assert names[0] == names[1]
+
+
+def train_until(workdir, update, number=signal.SIGTERM):
+    """Trains until a signal comes in during that update; returns what train does."""
+
+    def act(step, phase):
+        if step == update and phase in ("offline", "online"):
+            signal.raise_signal(number)
+
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        on_line(monkeypatch.setattr, act)
+        return training.train(small_config(), workdir)
+
+
+def test_two_unbroken_runs_are_equal(tmp_path, unbroken):
+    training.train(small_config(), tmp_path / "run")
+    assert_ends_as(tmp_path / "run", unbroken)
+    ended = outcome(unbroken)
+    assert ended.metadata["updates"] == TOTAL
+    assert len(ended.online) == 3
+    # Nothing in the outcome is trivially equal.
+    assert len({line["step"] for line in ended.lines}) == TOTAL + 1
+    training.train(small_config(offline_updates=OFFLINE + 1), tmp_path / "other")
+    other = outcome(tmp_path / "other")
+    for field in ("lines", "leaves", "metadata", "online"):
+        assert getattr(other, field) != getattr(ended, field)
+
+
+@pytest.mark.parametrize(
+    "stops",
+    [
+        pytest.param((2,), id="offline"),
+        pytest.param((OFFLINE,), id="between the phases"),
+        pytest.param((OFFLINE + UPDATES - 1,), id="within a block"),
+        pytest.param((OFFLINE + UPDATES,), id="between blocks"),
+        pytest.param(range(1, TOTAL + 1), id="after every update"),
+    ],
+)
+def test_a_stopped_run_goes_on_as_if_it_had_not_been(tmp_path, unbroken, stops):
+    workdir = tmp_path / "run"
+    for update in stops:
+        assert train_until(workdir, update) == signal.SIGTERM
+        # No update is lost.
+        assert checkpoints.latest(workdir / "checkpoints") == update
+        assert not (workdir / "summary.json").exists()
+    assert training.train(small_config(), workdir) is None
+    assert_ends_as(workdir, unbroken)
+
+
+def test_ctrl_c_stops_like_sigterm(tmp_path, unbroken):
+    workdir = tmp_path / "run"
+    assert train_until(workdir, 3, signal.SIGINT) == signal.SIGINT
+    assert checkpoints.latest(workdir / "checkpoints") == 3
+    training.train(small_config(), workdir)
+    assert_ends_as(workdir, unbroken)
+
+
+def test_a_signal_during_an_evaluation_waits_for_one_update(
+    tmp_path, monkeypatch, unbroken
+):
+    workdir = tmp_path / "run"
+    evaluate = training.evaluate
+
+    def interrupted(*args):
+        signal.raise_signal(signal.SIGTERM)
+        monkeypatch.setattr(training, "evaluate", evaluate)
+        return evaluate(*args)
+
+    monkeypatch.setattr(training, "evaluate", interrupted)
+    assert training.train(small_config(), workdir) == signal.SIGTERM
+    assert checkpoints.latest(workdir / "checkpoints") == 1
+    training.train(small_config(), workdir)
+    assert_ends_as(workdir, unbroken)
+
+
+def test_a_second_interrupt_ends_the_run_at_once(tmp_path, unbroken):
+    workdir = tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt), pytest.MonkeyPatch.context() as monkeypatch:
+        on_line(
+            monkeypatch.setattr,
+            lambda step, phase: step >= 6 and signal.raise_signal(signal.SIGINT),
+        )
+        training.train(small_config(), workdir)
+    assert checkpoints.latest(workdir / "checkpoints") == OFFLINE
+    training.train(small_config(), workdir)
+    assert_ends_as(workdir, unbroken)
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        # After the first update; in the offline phase, after checkpoint 4; within the
+        # first online block, after checkpoint 5, episode 1 under way.
+        pytest.param(2, id="before any checkpoint"),
+        pytest.param(6, id="offline"),
+        pytest.param(9, id="online"),
+    ],
+)
+def test_a_killed_run_goes_on_from_its_checkpoint(tmp_path, unbroken, lines):
+    workdir = tmp_path / "run"
+    killed = subprocess.run(
+        [sys.executable, "-m", "tests.fake_training", str(workdir), str(lines)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert len(metrics_lines(workdir)) == lines
+    assert training.train(small_config(), workdir) is None
+    assert_ends_as(workdir, unbroken)
+
+
+def snapshots(workdir, into, monkeypatch):
+    """Trains; whenever a file is made durable, keeps what SIGKILL would then leave."""
+    fsync = os.fsync
+
+    def copy_and_sync(descriptor):
+        shutil.copytree(workdir, into / f"{len(list(into.iterdir())):04d}")
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", copy_and_sync)
+    training.train(small_config(), workdir)
+    monkeypatch.setattr(os, "fsync", fsync)
+    return sorted(into.iterdir())
+
+
+@pytest.mark.parametrize(
+    "share",
+    [pytest.param(13, id="some"), pytest.param(1, id="all", marks=pytest.mark.slow)],
+)
+def test_a_run_goes_on_from_whatever_a_kill_leaves(
+    tmp_path, monkeypatch, unbroken, share
+):
+    """At every boundary between two files, in place of a kill at a random time."""
+    (tmp_path / "left").mkdir()
+    left = snapshots(tmp_path / "run", tmp_path / "left", monkeypatch)
+    assert len(left) > 80
+    assert_ends_as(tmp_path / "run", unbroken)
+    for workdir in left[::share]:
+        training.train(small_config(), workdir)
+        assert_ends_as(workdir, unbroken)
+
+
+def flip_a_bit(path):
+    contents = bytearray(path.read_bytes())
+    contents[len(contents) // 2] ^= 1
+    path.write_bytes(contents)
+
+
+def test_a_corrupt_checkpoint_is_passed_over(tmp_path, unbroken, caplog):
+    workdir = tmp_path / "run"
+    shutil.copytree(unbroken, workdir)
+    newest = workdir / "checkpoints" / str(TOTAL) / "state"
+    flip_a_bit(
+        max(
+            filter(Path.is_file, newest.rglob("*")),
+            key=lambda path: path.stat().st_size,
+        )
+    )
+    training.train(small_config(), workdir)
+    assert f"checkpoint {TOTAL} is corrupt" in caplog.text
+    assert_ends_as(workdir, unbroken)
+
+
+def test_a_run_whose_environments_fail_can_be_taken_up(tmp_path, monkeypatch, unbroken):
+    workdir = tmp_path / "run"
+    collect = training.collect_episodes
+
+    def fail(pool, step, params, key, seeds):
+        if list(seeds) == [1]:
+            raise WorkerError("environment workers failed 6 times")
+        return collect(pool, step, params, key, seeds)
+
+    monkeypatch.setattr(training, "collect_episodes", fail)
+    with pytest.raises(WorkerError, match="failed 6 times"):
+        training.train(small_config(), workdir)
+    monkeypatch.setattr(training, "collect_episodes", collect)
+    training.train(small_config(), workdir)
+    assert_ends_as(workdir, unbroken)
+
+
+def refused(workdir, error, config=None, **kwargs):
+    """Returns the one sentence with which a run is refused; it must change nothing."""
+    before = {path: path.read_bytes() for path in workdir.rglob("*") if path.is_file()}
+    with pytest.raises(error) as raised:
+        training.train(config or small_config(), workdir, **kwargs)
+    after = {path: path.read_bytes() for path in workdir.rglob("*") if path.is_file()}
+    assert after == before
+    assert "\n" not in str(raised.value)
+    return str(raised.value)
+
+
+@pytest.fixture
+def stopped(tmp_path, unbroken):
+    """A copy of a run's directory, to be refused."""
+    shutil.copytree(unbroken, tmp_path / "run")
+    return tmp_path / "run"
+
+
+def test_another_configuration_is_refused(stopped):
+    config = small_config()
+    config.moto.alpha = 0.0
+    message = refused(stopped, RunError, config)
+    assert "config.moto.alpha = 2.5, not 0.0" in message and "--workdir" in message
+
+
+@pytest.mark.parametrize("package", ["jax", "mujoco"])
+def test_another_version_is_refused_unless_it_is_allowed(stopped, monkeypatch, package):
+    versions = provenance.versions() | {package: "99.0"}
+    made_with = provenance.versions()[package]
+    monkeypatch.setattr(provenance, "versions", lambda: versions)
+    message = refused(stopped, RunError)
+    assert f"made with {package} {made_with}, not 99.0" in message
+    assert "--allow_version_change" in message
+    assert training.train(small_config(), stopped, allow_version_change=True) is None
+
+
+def test_a_version_that_decides_no_number_does_not_matter(stopped, monkeypatch):
+    versions = provenance.versions() | {"python": "3.99", "moto-jax": "99.0"}
+    monkeypatch.setattr(provenance, "versions", lambda: versions)
+    assert training.train(small_config(), stopped) is None
+
+
+def test_a_checkpoint_of_another_network_is_refused(stopped, monkeypatch):
+    def init(key):
+        state = make_fake_agent().init(key)
+        return state.replace(weight=state.weight[:5])
+
+    agent = make_fake_agent()._replace(init=init)
+    monkeypatch.setattr(training, "make_agent", lambda config, **sizes: agent)
+    message = refused(stopped, CheckpointError)
+    assert ".weight" in message and "(9,)" in message and "(5,)" in message
+
+
+def test_a_damaged_online_episode_is_refused_by_name(stopped):
+    path = stopped / "online" / "000001.npz"
+    flip_a_bit(path)
+    assert str(path) in refused(stopped, DatasetError)
+
+
+def test_no_intact_checkpoint_is_an_error_that_lists_them(stopped):
+    for step in (stopped / "checkpoints").iterdir():
+        (step / "MANIFEST.sha256").write_text("")
+    message = refused(stopped, CheckpointError)
+    for step in (stopped / "checkpoints").iterdir():
+        assert f"{step.name} (" in message

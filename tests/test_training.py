@@ -1,0 +1,278 @@
+import jax
+import numpy as np
+import pytest
+
+from moto_jax import checkpoints, training
+from moto_jax.collection import WorkerPool, collect_episodes
+from moto_jax.data.episodes import read_episode
+from moto_jax.data.replay import Replay
+from moto_jax.envs import tasks
+from moto_jax.online_episodes import OnlineEpisodes
+from tests.fake_kitchen import FakeKitchen
+from tests.fake_training import (
+    AGENT,
+    DEMONSTRATIONS,
+    EPISODES,
+    OFFLINE,
+    TOTAL,
+    UPDATES,
+    install,
+    make_fake_agent,
+    metrics_lines,
+    on_line,
+    small_config,
+    summary,
+)
+
+
+@pytest.fixture(scope="module")
+def pool():
+    with WorkerPool(FakeKitchen, num_workers=2) as pool:
+        yield pool
+
+
+@pytest.fixture
+def fakes(monkeypatch, pool):
+    install(monkeypatch.setattr, pool)
+
+
+@pytest.fixture
+def tape(monkeypatch, fakes):
+    """What the loop did, in order."""
+    events = []
+
+    def record(owner, name, event):
+        function = getattr(owner, name)
+
+        def recorded(*args, **kwargs):
+            events.append(event(*args))
+            return function(*args, **kwargs)
+
+        monkeypatch.setattr(owner, name, recorded)
+
+    record(Replay, "add", lambda replay, episode, name: f"add {name}")
+    record(OnlineEpisodes, "start", lambda online, number, params: f"start {number}")
+    record(training, "evaluate", lambda *args: "evaluate")
+    record(checkpoints, "save", lambda directory, step, *rest: f"save {step}")
+    on_line(monkeypatch.setattr, lambda step, phase: events.append(f"{step} {phase}"))
+    return events
+
+
+def lines_of(workdir, phase):
+    """The records of one phase, by step."""
+    lines = metrics_lines(workdir)
+    return {line["step"]: line for line in lines if line["phase"] == phase}
+
+
+def updates_of(workdir):
+    """The records of the updates, by step."""
+    return lines_of(workdir, "offline") | lines_of(workdir, "online")
+
+
+def test_the_order_of_things(tmp_path, tape):
+    config = small_config(
+        offline_updates=3,
+        online_episodes=2,
+        updates_per_episode=2,
+        checkpoint_every=3,
+        evaluate_every=0,
+    )
+    assert training.train(config, tmp_path) is None
+    assert tape == [
+        *(f"add {name}" for name, _ in DEMONSTRATIONS),
+        # The mean and the sampled policy.
+        *("evaluate", "evaluate", "0 evaluation before"),
+        *("1 offline", "2 offline", "3 offline"),
+        *("evaluate", "evaluate", "3 evaluation offline", "save 3"),
+        # The first episode is waited for; the next is collected beside the updates.
+        *("start 0", "add online/000000.npz", "4 collection", "start 1"),
+        *("4 online", "5 online"),
+        *("add online/000001.npz", "6 collection"),
+        *("6 online", "save 6", "7 online"),
+        *("evaluate", "evaluate", "7 evaluation online", "save 7"),
+    ]
+
+
+def test_evaluations_come_at_the_ends_of_phases_and_in_between(tmp_path, fakes):
+    training.train(small_config(evaluate_every=3), tmp_path)
+    evaluated = [
+        (line["step"], line["phase"])
+        for line in metrics_lines(tmp_path)
+        if "evaluation" in line["phase"]
+    ]
+    assert evaluated == [
+        (0, "evaluation before"),
+        (3, "evaluation offline"),
+        (OFFLINE, "evaluation offline"),
+        (6, "evaluation online"),
+        (9, "evaluation online"),
+        (TOTAL, "evaluation online"),
+    ]
+    for step, _ in evaluated:
+        for which in ("best", "last"):
+            assert (tmp_path / "videos" / f"{step:06d}-{which}.mp4").exists()
+
+
+def test_evaluations_report_both_policies_and_the_cloned_share(tmp_path, fakes):
+    config = small_config(offline_updates=2, online_episodes=0)
+    config.evaluation.episodes = 3
+    training.train(config, tmp_path)
+    replay = Replay(tasks.resolve_task("mixed"), 1, 1, 0)
+    for name, episode in DEMONSTRATIONS:
+        replay.add(episode, name)
+    for line in lines_of(tmp_path, "evaluation offline").values():
+        assert line["mean/episodes"] == line["sampled/episodes"] == 3
+        assert 0 <= line["mean/objects"] <= 4
+        assert 0 <= line["sampled/objects"] <= 4
+        assert line["cloned_share"] == replay.behaviour_share
+
+
+def test_episodes_are_collected_with_their_blocks_first_parameters(
+    tmp_path, monkeypatch, fakes
+):
+    """Episode 0 with those the offline phase left, 1 too, 2 with those of block 1."""
+    collected = []
+
+    def record(pool, step, params, key, seeds):
+        # Evaluations use seeds apart from these.
+        if max(seeds) < 1_000_000:
+            collected.append((list(seeds), np.array(params["weight"])))
+        return collect_episodes(pool, step, params, key, seeds)
+
+    monkeypatch.setattr(training, "collect_episodes", record)
+    config = small_config()
+    config.seed = 2
+    training.train(config, tmp_path)
+    assert [seeds for seeds, _ in collected] == [[6], [7], [8]]
+    updates = updates_of(tmp_path)
+    for (_, weight), done in zip(
+        collected, (OFFLINE, OFFLINE, OFFLINE + UPDATES), strict=True
+    ):
+        assert weight[0] == np.float32(updates[done]["weight/0"])
+        assert weight[1] == np.float32(updates[done]["weight/1"])
+
+
+def test_every_update_sees_its_own_batch_of_the_episodes_of_its_block(tmp_path, fakes):
+    config = small_config()
+    training.train(config, tmp_path)
+    signals = [line["signal"] for _, line in sorted(updates_of(tmp_path).items())]
+    assert len(signals) == TOTAL
+    replay = Replay(tasks.resolve_task("mixed"), 2, 4, config.seed)
+    for name, episode in DEMONSTRATIONS:
+        replay.add(episode, name)
+    expected = [float(summary(replay.sample(update))) for update in range(OFFLINE)]
+    for number in range(EPISODES):
+        episode = read_episode(tmp_path / "online" / f"{number:06d}.npz")
+        replay.add(episode, f"online/{number}", online=True)
+        first = OFFLINE + number * UPDATES
+        for update in range(first, first + UPDATES):
+            expected.append(float(summary(replay.sample(update))))
+    np.testing.assert_allclose(signals, expected, rtol=1e-6)
+    # A batch of another update would be seen.
+    assert np.diff(sorted(expected)).min() > 1e-5
+
+
+def test_what_an_online_episode_earned_is_told(tmp_path, fakes):
+    training.train(small_config(), tmp_path)
+    lines = lines_of(tmp_path, "collection")
+    assert list(lines) == [OFFLINE + number * UPDATES + 1 for number in range(EPISODES)]
+    task = tasks.resolve_task("mixed")
+    columns = tasks.object_columns(task)
+    for number, line in enumerate(lines.values()):
+        episode = read_episode(tmp_path / "online" / f"{number:06d}.npz")
+        in_goal = episode.objects_in_goal
+        assert line["objects"] == in_goal[:, columns].any(axis=0).sum()
+        assert line["return"] == tasks.task_reward(in_goal[1:], task).sum()
+
+
+@pytest.mark.parametrize("which", ["mean", "sampled"])
+def test_the_policy_that_collects_is_the_one_that_was_asked_for(
+    tmp_path, monkeypatch, fakes, which
+):
+    asked = []
+
+    def record(policy):
+        step = make_policy_step(policy)
+        names = {id(policy.act): name for name, policy in AGENT.policies.items()}
+        return step._replace(
+            step=lambda *args: (
+                asked.append((names[id(policy.act)], int(args[5].max())))
+                or step.step(*args)
+            )
+        )
+
+    make_policy_step = training.make_policy_step
+    monkeypatch.setattr(training, "make_policy_step", record)
+    training.train(small_config(collect_with=which), tmp_path)
+    assert {name for name, seed in asked if seed < 1_000_000} == {which}
+    assert {name for name, seed in asked if seed >= 1_000_000} == {"mean", "sampled"}
+
+
+def test_a_complete_run_has_nothing_left_to_do(tmp_path, tape):
+    training.train(small_config(), tmp_path)
+    before = (tmp_path / "metrics.jsonl").read_bytes()
+    tape.clear()
+    assert training.train(small_config(), tmp_path) is None
+    assert not [event for event in tape if not event.startswith(("add", "start"))]
+    assert (tmp_path / "metrics.jsonl").read_bytes() == before
+
+
+def test_seeds_give_other_runs_and_equal_seeds_equal_ones(tmp_path, fakes):
+    signals = []
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        config = small_config(offline_updates=2, online_episodes=1)
+        config.seed = seed
+        training.train(config, tmp_path / name)
+        signals.append(metrics_lines(tmp_path / name))
+    assert signals[0] == signals[1]
+    assert signals[0] != signals[2]
+
+
+def test_updates_that_stay_infinite_end_the_run(tmp_path, monkeypatch, pool):
+    agent = make_fake_agent(not_finite=range(3, 100))
+    install(monkeypatch.setattr, pool, agent)
+    config = small_config(
+        offline_updates=20, online_episodes=0, max_skipped=4, checkpoint_every=2
+    )
+    with pytest.raises(training.DivergedError) as error:
+        training.train(config, tmp_path)
+    message = str(error.value)
+    # Updates 3, 4, .. 7 are the five in a row.
+    assert "5 updates in a row up to 8 were not finite" in message
+    assert str(tmp_path / "checkpoints") in message and "\n" not in message
+    assert max(updates_of(tmp_path)) == 8
+    assert updates_of(tmp_path)[8]["signal"] is None
+    # The checkpoint that is left holds finite numbers, from before the fifth.
+    assert checkpoints.latest(tmp_path / "checkpoints") == 6
+    abstract = jax.eval_shape(agent.init, jax.random.key(0))
+    state, _ = checkpoints.restore(tmp_path, abstract)
+    assert np.isfinite(state.weight).all()
+
+
+def test_a_few_infinite_updates_do_not_end_the_run(tmp_path, monkeypatch, pool):
+    agent = make_fake_agent(not_finite=[1, 2, 3, 5, 6, 7, 8])
+    install(monkeypatch.setattr, pool, agent)
+    config = small_config(offline_updates=10, online_episodes=0, max_skipped=4)
+    assert training.train(config, tmp_path) is None
+    skipped = [line["skipped_in_a_row"] for line in updates_of(tmp_path).values()]
+    assert skipped == [0, 1, 2, 3, 0, 1, 2, 3, 4, 0]
+
+
+def test_an_unknown_source_of_demonstrations_is_refused(tmp_path):
+    config = small_config()
+    config.data.source = "youtube"
+    with pytest.raises(ValueError, match=r"'youtube' in config\.data\.source"):
+        training.make_dataset(config, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("section", "changes"),
+    [("training", {"offline_updates": -1}), (None, {"task": "microwave,toaster"})],
+)
+def test_what_cannot_be_run_leaves_no_directory(tmp_path, fakes, section, changes):
+    config = small_config()
+    (config[section] if section else config).update(changes)
+    with pytest.raises(ValueError):
+        training.train(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
