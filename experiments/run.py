@@ -7,12 +7,21 @@ The same command with the same --workdir takes up a run that was interrupted. Ct
 SIGTERM end the update under way, save, and leave with status 128 + the signal's number.
 """
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from absl import app, flags
+from absl import app, flags, logging
 from ml_collections import config_flags
+from rich.console import Console
+from rich.table import Table
+
+from moto_jax.analysis.figures import curves
+from moto_jax.envs.graphics import choose_backend
+from moto_jax.run_directory import SUMMARY_NAME, read_json
+from moto_jax.types import Config
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config",
@@ -22,7 +31,7 @@ _CONFIG = config_flags.DEFINE_config_file(
     lock_config=True,
 )
 _WORKDIR = flags.DEFINE_string(
-    "workdir", None, "Directory of the run; runs/TASK-SIZE-AGENT-sSEED where not given."
+    "workdir", None, "Directory of the run; runs/TASK-SIZE-AGENT-SEED where not given."
 )
 _ALLOW_VERSION_CHANGE = flags.DEFINE_bool(
     "allow_version_change",
@@ -35,32 +44,95 @@ def main(argv: Sequence[str]) -> None:
     """Does the run and reports it; what is wrong is said in one sentence."""
     if len(argv) > 1:
         raise app.UsageError(f"unknown argument {argv[1]!r}")
-    from moto_jax.envs.graphics import GraphicsError, choose_backend
-
+    # Orbax tells every step of every save.
+    logging.set_verbosity(logging.WARNING)
     try:
         choose_backend()
-        _run()
-    except (ValueError, GraphicsError, RuntimeError) as error:
+        stopped_by, workdir = _train(_CONFIG.value)
+        if stopped_by is None:
+            report(workdir)
+            return
+    except (ValueError, RuntimeError, OSError) as error:
         sys.exit(f"error: {error}")
+    print(f"stopped and saved; the same command goes on from here: {workdir}")
+    sys.exit(128 + stopped_by)
 
 
-def _run() -> None:
+def _train(config: Config) -> tuple[int | None, Path]:
+    """Imports jax, which takes seconds, only once the machine is known to be able."""
     import jax
 
     from moto_jax.training import train
 
-    config = _CONFIG.value
-    task = config.task.replace(",", "+").replace(" ", "_")
-    workdir = Path(
-        _WORKDIR.value or f"runs/{task}-{config.size}-{config.agent}-s{config.seed}"
-    )
-    jax.config.update(
-        "jax_compilation_cache_dir", str(Path.home() / ".cache/moto_jax/xla")
-    )
-    stopped_by = train(config, workdir, _ALLOW_VERSION_CHANGE.value)
-    if stopped_by is not None:
-        print(f"stopped; the same command goes on from here: {workdir}")
-        sys.exit(128 + stopped_by)
+    task = config.task.replace(" ", "_").replace(",", "+")
+    default = f"runs/{task}-{config.size}-{config.agent}-{config.seed}"
+    workdir = Path(_WORKDIR.value or default)
+    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
+    jax.config.update("jax_compilation_cache_dir", str(cache / "moto_jax" / "jax"))
+    if config.size == "full" and jax.default_backend() == "cpu":
+        updates = (
+            config.training.offline_updates
+            + config.training.online_episodes * config.training.updates_per_episode
+        )
+        print(
+            f"no accelerator: {updates:,} updates at the paper's sizes take months on "
+            f"{os.cpu_count()} CPU cores; --config=...:cpu takes minutes",
+            file=sys.stderr,
+        )
+    return train(config, workdir, _ALLOW_VERSION_CHANGE.value), workdir
+
+
+def report(workdir: Path) -> None:
+    """Prints a finished run's figures and where its pictures are."""
+    summary = read_json(workdir / SUMMARY_NAME)
+    console = Console(width=None if sys.stdout.isatty() else 88)
+    console.print(_phase_table(summary))
+    console.print(_time_table(summary))
+    curves([workdir], workdir / "curves.png")
+    console.print(f"peak memory   {summary['peak_rss_bytes'] / 2**30:.1f} GiB")
+    paths = {
+        "run": workdir,
+        "figures": workdir / SUMMARY_NAME,
+        "curves": workdir / "curves.png",
+        "best episode": workdir / "videos" / f"{summary['updates']:06d}-best.mp4",
+        "last episode": workdir / "videos" / f"{summary['updates']:06d}-last.mp4",
+    }
+    for name, path in paths.items():
+        # Not through rich, which would break a long path in two.
+        print(f"{name:<13} {path}")
+
+
+def _phase_table(summary: dict[str, Any]) -> Table:
+    table = Table(title="objects completed an evaluation episode, and success")
+    table.add_column("evaluated")
+    for policy in ("mean policy", "sampled policy"):
+        table.add_column(policy, justify="right")
+        table.add_column("success", justify="right")
+    table.add_column("rows cloned", justify="right")
+    for phase, label in (
+        ("before", "before training"),
+        ("offline", "after offline"),
+        ("online", "after online"),
+    ):
+        if f"objects_{phase}" in summary:
+            table.add_row(
+                label,
+                f"{summary[f'objects_{phase}']:.2f}",
+                f"{summary[f'success_{phase}']:.0%}",
+                f"{summary[f'objects_{phase}_sampled']:.2f}",
+                f"{summary[f'success_{phase}_sampled']:.0%}",
+                f"{summary[f'cloned_share_{phase}']:.0%}",
+            )
+    return table
+
+
+def _time_table(summary: dict[str, Any]) -> Table:
+    table = Table(title="wall time")
+    table.add_column("part")
+    table.add_column("minutes", justify="right")
+    for part, seconds in summary["wall_seconds"].items():
+        table.add_row(part, f"{seconds / 60:.1f}", end_section=part == "checkpoints")
+    return table
 
 
 if __name__ == "__main__":

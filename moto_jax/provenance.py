@@ -5,6 +5,7 @@ import os
 import platform
 import resource
 import sys
+from collections.abc import Sequence
 
 import jax
 
@@ -55,18 +56,33 @@ def hardware() -> dict[str, str | int | float]:
     return facts
 
 
-def peak_rss_bytes() -> int:
-    """Returns the most memory this process held, plus the most one child held.
+def peak_rss_bytes(process_ids: Sequence[int] = ()) -> int:
+    """Returns the most memory this process and some others that still run have held.
 
-    The resident set at its highest, of this process and of the largest child that has
-    been waited for. Workers that still run are not counted; pages that both share are
-    counted twice.
+    The sum of their resident sets at their highest, plus that of the largest child
+    that has ended: an upper bound, since those moments may differ and pages that two
+    share are counted twice. Where there is no /proc only this process and ended
+    children count.
+
+    Args:
+      process_ids: of the others.
     """
     # Linux counts in KiB, macOS in bytes.
     unit = 1 if sys.platform == "darwin" else 1024
     own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     child = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-    return (own + child) * unit
+    return (own + child) * unit + sum(_peak_of(number) for number in process_ids)
+
+
+def _peak_of(process_id: int) -> int:
+    try:
+        with open(f"/proc/{process_id}/status", encoding="utf-8") as file:
+            for line in file:
+                if line.startswith("VmHWM:"):
+                    return 1024 * int(line.split()[1])
+    except OSError:
+        pass
+    return 0
 
 
 def _usable_cores() -> int:

@@ -17,7 +17,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from moto_jax import provenance
 from moto_jax.data.files import write_atomically
+from moto_jax.metrics import METRICS_NAME
+from moto_jax.run_control import Stopwatch
 
 CONFIG_NAME = "config.json"
 SUMMARY_NAME = "summary.json"
@@ -97,3 +100,31 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """Writes an object as JSON, whole or not at all."""
     text = json.dumps(value, indent=2, allow_nan=False) + os.linesep
     write_atomically(path, text.encode())
+
+
+def write_summary(directory: Path, watch: Stopwatch, peak_rss_bytes: int) -> None:
+    """Writes a finished run's figures: metrics.jsonl's, time, memory, machine.
+
+    For each of the phases "before", "offline" and "online": `objects_*`, the mean
+    number of the task's objects completed an evaluation episode, and `success_*`, the
+    share of episodes that completed all, of the mean policy; the same with `_sampled`
+    at the end of the name, of the sampled one; `cloned_share_*`, the share of stored
+    rows whose action is cloned.
+    """
+    summary: dict[str, Any] = {}
+    lines = (directory / METRICS_NAME).read_text(encoding="utf-8").splitlines()
+    for record in map(json.loads, lines):
+        # Of several evaluations in a phase the last one counts.
+        kind, _, phase = record["phase"].partition(" ")
+        if kind == "evaluation":
+            for figure in ("objects", "success"):
+                summary[f"{figure}_{phase}"] = record[f"mean/{figure}"]
+                summary[f"{figure}_{phase}_sampled"] = record[f"sampled/{figure}"]
+            summary[f"cloned_share_{phase}"] = record["cloned_share"]
+        summary["updates"] = record["step"]
+    rounded = {part: round(seconds, 1) for part, seconds in watch.seconds.items()}
+    summary["wall_seconds"] = rounded | {"total": round(sum(rounded.values()), 1)}
+    summary["peak_rss_bytes"] = peak_rss_bytes
+    summary["hardware"] = provenance.hardware()
+    summary["versions"] = provenance.versions()
+    write_json(directory / SUMMARY_NAME, summary)

@@ -19,10 +19,10 @@ from moto_jax.envs.graphics import choose_backend
 from moto_jax.evaluation import evaluate, write_video
 from moto_jax.metrics import MetricsWriter, TerminalView, to_floats
 from moto_jax.online_episodes import OnlineEpisodes
-from moto_jax.run_control import StopRequest, Stopwatch
-from moto_jax.run_directory import RunError, claimed
+from moto_jax.run_control import StopRequest, Stopwatch, return_free_memory
+from moto_jax.run_directory import SUMMARY_NAME, RunError, claimed, write_summary
 from moto_jax.schedule import Block, Schedule, make_schedule
-from moto_jax.types import Agent, Config
+from moto_jax.types import Agent, Batch, Config
 
 # What the terminal shows of the metrics.
 _SHOWN = (
@@ -87,17 +87,59 @@ def make_dataset(config: Config, directory: Path) -> list[tuple[str, Episode]]:
     return list(zip(names, episodes, strict=True))
 
 
+def make_replay(config: Config, workdir: Path) -> Replay:
+    """Returns a replay that holds the demonstrations of `config.data`."""
+    share = config.replay.online_share
+    replay = Replay(
+        tasks.resolve_task(config.task),
+        config.replay.batch_size,
+        config.replay.sequence_length,
+        config.seed,
+        online_share=None if share < 0 else share,
+    )
+    directory = Path(config.data.directory or workdir / "dataset")
+    for name, episode in make_dataset(config, directory):
+        replay.add(episode, name)
+    return replay
+
+
+def compile_updates(agent: Agent, state: Any, batch: Batch) -> dict[str, Any]:
+    """Compiles each phase's update once, the same update of two phases only once."""
+    compiled = {
+        update: jax.jit(update, donate_argnums=0).lower(state, batch).compile()
+        for update in dict.fromkeys(agent.updates.values())
+    }
+    return_free_memory()
+    return {phase: compiled[update] for phase, update in agent.updates.items()}
+
+
 class Run:
     """The host side of a run; `advance` is the loop."""
 
-    def __init__(self, config: Config, workdir: Path, pool: WorkerPool):
-        """Builds the agent, fills the replay, and restores the newest checkpoint."""
+    def __init__(
+        self,
+        config: Config,
+        workdir: Path,
+        pool: WorkerPool,
+        replay: Replay,
+        watch: Stopwatch,
+    ):
+        """Builds and compiles the agent, and restores the newest checkpoint.
+
+        Args:
+          config: of the run.
+          workdir: the run's directory.
+          pool: the environments.
+          replay: holds the demonstrations.
+          watch: has counted what came before.
+        """
         self.config = config
         self.workdir = workdir
         self.schedule: Schedule = make_schedule(config.training)
         self.task = tasks.resolve_task(config.task)
-        self.watch = Stopwatch()
+        self.watch = watch
         self.pool = pool
+        self.replay = replay
         self.agent: Agent = make_agent(
             config, action_size=tasks.NUM_ACTIONS, image_size=config.env.image_size
         )
@@ -105,13 +147,8 @@ class Run:
             name: make_policy_step(policy)
             for name, policy in self.agent.policies.items()
         }
-        self._updates = {
-            name: jax.jit(update, donate_argnums=0)
-            for name, update in self.agent.updates.items()
-        }
         seeds = jax.random.split(jax.random.key(config.seed), 3)
         self._init_key, self._collect_key, self._evaluate_key = seeds
-        self.replay = self._fill_replay()
         abstract = jax.eval_shape(self.agent.init, self._init_key)
         self.done, known = 0, {}
         self.resumed = checkpoints.latest(workdir / "checkpoints") is not None
@@ -120,26 +157,13 @@ class Run:
         else:
             self.state, metadata = checkpoints.restore(workdir, abstract)
             self.done, known = metadata["updates"], metadata["online_episodes"]
-            self.watch.seconds.update(metadata["wall_seconds"])
+            for part, seconds in metadata["wall_seconds"].items():
+                self.watch.seconds[part] += seconds
+        with self.watch.part("compilation"):
+            self._updates = compile_updates(self.agent, self.state, replay.sample(0))
         self.online = OnlineEpisodes(workdir / "online", self._collect, known)
         for number in range(self.schedule.episodes_stored(self.done - 1)):
             self._store(number)
-
-    def _fill_replay(self) -> Replay:
-        with self.watch.part("demonstrations"):
-            directory = self.config.data.directory or self.workdir / "dataset"
-            episodes = make_dataset(self.config, Path(directory))
-        share = self.config.replay.online_share
-        replay = Replay(
-            self.task,
-            self.config.replay.batch_size,
-            self.config.replay.sequence_length,
-            self.config.seed,
-            online_share=None if share < 0 else share,
-        )
-        for name, episode in episodes:
-            replay.add(episode, name)
-        return replay
 
     def _collect(self, number: int, params: Any) -> Episode:
         step = self._policy_steps[self.config.training.collect_with]
@@ -300,16 +324,26 @@ def train(
       DivergedError: if updates stay infinite.
     """
     choose_backend()
-    make_schedule(config.training)
+    schedule = make_schedule(config.training)
     tasks.resolve_task(config.task)
     with claimed(workdir, config.to_dict()):
-        if checkpoints.latest(workdir / "checkpoints") is not None:
+        done = checkpoints.latest(workdir / "checkpoints")
+        if done == schedule.total and (workdir / SUMMARY_NAME).exists():
+            return None
+        if done is not None:
             _check_versions(workdir, allow_version_change)
+        watch = Stopwatch()
+        with watch.part("demonstrations"):
+            replay = make_replay(config, workdir)
         with (
             make_pool(config) as pool,
-            contextlib.closing(Run(config, workdir, pool)) as run,
+            contextlib.closing(Run(config, workdir, pool, replay, watch)) as run,
         ):
-            return _advance(run, config, workdir)
+            stopped_by = _advance(run, config, workdir)
+            if stopped_by is None:
+                peak = provenance.peak_rss_bytes(pool.process_ids)
+                write_summary(workdir, watch, peak)
+            return stopped_by
 
 
 def _advance(run: Run, config: Config, workdir: Path) -> int | None:
