@@ -7,12 +7,11 @@ panel has a line style of its own.
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
@@ -22,7 +21,9 @@ FORMATS = (".png", ".pdf", ".svg")
 
 _BLUE, _VERMILLION, _GREEN, _GREY = "#0072B2", "#D55E00", "#009E73", "#777777"
 
-_STYLE = {
+_DPI = 160
+
+_STYLE: dict[Any, Any] = {
     "font.size": 9,
     "axes.titlesize": 9,
     "axes.spines.top": False,
@@ -31,11 +32,14 @@ _STYLE = {
     "grid.color": "#e6e6e6",
     "grid.linewidth": 0.6,
     "legend.frameon": False,
-    "savefig.dpi": 160,
+    "savefig.dpi": _DPI,
 }
 
 # An absolute error of half the range of grey levels is drawn darkest.
 _DARKEST_ERROR = 128
+
+# Of a strip, in dots of the picture: about the height of a frame, room around them.
+_FRAME_DOTS, _GAP_DOTS, _MARGIN_DOTS, _HEADING_DOTS = 128, 6, 190, 40
 
 
 class _Panel(NamedTuple):
@@ -266,6 +270,50 @@ def strip_figure(
     Raises:
       ValueError: for arrays that do not fit.
     """
+    _check_strip(truth, prediction, context, every, labels)
+    length, size = truth.shape[:2]
+    error = np.abs(truth.astype(np.int16) - prediction).mean(axis=-1)
+    images = {"truth": truth, "model": prediction, "error": error}
+    shown = [*range(context), *range(context, length, every)]
+    height, width = truth.shape[2:4]
+    scale = max(1, round(_FRAME_DOTS / height))
+    # In dots from the upper left corner, so that every pixel becomes an equal square.
+    groups = [context, len(shown) - context]
+    lefts = _places(groups, scale * width, _MARGIN_DOTS)
+    tops = _places([len(images)] * size, scale * height, _HEADING_DOTS)
+    across = lefts[-1] + scale * width + _GAP_DOTS
+    down = tops[-1] + scale * height + _GAP_DOTS
+    figure = Figure(figsize=(across / _DPI, down / _DPI))
+
+    for line, top in enumerate(tops):
+        sequence, kind = divmod(line, len(images))
+        name, frames = list(images.items())[kind]
+        for left, row in zip(lefts, shown, strict=True):
+            box = (left, down - top - scale * height, scale * width, scale * height)
+            axes = figure.add_axes(tuple(np.divide(box, (across, down, across, down))))
+            _draw_frame(axes, frames[row, sequence], seen=row < context)
+            if line == 0:
+                axes.set_title(_frame_title(row, context))
+            if row == 0:
+                axes.set_ylabel(name, rotation=0, ha="right", va="center")
+                if labels and kind == 0:
+                    axes.text(
+                        *(-0.07, 1.0, labels[sequence]),
+                        transform=axes.transAxes,
+                        fontweight="bold",
+                        ha="right",
+                        va="top",
+                    )
+    return figure
+
+
+def _check_strip(
+    truth: np.ndarray,
+    prediction: np.ndarray,
+    context: int,
+    every: int,
+    labels: Sequence[str],
+) -> None:
     if truth.shape != prediction.shape or truth.ndim != 5 or truth.dtype != np.uint8:
         raise ValueError(
             f"truth {truth.dtype}{list(truth.shape)} and prediction "
@@ -278,42 +326,17 @@ def strip_figure(
             f"context {context}, every {every} and {len(labels)} labels do not fit "
             f"{size} sequences of {length} rows"
         )
-    shown = [*range(context), *range(context, length, every)]
-    difference = truth.astype(np.int16) - prediction
-    error = np.abs(difference).mean(axis=-1)
-    # The gap column parts what was seen from what was not.
-    widths = [1.0] * context + [0.12] + [1.0] * (len(shown) - context)
-    heights = ([1.0] * 3 + [0.22]) * size
-    figure = Figure(figsize=(0.72 * sum(widths) + 1.0, 0.72 * sum(heights) + 0.4))
-    grid = figure.add_gridspec(
-        len(heights),
-        len(widths),
-        width_ratios=widths,
-        height_ratios=heights,
-        wspace=0.04,
-        hspace=0.04,
-        left=0.9 / figure.get_figwidth(),
-        right=1.0 - 0.1 / figure.get_figwidth(),
-        top=1.0 - 0.4 / figure.get_figheight(),
-        bottom=0.0,
-    )
-    for sequence in range(size):
-        images = {"truth": truth, "model": prediction, "error": error}
-        for kind, (name, frames) in enumerate(images.items()):
-            for place, row in enumerate(shown):
-                column = place + (place >= context)
-                axes = figure.add_subplot(grid[4 * sequence + kind, column])
-                _draw_frame(axes, frames[row, sequence], seen=row < context)
-                if kind == sequence == 0:
-                    axes.set_title(_frame_title(row, context), fontsize=8)
-                if place == 0:
-                    label = (
-                        f"{labels[sequence]}\n{name}" if labels and not kind else name
-                    )
-                    axes.set_ylabel(
-                        label, rotation=0, ha="right", va="center", fontsize=8
-                    )
-    return figure
+
+
+def _places(groups: Sequence[int], size: int, start: int) -> list[int]:
+    """Returns where frames begin, in dots; a wider gap follows each group of frames."""
+    places = []
+    for count in groups:
+        for _ in range(count):
+            places.append(start)
+            start += size + _GAP_DOTS
+        start += 3 * _GAP_DOTS
+    return places
 
 
 def _frame_title(row: int, context: int) -> str:
@@ -338,14 +361,13 @@ def _draw_frame(axes: Axes, frame: np.ndarray, seen: bool) -> None:
     for spine in axes.spines.values():
         spine.set_visible(True)
         spine.set_color(_GREEN if seen else "#cccccc")
-        spine.set_linewidth(1.6 if seen else 0.5)
+        spine.set_linewidth(1.8 if seen else 0.5)
 
 
 def _save(figure: Figure, path: str | os.PathLike[str]) -> None:
     """Writes the figure whole or not at all."""
     path = Path(path)
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
-    FigureCanvasAgg(figure)
     try:
         figure.savefig(temporary)
         temporary.replace(path)

@@ -23,6 +23,17 @@ PHASES = ("before", "offline", "online")
 # Suffix of a result's name -> the policy it is of.
 POLICY_SUFFIXES = {"": "mean", "_sampled": "sampled"}
 
+# Where things lie, how a machine is used and what is written when: runs that differ in
+# nothing else are equal.
+HOUSEKEEPING_KEYS = (
+    "data.directory",
+    "env.workers",
+    "tensorboard",
+    "training.checkpoint_every",
+    "training.keep_checkpoints",
+    "training.log_every",
+)
+
 
 class RunFileError(ValueError):
     """A file of a run that is missing or not as a run writes it; the message says."""
@@ -113,26 +124,27 @@ def flat_config(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def differing_keys(runs: Sequence[RunFiles]) -> list[str]:
-    """Returns the configuration keys whose value is not the same in all runs."""
+    """Returns the configuration keys in which runs differ, housekeeping left out."""
     keys = sorted({key for run in runs for key in run.config})
     return [
         key
         for key in keys
-        if any(run.config.get(key) != runs[0].config.get(key) for run in runs)
+        if key not in HOUSEKEEPING_KEYS
+        and any(run.config.get(key) != runs[0].config.get(key) for run in runs)
     ]
 
 
 def seed_groups(runs: Sequence[RunFiles]) -> list[list[RunFiles]]:
     """Returns the runs in groups that differ in nothing but the seed, in given order.
 
-    Where the demonstrations lie does not count: their own seed and size do.
+    Housekeeping does not count.
     """
     groups: dict[str, list[RunFiles]] = {}
     for run in runs:
         rest = {
             key: value
             for key, value in run.config.items()
-            if key not in ("seed", "data.directory")
+            if key != "seed" and key not in HOUSEKEEPING_KEYS
         }
         groups.setdefault(json.dumps(rest, sort_keys=True), []).append(run)
     return list(groups.values())

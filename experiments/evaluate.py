@@ -1,0 +1,188 @@
+r"""Plays episodes with a checkpoint's policy; needs nothing but the checkpoint.
+
+    python -m experiments.evaluate --checkpoint=runs/mixed-cpu-moto-s0 --video
+    python -m experiments.evaluate --checkpoint=RUN/checkpoints/1500 --policy=mean \
+        --task="kettle, microwave" --episodes=50
+
+Prints each policy's rates and writes them to `evaluation.json`, beside the videos.
+"""
+
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from absl import app, flags, logging
+
+if TYPE_CHECKING:
+    from moto_jax.evaluation import EvaluationResult
+    from moto_jax.restoring import Restored
+
+_CHECKPOINT = flags.DEFINE_string(
+    "checkpoint",
+    None,
+    "Directory of a run, or of one step of its checkpoints.",
+    required=True,
+)
+_EPISODES = flags.DEFINE_integer(
+    "episodes", 20, "Episodes with each policy.", lower_bound=1
+)
+_POLICY = flags.DEFINE_enum(
+    "policy", "both", ["mean", "sampled", "both"], "Which policy plays."
+)
+_TASK = flags.DEFINE_string(
+    "task", None, "Task, or objects separated by commas; the run's where not given."
+)
+_SEED = flags.DEFINE_integer(
+    "seed",
+    2_000_000,
+    "Of the first episode, the others follow; runs use those below 2,000,000.",
+    lower_bound=0,
+)
+_WORKERS = flags.DEFINE_integer(
+    "workers", None, "Environment processes; the run's where not given.", lower_bound=1
+)
+_VIDEO = flags.DEFINE_bool(
+    "video", False, "Write each policy's best and last episode as mp4."
+)
+_OUT = flags.DEFINE_string(
+    "out", None, "Directory to write to; RUN/evaluation-STEP where not given."
+)
+
+
+def main(argv: Sequence[str]) -> None:
+    """Evaluates; what is wrong is said in one sentence."""
+    if len(argv) > 1:
+        raise app.UsageError(f"unknown argument {argv[1]!r}")
+    logging.set_verbosity(logging.WARNING)
+    from moto_jax.collection import WorkerError
+    from moto_jax.envs.graphics import GraphicsError, choose_backend
+
+    faults = (ValueError, OSError, FloatingPointError, GraphicsError, WorkerError)
+    try:
+        # Before anything imports mujoco.
+        choose_backend()
+        _evaluate()
+    except faults as error:
+        sys.exit(f"error: {error}")
+
+
+def _evaluate() -> None:
+    from moto_jax.envs import tasks
+    from moto_jax.restoring import restore_agent
+
+    restored = restore_agent(_CHECKPOINT.value)
+    config = restored.config
+    if _TASK.value is not None:
+        config.task = _TASK.value
+    if _WORKERS.value is not None:
+        config.env.workers = _WORKERS.value
+    tasks.resolve_task(config.task)
+    out = Path(_OUT.value) if _OUT.value else _default_out(restored)
+    out.mkdir(parents=True, exist_ok=True)
+    results = _play(restored)
+    _write(out, restored, results)
+    _show(restored, results)
+    print(f"written to {out}")
+
+
+def _default_out(restored: "Restored") -> Path:
+    """Returns a directory in the run, or beside a step that lies on its own."""
+    parent = restored.path.parent
+    run = parent.parent if parent.name == "checkpoints" else parent
+    return run / f"evaluation-{restored.metadata['updates']}"
+
+
+def _play(restored: "Restored") -> dict[str, "EvaluationResult"]:
+    import jax
+
+    from moto_jax.collection import make_policy_step
+    from moto_jax.evaluation import evaluate
+    from moto_jax.training import make_pool
+
+    names = ["mean", "sampled"] if _POLICY.value == "both" else [_POLICY.value]
+    params = restored.agent.acting_params(restored.state)
+    seeds = range(_SEED.value, _SEED.value + _EPISODES.value)
+    results = {}
+    with make_pool(restored.config) as pool:
+        for name in names:
+            print(f"{name} policy: {len(seeds)} episodes", file=sys.stderr, flush=True)
+            results[name] = evaluate(
+                pool,
+                make_policy_step(restored.agent.policies[name]),
+                params,
+                jax.random.key(_SEED.value),
+                seeds,
+                restored.config.task,
+            )
+    return results
+
+
+def _write(
+    out: Path, restored: "Restored", results: Mapping[str, "EvaluationResult"]
+) -> None:
+    """Writes the videos, then the figures."""
+    from moto_jax import provenance
+    from moto_jax.evaluation import write_video
+    from moto_jax.run_directory import write_json
+
+    if _VIDEO.value:
+        for name, result in results.items():
+            write_video(out / f"{name}-best.mp4", result.best.image)
+            write_video(out / f"{name}-last.mp4", result.last.image)
+    report = {
+        "command": shlex.join(["python", "-m", "experiments.evaluate", *sys.argv[1:]]),
+        "updates": restored.metadata["updates"],
+        "task": next(iter(results.values())).task,
+        "seed": _SEED.value,
+        "policies": {
+            name: {
+                **result.summary(),
+                "objects_by_episode": result.reached.sum(axis=1).tolist(),
+                "return_by_episode": result.returns.tolist(),
+            }
+            for name, result in results.items()
+        },
+        "hardware": provenance.hardware(),
+        "versions": provenance.versions(),
+    }
+    write_json(out / "evaluation.json", report)
+
+
+def _show(restored: "Restored", results: Mapping[str, "EvaluationResult"]) -> None:
+    """Prints a table with a column a policy."""
+    from rich.console import Console
+    from rich.table import Table
+
+    summaries = {name: result.summary() for name, result in results.items()}
+    objects = next(iter(results.values())).task
+    table = Table(
+        title=f"{restored.metadata['updates']} updates, {_EPISODES.value} episodes, "
+        "95 % intervals"
+    )
+    table.add_column("")
+    for name in summaries:
+        table.add_column(f"{name} policy")
+
+    def add(label: str, figure: str, interval: bool = False) -> None:
+        cells = []
+        for one in summaries.values():
+            cell = f"{one[figure]:.2f}"
+            if interval:
+                cell += f"  ({one[f'{figure}_low']:.2f} to {one[f'{figure}_high']:.2f})"
+            cells.append(cell)
+        table.add_row(label, *cells)
+
+    for name in objects:
+        add(name, f"reached/{name}")
+    table.add_section()
+    add(f"objects of {len(objects)}", "objects", interval=True)
+    add("success", "success", interval=True)
+    add("success at the end", "success_at_end")
+    add("return", "return")
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    app.run(main)

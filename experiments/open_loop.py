@@ -1,0 +1,210 @@
+r"""Predicts images from recorded actions, and shows them beside what happened.
+
+    python -m experiments.open_loop --checkpoint=runs/mixed-cpu-moto-s0 \
+        --out=results/open_loop.png
+
+A scripted demonstration of the checkpoint's task, with a seed that no dataset has, is
+cut where one object after another is being moved. The model sees the first frames of a
+cut, then the actions alone. Writes the picture, and every predicted frame's error as
+CSV beside it; prints the errors next to those of a copy of the last frame seen.
+"""
+
+import csv
+import dataclasses
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from absl import app, flags, logging
+
+from moto_jax.analysis.figures import check_format, open_loop_strip
+from moto_jax.analysis.predictions import Cut, choose_cuts, prediction_errors
+
+if TYPE_CHECKING:
+    from moto_jax.data.episodes import Episode
+    from moto_jax.restoring import Restored
+    from moto_jax.types import Config
+
+_CHECKPOINT = flags.DEFINE_string(
+    "checkpoint",
+    None,
+    "Directory of a run, or of one step of its checkpoints.",
+    required=True,
+)
+_OUT = flags.DEFINE_string(
+    "out",
+    None,
+    "The picture (.png, .pdf or .svg); the CSV gets the same name.",
+    required=True,
+)
+_SEED = flags.DEFINE_integer(
+    "seed", 2_000_000, "Of the demonstration and of what the model draws.", 0
+)
+_CONTEXT = flags.DEFINE_integer("context", 5, "Frames the model sees.", lower_bound=1)
+_PREDICTED = flags.DEFINE_integer(
+    "predicted", 25, "Frames it predicts after those.", lower_bound=1
+)
+_SEQUENCES = flags.DEFINE_integer(
+    "sequences", 3, "At most so many, one an object of the task.", lower_bound=1
+)
+_EVERY = flags.DEFINE_integer(
+    "every", 4, "The first predicted frame and then every so many are drawn.", 1
+)
+
+# Predicted frames are printed in blocks of so many.
+_BLOCK = 5
+
+
+def main(argv: Sequence[str]) -> None:
+    """Predicts and draws; what is wrong is said in one sentence."""
+    if len(argv) > 1:
+        raise app.UsageError(f"unknown argument {argv[1]!r}")
+    logging.set_verbosity(logging.WARNING)
+    from moto_jax.envs.graphics import GraphicsError, choose_backend
+
+    try:
+        # Before anything imports mujoco.
+        choose_backend()
+        _open_loop(Path(_OUT.value))
+    except (ValueError, OSError, GraphicsError) as error:
+        sys.exit(f"error: {error}")
+
+
+def _open_loop(out: Path) -> None:
+    from moto_jax.restoring import restore_agent
+
+    check_format(out)
+    restored = restore_agent(_CHECKPOINT.value)
+    if restored.agent.open_loop is None:
+        raise ValueError(
+            f"{restored.path} is of agent {restored.config.agent}, which has no model "
+            "to predict with: give a checkpoint of one that has"
+        )
+    out.parent.mkdir(parents=True, exist_ok=True)
+    episode = _demonstration(restored.config)
+    cuts = _cuts(episode, restored.config.task)
+    truth, prediction = _predict(restored, episode, cuts)
+    model, copy = prediction_errors(truth, prediction, _CONTEXT.value)
+    open_loop_strip(
+        truth,
+        prediction,
+        out,
+        _CONTEXT.value,
+        _EVERY.value,
+        [cut.name for cut in cuts],
+    )
+    _write_csv(out.with_suffix(".csv"), cuts, model, copy)
+    _show(model, copy)
+    print(f"written to {out} and {out.with_suffix('.csv')}")
+
+
+def _demonstration(config: "Config") -> "Episode":
+    """Returns an episode drawn as the checkpoint's data were."""
+    from moto_jax.data.sources import record_episode
+    from moto_jax.envs import tasks
+    from moto_jax.envs.demonstrator import Demonstrator
+    from moto_jax.envs.kitchen import KitchenEnv
+
+    demonstrator = Demonstrator(
+        tasks.resolve_task(config.task), _SEED.value, config.data.action_noise
+    )
+    env = KitchenEnv(
+        config.task,
+        render_profile=config.env.render_profile,
+        image_size=config.env.image_size,
+        robot_noise_ratio=config.env.robot_noise_ratio,
+        object_noise_ratio=config.env.object_noise_ratio,
+    )
+    try:
+        return record_episode(env, demonstrator, _SEED.value, tail_steps=10)
+    finally:
+        env.close()
+
+
+def _cuts(episode: "Episode", task: str) -> list[Cut]:
+    """Returns where to look, by the task's first objects.
+
+    Raises:
+      ValueError: if the demonstration is too short, or does no object.
+    """
+    from moto_jax.envs import tasks
+
+    in_goal = episode.objects_in_goal
+    rows = dict(zip(tasks.OBJECTS, tasks.first_completion(in_goal), strict=True))
+    cuts = choose_cuts(
+        {name: int(rows[name]) for name in tasks.resolve_task(task)},
+        episode.num_rows,
+        _CONTEXT.value,
+        _PREDICTED.value,
+    )
+    if not cuts:
+        raise ValueError("the demonstration fails with this --seed: give another")
+    return cuts[: _SEQUENCES.value]
+
+
+def _predict(
+    restored: "Restored", episode: "Episode", cuts: Sequence[Cut]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns what was and what is predicted, uint8 [T, B, height, width, 3] both."""
+    import jax
+
+    from moto_jax.data.episodes import to_rows
+    from moto_jax.envs import tasks
+    from moto_jax.types import Batch
+
+    rows = to_rows(episode, tasks.resolve_task(restored.config.task))
+    length = _CONTEXT.value + _PREDICTED.value
+    batch = Batch(
+        **{
+            field.name: np.stack(
+                [
+                    getattr(rows, field.name)[cut.start : cut.start + length]
+                    for cut in cuts
+                ],
+                axis=1,
+            )
+            for field in dataclasses.fields(Batch)
+        }
+    )
+    assert restored.agent.open_loop is not None
+    open_loop = jax.jit(restored.agent.open_loop, static_argnums=2)
+    params = restored.agent.acting_params(restored.state)
+    key = jax.random.key(_SEED.value)
+    prediction = open_loop(params, batch, _CONTEXT.value, key)
+    return np.asarray(batch.image), np.asarray(prediction)
+
+
+def _write_csv(
+    path: Path, cuts: Sequence[Cut], model: np.ndarray, copy: np.ndarray
+) -> None:
+    columns = ("object", "start_row", "step", "model_mse", "copy_mse")
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(columns)
+        for index, cut in enumerate(cuts):
+            for step in range(len(model)):
+                errors = f"{model[step, index]:.2f}", f"{copy[step, index]:.2f}"
+                writer.writerow([cut.name, cut.start, step + 1, *errors])
+
+
+def _show(model: np.ndarray, copy: np.ndarray) -> None:
+    """Prints the errors by block of steps, averaged over the sequences."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title="mean squared error, grey levels squared")
+    for name in ("predicted frames", "model", "copy of the last frame seen"):
+        table.add_column(name, justify="right")
+    for first in range(0, len(model), _BLOCK):
+        last = min(first + _BLOCK, len(model))
+        means = (errors[first:last].mean() for errors in (model, copy))
+        table.add_row(f"{first + 1} to {last}", *(f"{mean:.1f}" for mean in means))
+    table.add_section()
+    table.add_row("all", f"{model.mean():.1f}", f"{copy.mean():.1f}")
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,189 @@
+r"""Finished runs as one table: Markdown for people, CSV for programs.
+
+    python -m experiments.tabulate runs/mixed-cpu-moto-s0 runs/mixed-cpu-moto-s1 \
+        --out=results/demo --title="The demo, two seeds"
+
+Writes `results/demo.md` and `results/demo.csv`: a row a run with the configuration
+values in which the runs differ, and a row with the mean of those that differ in nothing
+but the seed.
+"""
+
+import csv
+import importlib
+import io
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from absl import app, flags
+
+from moto_jax.analysis.runs import (
+    PHASES,
+    POLICY_SUFFIXES,
+    RunFiles,
+    differing_keys,
+    flat_config,
+    mean_results,
+    read_run,
+    results,
+    seed_groups,
+)
+from moto_jax.data.files import write_atomically
+
+_OUT = flags.DEFINE_string(
+    "out", None, "Where to write, without .md and .csv.", required=True
+)
+_TITLE = flags.DEFINE_string("title", "Runs", "First line of the table.")
+
+# Tasks with a file of their own under experiments/configs; others are set by a flag.
+_CONFIG_FILES = ("mixed", "partial")
+
+_PHASES_IN_WORDS = "before training / after offline / after online training"
+
+Figures = Mapping[str, float | None]
+
+
+def main(argv: Sequence[str]) -> None:
+    """Writes the table and prints it; what is wrong is said in one sentence."""
+    try:
+        if len(argv) < 2:
+            raise ValueError("no run to tabulate: give the directories of runs")
+        runs = [read_run(directory) for directory in argv[1:]]
+        command = ["python", "-m", "experiments.tabulate", *sys.argv[1:]]
+        out = Path(_OUT.value)
+        text = markdown(runs, _TITLE.value, shlex.join(command))
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(out.with_name(f"{out.name}.md"), text.encode())
+        write_atomically(
+            out.with_name(f"{out.name}.csv"), comma_separated(runs).encode()
+        )
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")
+    print(text)
+
+
+def table_rows(runs: Sequence[RunFiles]) -> list[tuple[str, list[str], Figures]]:
+    """Returns (name, differing values, figures) a run, and a mean a group of seeds.
+
+    A mean's seed is empty; its other values are the group's.
+    """
+    keys = differing_keys(runs)
+    rows = []
+    for group in seed_groups(runs):
+        figures = [results(run) for run in group]
+        for run, own in zip(group, figures, strict=True):
+            rows.append((run.name, [str(run.config.get(key)) for key in keys], own))
+        if len(group) > 1:
+            values = [
+                "" if key == "seed" else str(group[0].config.get(key)) for key in keys
+            ]
+            rows.append((f"mean of {len(group)}", values, mean_results(figures)))
+    return rows
+
+
+def run_command(run: RunFiles) -> str:
+    """Returns the command that does the run again: its preset and what differs from it.
+
+    It makes its own demonstrations, equal to those that lay elsewhere.
+
+    Raises:
+      ValueError: for a size that no longer exists.
+    """
+    task = run.config["task"]
+    file = task if task in _CONFIG_FILES else _CONFIG_FILES[0]
+    module = importlib.import_module(f"experiments.configs.{file}")
+    size = run.config["size"]
+    preset = flat_config(module.get_config(size).to_dict())
+    words = [
+        *("python", "-m", "experiments.run"),
+        f"--config=experiments/configs/{file}.py:{size}",
+        f"--workdir={run.path}",
+    ]
+    for key, value in run.config.items():
+        if preset.get(key) != value and key != "data.directory":
+            words.append(f"--config.{key}={value}")
+    return shlex.join(words)
+
+
+def markdown(runs: Sequence[RunFiles], title: str, command: str) -> str:
+    """Returns the table with the commands that made it above.
+
+    Args:
+      runs: in order.
+      title: first line.
+      command: that made the table.
+    """
+    columns = [
+        "run",
+        *differing_keys(runs),
+        *(
+            f"{figure}, {policy} policy"
+            for figure in ("objects", "success")
+            for policy in POLICY_SUFFIXES.values()
+        ),
+        "updates",
+        "minutes",
+    ]
+    lines = [
+        title,
+        "",
+        *(f"    {run_command(run)}" for run in runs),
+        f"    {command}",
+        "",
+        f"Objects completed and success {_PHASES_IN_WORDS}; means over "
+        f"{_episodes(runs)} evaluation episodes with each policy.",
+        *_hardware_lines(runs),
+        "",
+        "| " + " | ".join(columns) + " |",
+        "|---" * len(columns) + "|",
+    ]
+    for name, values, figures in table_rows(runs):
+        cells = [name, *values]
+        for figure in ("objects", "success"):
+            for suffix in POLICY_SUFFIXES:
+                triple = (figures[f"{figure}_{phase}{suffix}"] for phase in PHASES)
+                cells.append(" / ".join(_number(value, 2) for value in triple))
+        cells += [_number(figures["updates"], 0), _number(figures["minutes"], 1)]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def comma_separated(runs: Sequence[RunFiles]) -> str:
+    """Returns the table as CSV, one number a cell; empty where a run has none."""
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    rows = table_rows(runs)
+    writer.writerow(["run", *differing_keys(runs), *rows[0][2]])
+    for name, values, figures in rows:
+        numbers = (
+            "" if value is None else f"{value:.6g}" for value in figures.values()
+        )
+        writer.writerow([name, *values, *numbers])
+    return file.getvalue()
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "–" if value is None else f"{value:.{digits}f}"
+
+
+def _episodes(runs: Sequence[RunFiles]) -> str:
+    """Returns the evaluations' episodes, "10", or "5 or 10" where runs differ."""
+    counts = sorted({run.config["evaluation.episodes"] for run in runs})
+    return " or ".join(str(count) for count in counts)
+
+
+def _hardware_lines(runs: Sequence[RunFiles]) -> list[str]:
+    """Returns a sentence a machine that runs were made on."""
+    lines = []
+    for run in runs:
+        facts = run.summary.get("hardware")
+        if facts:
+            line = "Made on " + ", ".join(f"{key} {facts[key]}" for key in facts) + "."
+            if line not in lines:
+                lines.append(line)
+    return ["", *lines] if lines else []
+
+
+if __name__ == "__main__":
+    app.run(main)
