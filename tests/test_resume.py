@@ -251,10 +251,19 @@ def refused(workdir, error, config=None, **kwargs):
     return str(raised.value)
 
 
+@pytest.fixture(scope="module")
+def stopped_at_8(pool, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("stopped") / "run"
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        install(monkeypatch.setattr, pool)
+        assert train_until(workdir, 8) == signal.SIGTERM
+    return workdir
+
+
 @pytest.fixture
-def stopped(tmp_path, unbroken):
-    """A copy of a run's directory, to be refused."""
-    shutil.copytree(unbroken, tmp_path / "run")
+def stopped(tmp_path, stopped_at_8):
+    """The directory of a run that was stopped half way through its online phase."""
+    shutil.copytree(stopped_at_8, tmp_path / "run")
     return tmp_path / "run"
 
 

@@ -183,17 +183,17 @@ def _cpu() -> ConfigDict:
         reward_units=200,
         layer_norm=True,
     )
-    config.actor.update(layers=2, units=200, layer_norm=True)
+    config.actor.update(layers=2, units=200, min_std=0.05, layer_norm=True)
     config.critic.update(critics=2, layers=2, units=200, layer_norm=True)
     config.optimizer.update(
         learning_rates={"model": 1e-3, "actor": 1e-3, "critic": 3e-4},
-        decay_steps=2_000,
-        final_share=0.3,
+        decay_steps=1_200,
+        final_share=0.2,
     )
     config.moto.update(horizon=8, value_divisor="return_range", acting_average=0.98)
     config.training.update(
-        offline_updates=2_000,
-        online_episodes=15,
+        offline_updates=1_000,
+        online_episodes=10,
         updates_per_episode=20,
         log_every=50,
         evaluate_every=0,
