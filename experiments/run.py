@@ -31,7 +31,9 @@ _CONFIG = config_flags.DEFINE_config_file(
     lock_config=True,
 )
 _WORKDIR = flags.DEFINE_string(
-    "workdir", None, "Directory of the run; runs/TASK-SIZE-AGENT-SEED where not given."
+    "workdir",
+    None,
+    "Directory of the run; runs/TASK-SIZE-AGENT-seedSEED where not given.",
 )
 _ALLOW_VERSION_CHANGE = flags.DEFINE_bool(
     "allow_version_change",
@@ -65,7 +67,7 @@ def _train(config: Config) -> tuple[int | None, Path]:
     from moto_jax.training import train
 
     task = config.task.replace(" ", "_").replace(",", "+")
-    default = f"runs/{task}-{config.size}-{config.agent}-{config.seed}"
+    default = f"runs/{task}-{config.size}-{config.agent}-seed{config.seed}"
     workdir = Path(_WORKDIR.value or default)
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
     jax.config.update("jax_compilation_cache_dir", str(cache / "moto_jax" / "jax"))

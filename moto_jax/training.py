@@ -120,15 +120,17 @@ class Run:
         self,
         config: Config,
         workdir: Path,
+        agent: Agent,
         pool: WorkerPool,
         replay: Replay,
         watch: Stopwatch,
     ):
-        """Builds and compiles the agent, and restores the newest checkpoint.
+        """Compiles the agent's updates, and restores the newest checkpoint.
 
         Args:
           config: of the run.
           workdir: the run's directory.
+          agent: what learns.
           pool: the environments.
           replay: holds the demonstrations.
           watch: has counted what came before.
@@ -140,9 +142,7 @@ class Run:
         self.watch = watch
         self.pool = pool
         self.replay = replay
-        self.agent: Agent = make_agent(
-            config, action_size=tasks.NUM_ACTIONS, image_size=config.env.image_size
-        )
+        self.agent = agent
         self._policy_steps = {
             name: make_policy_step(policy)
             for name, policy in self.agent.policies.items()
@@ -326,6 +326,10 @@ def train(
     choose_backend()
     schedule = make_schedule(config.training)
     tasks.resolve_task(config.task)
+    # Before anything is written: what does not fit the networks is refused here.
+    agent = make_agent(
+        config, action_size=tasks.NUM_ACTIONS, image_size=config.env.image_size
+    )
     with claimed(workdir, config.to_dict()):
         done = checkpoints.latest(workdir / "checkpoints")
         if done == schedule.total and (workdir / SUMMARY_NAME).exists():
@@ -337,7 +341,7 @@ def train(
             replay = make_replay(config, workdir)
         with (
             make_pool(config) as pool,
-            contextlib.closing(Run(config, workdir, pool, replay, watch)) as run,
+            contextlib.closing(Run(config, workdir, agent, pool, replay, watch)) as run,
         ):
             stopped_by = _advance(run, config, workdir)
             if stopped_by is None:

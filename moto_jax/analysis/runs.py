@@ -155,15 +155,18 @@ def results(run: RunFiles) -> dict[str, float | None]:
 
     Keys: `objects_PHASE` (mean objects completed) and `success_PHASE` for each of
     `PHASES`, of the mean policy, and `_sampled` behind them for the sampled one: the
-    last evaluation of the phase. `updates`; `minutes` of wall time.
+    last evaluation of the phase. `cloned_share_PHASE`, the share of stored rows whose
+    action was cloned then. `updates`; `minutes` of wall time.
     """
-    figures: dict[str, float | None] = {}
+    metrics = {"cloned_share_{}": "cloned_share"}
     for suffix, policy in POLICY_SUFFIXES.items():
         for figure in ("objects", "success"):
-            for phase in PHASES:
-                values = run.series(f"{policy}/{figure}", f"evaluation {phase}").values
-                last = float(values[-1]) if len(values) else None
-                figures[f"{figure}_{phase}{suffix}"] = last
+            metrics[figure + "_{}" + suffix] = f"{policy}/{figure}"
+    figures: dict[str, float | None] = {}
+    for name, metric in metrics.items():
+        for phase in PHASES:
+            values = run.series(metric, f"evaluation {phase}").values
+            figures[name.format(phase)] = float(values[-1]) if len(values) else None
     figures["updates"] = run.updates
     figures["minutes"] = _minutes(run)
     return figures
@@ -182,10 +185,10 @@ def mean_results(
 
 
 def _minutes(run: RunFiles) -> float | None:
-    """Returns the parts' total; a run that goes on knows its metrics' clock alone."""
-    parts = run.summary.get("wall_seconds")
-    if parts:
-        return sum(parts.values()) / 60
+    """Returns the summary's; a run that goes on knows its metrics' clock alone."""
+    wall_seconds = run.summary.get("wall_seconds")
+    if wall_seconds:
+        return wall_seconds["total"] / 60
     return run.rows[-1]["wall_seconds"] / 60 if run.rows else None
 
 
