@@ -179,9 +179,12 @@ def _hardware_lines(runs: Sequence[RunFiles]) -> list[str]:
     for run in runs:
         facts = run.summary.get("hardware")
         if facts:
-            line = "Made on " + ", ".join(f"{key} {facts[key]}" for key in facts) + "."
-            if line not in lines:
-                lines.append(line)
+            line = f"Made on {facts['cpu']}, {facts['cores']} cores"
+            line += f", {facts['memory_gb']} GB of memory"
+            if "accelerator" in facts:
+                line += f", {facts['accelerators']} x {facts['accelerator']}"
+            if f"{line}." not in lines:
+                lines.append(f"{line}.")
     return ["", *lines] if lines else []
 
 

@@ -1,5 +1,6 @@
 """One run: demonstrations, offline updates, online episodes and updates (Alg. 1)."""
 
+import collections
 import contextlib
 import functools
 from pathlib import Path
@@ -38,6 +39,10 @@ _SHOWN = (
 # Environment seeds: evaluations play the same ones each time, apart from the online
 # episodes'.
 _EVALUATION_SEED = 1_000_000
+
+# Updates that the device may lag behind the host: enough to keep it busy, few enough
+# that a request to stop is followed at once.
+_MAX_IN_FLIGHT = 2
 
 # Packages whose version decides numbers: a resumed run must have the same.
 _DECISIVE = ("jax", "jaxlib", "flax", "optax", "mujoco", "gymnasium-robotics", "numpy")
@@ -150,6 +155,7 @@ class Run:
         seeds = jax.random.split(jax.random.key(config.seed), 3)
         self._init_key, self._collect_key, self._evaluate_key = seeds
         abstract = jax.eval_shape(self.agent.init, self._init_key)
+        self._in_flight: collections.deque[Any] = collections.deque()
         self.done, known = 0, {}
         self.resumed = checkpoints.latest(workdir / "checkpoints") is not None
         if not self.resumed:
@@ -224,6 +230,9 @@ class Run:
         with self.watch.part(f"{block.phase} updates"):
             self.state, metrics = self._updates[block.phase](self.state, batch)
             self.done += 1
+            self._in_flight.append(metrics)
+            if len(self._in_flight) > _MAX_IN_FLIGHT:
+                jax.block_until_ready(self._in_flight.popleft())
             logs = self.schedule.logs(self.done)
             floats = to_floats(metrics) if logs else None
         if floats is not None:
