@@ -1,0 +1,216 @@
+"""The one table: every agent, in both phases and both dtypes, on the `tiny` sizes.
+
+A new agent joins with an entry in EXPECTATIONS.
+"""
+
+import functools
+from typing import Any, NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments.configs.base import get_config
+from moto_jax.agents import AGENTS, make_agent
+from tests import fakes
+
+ACTION_SIZE, IMAGE_SIZE = 9, 64
+UPDATES = 3
+
+
+class Expectation(NamedTuple):
+    """Fields of an agent's state after three updates, target networks not yet due.
+
+    Under `overrides` of its configuration all that can learn does, from the start.
+    """
+
+    learn: tuple[str, ...]
+    stay: tuple[str, ...]
+    overrides: dict[str, Any]
+
+
+EXPECTATIONS = {
+    "moto": Expectation(
+        learn=("step", "model", "actor", "critic", "acting", "return_range"),
+        stay=("key", "target_critic", "skipped"),
+        # Free nats would keep the priors still.
+        overrides={"moto.free_nats": 0.0},
+    ),
+}
+CASES = [
+    (name, dtype, phase)
+    for name in AGENTS
+    for dtype in ("float32", "bfloat16")
+    for phase in ("offline", "online")
+]
+
+
+def without_keys(tree: Any) -> Any:
+    """The tree as NumPy arrays, typed keys by their numbers."""
+
+    def convert(leaf):
+        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            leaf = jax.random.key_data(leaf)
+        return np.array(leaf)
+
+    return jax.tree.map(convert, tree)
+
+
+def make_batch():
+    config = get_config("tiny").replay
+    batch = fakes.random_batch(
+        config.sequence_length,
+        config.batch_size,
+        action_size=ACTION_SIZE,
+        image_size=IMAGE_SIZE,
+    )
+    batch.is_first[0, 0] = True
+    batch.prev_action[0, 0] = 0.0
+    # Recorded actions reach the ends.
+    batch.prev_action[1:, :, 0] = 1.0
+    batch.prev_action[1:, :, 1] = -1.0
+    return batch
+
+
+@functools.cache
+def build(name: str, dtype: str):
+    """An agent with its jitted `init`."""
+    config = get_config("tiny")
+    config.agent, config.compute_dtype = name, dtype
+    config.update_from_flattened_dict(EXPECTATIONS[name].overrides)
+    agent = make_agent(config, action_size=ACTION_SIZE, image_size=IMAGE_SIZE)
+    return agent, jax.jit(agent.init)
+
+
+@functools.cache
+def compile_update(update):
+    """The jitted update with its state donated, and a list with an entry a trace.
+
+    `chex.assert_max_traces` tells functions apart by their source, which all updates
+    that one factory makes share.
+    """
+    traces = []
+
+    def traced(state, batch):
+        traces.append(None)
+        return update(state, batch)
+
+    return jax.jit(traced, donate_argnums=0), traces
+
+
+class Run(NamedTuple):
+    """States before and after every update, their metrics, and the donated state."""
+
+    states: list[Any]
+    metrics: list[dict[str, np.ndarray]]
+    donated: Any
+    traces: list[None]
+
+
+def play(name: str, dtype: str, phase: str) -> Run:
+    agent, init = build(name, dtype)
+    update, traces = compile_update(agent.updates[phase])
+    state = donated = init(jax.random.key(0))
+    states, metrics = [without_keys(state)], []
+    for _ in range(UPDATES):
+        state, measured = update(state, make_batch())
+        states.append(without_keys(state))
+        metrics.append(jax.device_get(measured))
+    return Run(states, metrics, donated, traces)
+
+
+@pytest.fixture(scope="module", params=CASES, ids="-".join)
+def case(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def run(case) -> Run:
+    return play(*case)
+
+
+def test_the_table_is_complete():
+    assert set(EXPECTATIONS) == set(AGENTS)
+
+
+def test_numbers_stay_finite_and_losses_are_scalars(run):
+    chex.assert_tree_all_finite(run.states)
+    for metrics in run.metrics:
+        assert metrics
+        for name, value in metrics.items():
+            assert value.shape == () and np.isfinite(value), name
+
+
+def test_what_learns_changes_and_nothing_else(case, run):
+    learn, stay, _ = EXPECTATIONS[case[0]]
+    before, after = run.states[0], run.states[-1]
+    assert {*learn, *stay} == set(vars(after))
+    for field in learn:
+        for old, new in zip(
+            jax.tree.leaves(getattr(before, field)),
+            jax.tree.leaves(getattr(after, field)),
+            strict=True,
+        ):
+            assert np.any(old != new), field
+    for field in stay:
+        chex.assert_trees_all_equal(getattr(after, field), getattr(before, field))
+    assert after.step == UPDATES
+
+
+def test_state_keeps_its_shapes_and_dtypes_and_learns_in_float32(run):
+    chex.assert_trees_all_equal_shapes_and_dtypes(*run.states)
+    for leaf in jax.tree.leaves(run.states[-1]):
+        assert leaf.dtype in (np.float32, np.int32, np.uint32)
+
+
+def test_the_update_is_traced_once(run):
+    assert len(run.traces) == 1
+
+
+def test_the_donated_state_is_gone(run):
+    leaves = jax.tree.leaves(run.donated)
+    assert all(leaf.is_deleted() for leaf in leaves)
+
+
+def test_the_same_key_gives_the_same_numbers(case, run):
+    again = play(*case)
+    chex.assert_trees_all_equal(again.states, run.states)
+    chex.assert_trees_all_equal(again.metrics, run.metrics)
+
+
+@pytest.mark.parametrize("name", AGENTS)
+def test_policies_act_in_bounds_and_forget_where_an_episode_begins(name):
+    agent, init = build(name, "float32")
+    params = agent.acting_params(init(jax.random.key(0)))
+    image = make_batch().image[0]
+    count = len(image)
+    first, later = np.ones(count, np.bool_), np.zeros(count, np.bool_)
+    later[1] = True
+    for choose in ("mean", "sampled"):
+        policy = agent.policies[choose]
+        act = jax.jit(policy.act)
+        key = jax.random.key(1)
+        action, carry = act(params, policy.initial(count), image, first, key)
+        assert action.shape == (count, ACTION_SIZE)
+        assert action.dtype == jnp.float32
+        assert np.all(np.abs(action) <= 1.0)
+        # Row 1 begins again: what it saw and did before makes no difference.
+        again, _ = act(params, carry, image, later, key)
+        np.testing.assert_allclose(again[1], action[1], rtol=1e-5)
+        assert np.all(again[0] != action[0])
+
+
+@pytest.mark.parametrize("name", AGENTS)
+def test_predicted_images_are_like_the_batchs(name):
+    agent, init = build(name, "float32")
+    if agent.open_loop is None:
+        pytest.skip(f"{name} has no model")
+    key, batch = jax.random.key(0), make_batch()
+    params = jax.eval_shape(lambda key: agent.acting_params(init(key)), key)
+    images = jax.eval_shape(
+        functools.partial(agent.open_loop, context=2), params, batch, key=key
+    )
+    assert images.shape == batch.image.shape
+    assert images.dtype == np.uint8
