@@ -1,4 +1,4 @@
-"""A policy's episodes -> how many objects it completes and how sure that is; videos."""
+"""A policy's episodes: how many objects it completes, how sure that is, how it looks."""
 
 import dataclasses
 import os
@@ -6,12 +6,14 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
+import imageio.v3
 import imageio_ffmpeg
 import jax
 import numpy as np
 
 from moto_jax.collection import PolicyStep, WorkerPool, collect_episodes
 from moto_jax.data.episodes import Episode
+from moto_jax.data.files import write_atomically
 from moto_jax.envs import tasks
 from moto_jax.types import Params
 
@@ -210,3 +212,30 @@ def write_video(
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_strip(
+    path: str | os.PathLike[str],
+    frames: np.ndarray,
+    columns: int = 4,
+    rows: int = 2,
+    scale: int = 3,
+) -> None:
+    """Writes a PNG of evenly spaced frames, the first and the last among them.
+
+    Args:
+      path: of the file, ending in `.png`; its directory exists.
+      frames: uint8 [number, height, width, 3].
+      columns: frames side by side; read row by row.
+      rows: of frames.
+      scale: each pixel becomes a square of this many pixels a side.
+    """
+    chosen = np.linspace(0, len(frames) - 1, columns * rows).round().astype(int)
+    large = frames[chosen].repeat(scale, axis=1).repeat(scale, axis=2)
+    # A white line between neighbours.
+    large = np.pad(large, ((0, 0), (0, scale), (0, scale), (0, 0)), constant_values=255)
+    grid = large.reshape(rows, columns, *large.shape[1:]).transpose(0, 2, 1, 3, 4)
+    picture = grid.reshape(rows * large.shape[1], columns * large.shape[2], 3)
+    write_atomically(
+        Path(path), imageio.v3.imwrite("<bytes>", picture, extension=".png")
+    )

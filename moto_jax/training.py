@@ -17,7 +17,7 @@ from moto_jax.data.replay import Replay, prefetch
 from moto_jax.data.sources import d4rl_episodes, scripted_episodes
 from moto_jax.envs import tasks
 from moto_jax.envs.graphics import choose_backend
-from moto_jax.evaluation import evaluate, write_video
+from moto_jax.evaluation import evaluate, write_strip, write_video
 from moto_jax.metrics import MetricsWriter, TerminalView, to_floats
 from moto_jax.online_episodes import OnlineEpisodes
 from moto_jax.run_control import StopRequest, Stopwatch, return_free_memory
@@ -282,6 +282,9 @@ class Run:
             videos = self.workdir / "videos"
             videos.mkdir(exist_ok=True)
             write_video(videos / f"{self.done:06d}-best.mp4", best.image)
+            # The part in which things happen, to the last object and a second more.
+            happens = tasks.first_completion(best.objects_in_goal).max() + 13
+            write_strip(videos / f"{self.done:06d}-best.png", best.image[: happens + 1])
             last = results["sampled"].last.image
             write_video(videos / f"{self.done:06d}-last.mp4", last)
         numbers["cloned_share"] = self.replay.behaviour_share

@@ -1,6 +1,7 @@
 import functools
 import subprocess
 
+import imageio.v3
 import imageio_ffmpeg
 import jax
 import jax.numpy as jnp
@@ -158,3 +159,15 @@ def test_a_video_that_cannot_be_written_leaves_nothing(tmp_path):
     assert [entry.name for entry in tmp_path.iterdir()] == ["episode.mp4"]
     with pytest.raises(OSError, match="ffmpeg cannot write .*No such file"):
         evaluation.write_video(tmp_path / "missing" / "episode.mp4", frames)
+
+
+def test_a_strip_shows_evenly_spaced_frames_in_reading_order(tmp_path):
+    grey = np.arange(0, 220, 20, dtype=np.uint8)
+    frames = np.broadcast_to(grey[:, None, None, None], (11, 2, 4, 3))
+    path = tmp_path / "strip.png"
+    evaluation.write_strip(path, frames, columns=3, rows=2, scale=1)
+    picture = imageio.v3.imread(path)
+    # Frames of 2 x 4 pixels, each with a white line below and to the right.
+    assert picture.shape == (2 * 3, 3 * 5, 3)
+    assert picture[0::3, 0::5, 0].tolist() == [[0, 40, 80], [120, 160, 200]]
+    assert (picture[2::3] == 255).all() and (picture[:, 4::5] == 255).all()
