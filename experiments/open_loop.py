@@ -73,9 +73,10 @@ def main(argv: Sequence[str]) -> None:
 
 
 def _open_loop(out: Path) -> None:
+    check_format(out)
+    # Takes seconds, which a wrong name need not wait for.
     from moto_jax.restoring import restore_agent
 
-    check_format(out)
     restored = restore_agent(_CHECKPOINT.value)
     if restored.agent.open_loop is None:
         raise ValueError(

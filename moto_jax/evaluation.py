@@ -1,4 +1,4 @@
-"""A policy's episodes: how many objects it completes, how sure that is, how it looks."""
+"""How many objects a policy completes, how sure that is, and how it looks."""
 
 import dataclasses
 import os

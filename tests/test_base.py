@@ -32,9 +32,7 @@ class TestOptimizer:
         """Adam's first moment after one step: a tenth of the gradient it saw."""
         transformation = optimizer(clip_norm=5.0)
         params = jax.tree.map(jnp.zeros_like, gradients)
-        _, state = transformation.update(
-            gradients, transformation.init(params), params
-        )
+        _, state = transformation.update(gradients, transformation.init(params), params)
         return optax.tree_utils.tree_get(state, "mu")
 
     def test_clips_the_norm_over_all_parameters(self):

@@ -80,9 +80,7 @@ class TestTruncatedNormal:
             lambda point: scipy_normal(point[0], point[1]).logpdf(point[2]),
             [mean, std, action],
         )
-        np.testing.assert_allclose(
-            np.ravel(gradient), expected, rtol=2e-3, atol=2e-3
-        )
+        np.testing.assert_allclose(np.ravel(gradient), expected, rtol=2e-3, atol=2e-3)
 
     def test_log_prob_sums_over_action_dimensions(self):
         mean, std = jnp.array([0.2, -0.9]), jnp.array([0.3, 0.1])
@@ -207,9 +205,7 @@ class TestStraightThrough:
             lambda logits: np.sum(reference.softmax(logits) * np.asarray(weights)),
             self.LOGITS,
         )
-        np.testing.assert_allclose(
-            jax.grad(weighted)(self.LOGITS), expected, atol=1e-5
-        )
+        np.testing.assert_allclose(jax.grad(weighted)(self.LOGITS), expected, atol=1e-5)
 
 
 class TestBalancedKL:

@@ -1,5 +1,6 @@
 """A run that is interrupted, however, ends as the unbroken one does, bit for bit."""
 
+import itertools
 import os
 import shutil
 import signal
@@ -171,35 +172,37 @@ def test_a_killed_run_goes_on_from_its_checkpoint(tmp_path, unbroken, lines):
     assert_ends_as(workdir, unbroken)
 
 
-def snapshots(workdir, into, monkeypatch):
-    """Trains; whenever a file is made durable, keeps what SIGKILL would then leave."""
+@pytest.mark.parametrize(
+    "every",
+    [pytest.param(17, id="some"), pytest.param(1, id="all", marks=pytest.mark.slow)],
+)
+def test_a_run_goes_on_from_whatever_a_kill_leaves(
+    tmp_path, monkeypatch, unbroken, every
+):
+    """A kill between any two files, in place of one at a random time.
+
+    What it would leave on the disk is copied whenever a file is made durable.
+    """
+    workdir = tmp_path / "run"
+    moments = itertools.count()
+    left = []
     fsync = os.fsync
 
     def copy_and_sync(descriptor):
-        shutil.copytree(workdir, into / f"{len(list(into.iterdir())):04d}")
+        moment = next(moments)
+        if moment % every == 0:
+            left.append(tmp_path / f"left-{moment}")
+            shutil.copytree(workdir, left[-1])
         fsync(descriptor)
 
-    monkeypatch.setattr(os, "fsync", copy_and_sync)
-    training.train(small_config(), workdir)
-    monkeypatch.setattr(os, "fsync", fsync)
-    return sorted(into.iterdir())
-
-
-@pytest.mark.parametrize(
-    "share",
-    [pytest.param(13, id="some"), pytest.param(1, id="all", marks=pytest.mark.slow)],
-)
-def test_a_run_goes_on_from_whatever_a_kill_leaves(
-    tmp_path, monkeypatch, unbroken, share
-):
-    """At every boundary between two files, in place of a kill at a random time."""
-    (tmp_path / "left").mkdir()
-    left = snapshots(tmp_path / "run", tmp_path / "left", monkeypatch)
-    assert len(left) > 80
-    assert_ends_as(tmp_path / "run", unbroken)
-    for workdir in left[::share]:
+    with monkeypatch.context() as context:
+        context.setattr(os, "fsync", copy_and_sync)
         training.train(small_config(), workdir)
-        assert_ends_as(workdir, unbroken)
+    assert_ends_as(workdir, unbroken)
+    assert len(left) > 80 / every
+    for directory in left:
+        training.train(small_config(), directory)
+        assert_ends_as(directory, unbroken)
 
 
 def flip_a_bit(path):

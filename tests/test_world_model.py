@@ -269,7 +269,9 @@ class TestFiltering:
         other_posterior, other_logits = filter_rows()(
             other, random_latent(2, seed=1), self.keys()
         )
-        chex.assert_trees_all_equal(posterior.deter[3:, 0], other_posterior.deter[3:, 0])
+        chex.assert_trees_all_equal(
+            posterior.deter[3:, 0], other_posterior.deter[3:, 0]
+        )
         chex.assert_trees_all_equal(logits[3:, 0], other_logits[3:, 0])
         # The other sequence goes on, and remembers.
         assert np.all(posterior.deter[3:, 1] != other_posterior.deter[3:, 1])
@@ -357,13 +359,9 @@ class TestLoss:
             params, batch, kl_scale=0.7, free_nats=0.0
         )
         np.testing.assert_allclose(metrics["model/image_loss"], image_loss, rtol=1e-4)
-        np.testing.assert_allclose(
-            metrics["model/reward_loss"], reward_loss, rtol=1e-4
-        )
+        np.testing.assert_allclose(metrics["model/reward_loss"], reward_loss, rtol=1e-4)
         np.testing.assert_allclose(metrics["model/kl"], kl, rtol=1e-4)
-        np.testing.assert_allclose(
-            loss, image_loss + reward_loss + 0.7 * kl, rtol=1e-4
-        )
+        np.testing.assert_allclose(loss, image_loss + reward_loss + 0.7 * kl, rtol=1e-4)
         assert posterior.feature.shape == (4, 3, fakes.FEATURE)
 
     def test_the_member_of_each_row_is_drawn_anew_and_uniformly(self):
