@@ -1,0 +1,172 @@
+import importlib
+import json
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from experiments.configs import base
+from moto_jax.agents import make_agent
+from moto_jax.data.composition import composition
+from moto_jax.envs import tasks
+from moto_jax.envs.renderer import RENDER_PROFILES
+from moto_jax.run_directory import RunError, claimed
+from moto_jax.schedule import make_schedule
+from moto_jax.types import Batch
+
+FILES = sorted(
+    path.stem
+    for path in Path(base.__file__).parent.glob("*.py")
+    if path.stem != "__init__"
+)
+
+
+def get_config(file, size):
+    return importlib.import_module(f"experiments.configs.{file}").get_config(size)
+
+
+def build(config):
+    return make_agent(
+        config, action_size=tasks.NUM_ACTIONS, image_size=config.env.image_size
+    )
+
+
+def keys(section, prefix=""):
+    """The names of all leaves, with their sections."""
+    return sorted(
+        name
+        for key, value in section.items()
+        for name in (
+            keys(value, f"{prefix}{key}.")
+            if isinstance(value, ConfigDict)
+            else [prefix + key]
+        )
+    )
+
+
+every_config = pytest.mark.parametrize("size", base.SIZES)
+every_file = pytest.mark.parametrize("file", FILES)
+
+
+@every_file
+@every_config
+def test_every_size_of_every_file_makes_a_run(file, size):
+    config = get_config(file, size)
+    assert config.size == size
+    agent = build(config)
+    state = jax.eval_shape(agent.init, jax.random.key(0))
+    acting = jax.eval_shape(agent.acting_params, state)
+    params = [leaf for leaf in jax.tree.leaves(acting) if leaf.dtype == np.float32]
+    assert sum(leaf.size for leaf in params) > 100
+    assert make_schedule(config.training).total > 0
+    assert config.training.collect_with in agent.policies
+    assert set(agent.updates) == {"offline", "online"}
+    assert config.env.render_profile in RENDER_PROFILES
+    # The shortest stored episode fills a sequence, the longest imagination fits one.
+    assert config.replay.sequence_length <= config.env.episode_steps + 1
+
+
+@every_file
+@every_config
+def test_every_file_has_the_keys_of_the_base(file, size):
+    assert keys(get_config(file, size)) == keys(base.get_config())
+
+
+@every_file
+@every_config
+def test_every_configuration_can_be_kept_as_json(file, size, tmp_path):
+    config = get_config(file, size).to_dict()
+    assert json.loads(json.dumps(config)) == config
+    for _ in range(2):
+        with claimed(tmp_path, config):
+            pass
+    with pytest.raises(RunError), claimed(tmp_path, config | {"seed": 5}):
+        pass
+
+
+@every_file
+@every_config
+def test_the_demonstrations_can_be_composed(file, size):
+    config = get_config(file, size)
+    task = tasks.resolve_task(config.task)
+    share = config.data.complete_share
+    sequences = composition(
+        task, config.data.episodes, None if share < 0 else share, config.data.seed
+    )
+    assert len(sequences) == config.data.episodes
+    complete = sum(set(task) <= set(sequence) for sequence in sequences)
+    if config.task == "partial":
+        assert complete == 0
+    else:
+        assert 0 < complete < len(sequences)
+
+
+@pytest.mark.parametrize("size", base.SIZES)
+def test_one_update_of_every_size_keeps_the_state_as_it_was(size):
+    """What comes back has the structure, shapes and dtypes of what went in."""
+    config = base.get_config(size)
+    agent = build(config)
+    state = jax.eval_shape(agent.init, jax.random.key(0))
+    rows = (config.replay.sequence_length, config.replay.batch_size)
+    image = (config.env.image_size, config.env.image_size, 3)
+    flag = jax.ShapeDtypeStruct(rows, np.bool_)
+    batch = Batch(
+        image=jax.ShapeDtypeStruct((*rows, *image), np.uint8),
+        prev_action=jax.ShapeDtypeStruct((*rows, tasks.NUM_ACTIONS), np.float32),
+        reward=jax.ShapeDtypeStruct(rows, np.float32),
+        is_first=flag,
+        is_last=flag,
+        is_terminal=flag,
+        is_behaviour=flag,
+    )
+    after, metrics = jax.eval_shape(agent.updates["offline"], state, batch)
+    described = [
+        jax.tree.map(lambda leaf: (leaf.shape, str(leaf.dtype)), tree)
+        for tree in (state, after)
+    ]
+    assert described[0] == described[1]
+    assert "skipped_in_a_row" in metrics
+    assert all(metric.shape == () for metric in metrics.values())
+
+
+def test_files_differ_by_their_task():
+    assert get_config("mixed", "cpu").task == "mixed"
+    assert get_config("partial", "cpu").task == "partial"
+
+
+def test_an_empty_size_is_the_papers():
+    assert base.get_config("").size == base.get_config().size == "full"
+
+
+def test_an_unknown_size_is_refused_with_those_there_are():
+    with pytest.raises(ValueError) as error:
+        get_config("mixed", "huge")
+    message = str(error.value)
+    assert "'huge'" in message and "\n" not in message
+    assert all(size in message for size in base.SIZES)
+
+
+def test_configurations_are_fresh_each_time():
+    base.get_config("tiny").moto.alpha = 100.0
+    assert base.get_config("tiny").moto.alpha == 2.5
+
+
+@pytest.mark.parametrize(
+    ("section", "changes", "culprit"),
+    [
+        (None, {"agent": "dreamer"}, "'dreamer'.*config.agent.*moto"),
+        ("env", {"image_size": 32}, "image size 32.*64"),
+        ("moto", {"disagreement": "none"}, "'none' in config.moto.disagreement"),
+        ("moto", {"value_divisor": "two"}, "'two' in config.moto.value_divisor"),
+        ("moto", {"target_reduction": "max"}, "'max' in config.moto.target_reduction"),
+        ("moto", {"row_weights": "all"}, "'all' in config.moto.row_weights"),
+    ],
+)
+def test_what_no_agent_can_take_is_refused_by_name(section, changes, culprit):
+    config = base.get_config("tiny")
+    (config[section] if section else config).update(changes)
+    with pytest.raises(ValueError, match=culprit) as error:
+        build(config)
+    assert "\n" not in str(error.value)
