@@ -134,7 +134,15 @@ def test_a_signal_during_an_evaluation_waits_for_one_update(
     assert_ends_as(workdir, unbroken)
 
 
-def test_a_second_interrupt_ends_the_run_at_once(tmp_path, unbroken):
+@pytest.fixture
+def interruptible():
+    """A shell's background jobs are started with interrupts ignored."""
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, previous)
+
+
+def test_a_second_interrupt_ends_the_run_at_once(tmp_path, unbroken, interruptible):
     workdir = tmp_path / "run"
     with pytest.raises(KeyboardInterrupt), pytest.MonkeyPatch.context() as monkeypatch:
         on_line(

@@ -40,7 +40,9 @@ def test_the_first_signal_asks_and_the_second_acts(received, number, second):
         assert stop.signal_number == number
 
 
-def test_a_second_interrupt_is_an_interrupt():
+def test_a_second_interrupt_is_an_interrupt(received):
+    # A shell's background jobs are started with interrupts ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with pytest.raises(KeyboardInterrupt), StopRequest() as stop:
         send(signal.SIGINT)
         assert stop.signal_number == signal.SIGINT
