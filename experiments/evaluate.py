@@ -1,6 +1,6 @@
 r"""Plays episodes with a checkpoint's policy; needs nothing but the checkpoint.
 
-    python -m experiments.evaluate --checkpoint=runs/mixed-cpu-moto-s0 --video
+    python -m experiments.evaluate --checkpoint=runs/mixed-cpu-moto-seed0 --video
     python -m experiments.evaluate --checkpoint=RUN/checkpoints/1500 --policy=mean \
         --task="kettle, microwave" --episodes=50
 

@@ -1,6 +1,6 @@
 r"""Predicts images from recorded actions, and shows them beside what happened.
 
-    python -m experiments.open_loop --checkpoint=runs/mixed-cpu-moto-s0 \
+    python -m experiments.open_loop --checkpoint=runs/mixed-cpu-moto-seed0 \
         --out=results/open_loop.png
 
 A scripted demonstration of the checkpoint's task, with a seed that no dataset has, is

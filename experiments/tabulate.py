@@ -1,7 +1,7 @@
 r"""Finished runs as one table: Markdown for people, CSV for programs.
 
-    python -m experiments.tabulate runs/mixed-cpu-moto-s0 runs/mixed-cpu-moto-s1 \
-        --out=results/demo --title="The demo, two seeds"
+    python -m experiments.tabulate runs/mixed-cpu-moto-seed0 \
+        runs/mixed-cpu-moto-seed1 --out=results/demo --title="The demo, two seeds"
 
 Writes `results/demo.md` and `results/demo.csv`: a row a run with the configuration
 values in which the runs differ, and a row with the mean of those that differ in nothing

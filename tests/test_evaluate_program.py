@@ -1,0 +1,148 @@
+"""The programs that need nothing but a checkpoint."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import imageio_ffmpeg
+import jax
+import numpy as np
+import pytest
+from matplotlib.image import imread
+
+from experiments.configs import mixed
+from moto_jax import checkpoints, evaluation
+from moto_jax.agents import make_agent
+from moto_jax.envs import tasks
+
+ROOT = Path(__file__).parents[1]
+STEPS = 10
+
+
+def _zeros(leaf):
+    if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        return jax.random.key(0)
+    return np.zeros(leaf.shape, leaf.dtype)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run's directory with a checkpoint of an agent whose parameters are all zero."""
+    directory = tmp_path_factory.mktemp("run")
+    config = mixed.get_config("tiny")
+    config.env.episode_steps = STEPS
+    agent = make_agent(
+        config, action_size=tasks.NUM_ACTIONS, image_size=config.env.image_size
+    )
+    # All zero, which spares the seconds that compiling `init` takes.
+    abstract = jax.eval_shape(agent.init, jax.random.key(0))
+    state = jax.tree.map(_zeros, abstract)
+    metadata = {"updates": 7, "config": config.to_dict()}
+    checkpoints.save(directory / "checkpoints", 7, state, metadata)
+    return directory
+
+
+def program(name, *flags, cwd=ROOT):
+    return subprocess.run(
+        [sys.executable, "-W", "ignore", "-m", f"experiments.{name}", *flags],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def assert_refused(done, culprit):
+    """What is wrong takes one line, which names the culprit."""
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+    assert culprit in done.stderr
+
+
+@pytest.mark.kitchen
+def test_evaluates_a_checkpoint_on_another_task(run):
+    done = program(
+        "evaluate",
+        f"--checkpoint={run}",
+        "--episodes=2",
+        "--policy=sampled",
+        "--task=kettle, hinge cabinet",
+        "--seed=5",
+        "--video",
+    )
+    assert done.returncode == 0, done.stderr
+    for word in ("kettle", "hinge cabinet", "objects of 2", "success", "return"):
+        assert word in done.stdout
+    assert "microwave" not in done.stdout and "mean policy" not in done.stdout
+    # Nobody can lift a kettle in ten steps; Wilson's interval is of two episodes.
+    _, high = evaluation.wilson_interval(0, 2)
+    assert f"0.00  (0.00 to {high:.2f})" in done.stdout
+
+    out = run / "evaluation-7"
+    names = sorted(path.name for path in out.iterdir())
+    assert names == ["evaluation.json", "sampled-best.mp4", "sampled-last.mp4"]
+    report = json.loads((out / "evaluation.json").read_text())
+    assert (report["updates"], report["seed"]) == (7, 5)
+    assert report["task"] == ["kettle", "hinge cabinet"]
+    assert list(report["policies"]) == ["sampled"]
+    figures = report["policies"]["sampled"]
+    assert figures["episodes"] == 2
+    assert figures["objects_by_episode"] == [0, 0]
+    assert figures["success_high"] == high
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-i", out / "sampled-last.mp4"]
+    facts = subprocess.run(command, capture_output=True, cwd=out).stderr.decode()
+    # Eleven frames of 0.08 s.
+    assert "256x256" in facts and "00:00:00.88" in facts
+
+
+@pytest.mark.kitchen
+def test_predicts_a_demonstration(run, tmp_path):
+    done = program(
+        "open_loop",
+        f"--checkpoint={run / 'checkpoints' / '7'}",
+        f"--out={tmp_path / 'results' / 'strip.png'}",
+        "--context=2",
+        "--predicted=7",
+        "--sequences=2",
+    )
+    assert done.returncode == 0, done.stderr
+    for word in ("1 to 5", "6 to 7", "copy"):
+        assert word in done.stdout
+    assert imread(tmp_path / "results" / "strip.png").ndim == 3
+    with (tmp_path / "results" / "strip.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    expected = [
+        (name, str(step)) for name in ("microwave", "kettle") for step in range(1, 8)
+    ]
+    assert [(row["object"], row["step"]) for row in rows] == expected
+    # This model shows grey, and the kitchen barely changes in a few frames.
+    errors = np.array(
+        [[float(row["model_mse"]), float(row["copy_mse"])] for row in rows]
+    )
+    assert (errors[:, 0] > errors[:, 1]).all() and (errors[:, 1] > 0).all()
+
+
+@pytest.mark.kitchen
+def test_a_checkpoint_that_is_not_there_is_named(tmp_path):
+    flags = ["--checkpoint=nowhere", f"--out={tmp_path / 'out'}"]
+    assert_refused(program("evaluate", *flags), "nowhere")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.kitchen
+def test_an_unknown_object_is_named(run, tmp_path):
+    flags = [f"--checkpoint={run}", f"--out={tmp_path / 'out'}", "--task=toaster"]
+    assert_refused(program("evaluate", *flags), "'toaster'")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.kitchen
+def test_a_picture_of_no_known_format_is_refused(tmp_path):
+    flags = ["--checkpoint=nowhere", f"--out={tmp_path / 'strip.xyz'}"]
+    assert_refused(program("open_loop", *flags), "strip.xyz")
+    assert not list(tmp_path.iterdir())
