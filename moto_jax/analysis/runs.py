@@ -30,6 +30,7 @@ HOUSEKEEPING_KEYS = (
     "env.workers",
     "tensorboard",
     "training.checkpoint_every",
+    "training.evaluate_every",
     "training.keep_checkpoints",
     "training.log_every",
 )
