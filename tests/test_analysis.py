@@ -289,11 +289,12 @@ def test_a_pixel_of_a_strip_is_a_square(tmp_path):
     figures.open_loop_strip(truth, prediction, tmp_path / "strip.png", context=3)
     assert [path.name for path in tmp_path.iterdir()] == ["strip.png"]
     picture = np.round(255 * imread(tmp_path / "strip.png")[..., :3]).astype(np.uint8)
-    # Away from the frame's border, pixel (8, 8) of the first frame and its right
-    # neighbour are two equal squares of 2 x 2 dots.
-    wanted = np.kron(truth[0, 0, 8:12, 8:12], np.ones((2, 2, 1), np.uint8))
-    windows = np.lib.stride_tricks.sliding_window_view(picture, wanted.shape)
-    assert (windows[:, :, 0] == wanted).all(axis=(2, 3, 4)).sum() == 1
+    # In every frame shown, away from its border, a pixel is 2 x 2 equal dots.
+    for row in (0, 1, 2, 3, 7):
+        wanted = truth[row, 0, 8:12, 8:56]
+        wanted = wanted.repeat(2, axis=0).repeat(2, axis=1)
+        windows = np.lib.stride_tricks.sliding_window_view(picture, wanted.shape)
+        assert (windows[:, :, 0] == wanted).all(axis=(2, 3, 4)).sum() == 1
 
 
 def test_a_strip_refuses_what_does_not_fit(tmp_path):
