@@ -132,8 +132,12 @@ def _time_table(summary: dict[str, Any]) -> Table:
     table = Table(title="wall time")
     table.add_column("part")
     table.add_column("minutes", justify="right")
-    for part, seconds in summary["wall_seconds"].items():
-        table.add_row(part, f"{seconds / 60:.1f}", end_section=part == "checkpoints")
+    seconds = dict(summary["wall_seconds"])
+    total = seconds.pop("total")
+    for part, spent in seconds.items():
+        table.add_row(part, f"{spent / 60:.1f}")
+    table.add_section()
+    table.add_row("total", f"{total / 60:.1f}")
     return table
 
 

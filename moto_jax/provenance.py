@@ -59,19 +59,17 @@ def hardware() -> dict[str, str | int | float]:
 def peak_rss_bytes(process_ids: Sequence[int] = ()) -> int:
     """Returns the most memory this process and some others that still run have held.
 
-    The sum of their resident sets at their highest, plus that of the largest child
-    that has ended: an upper bound, since those moments may differ and pages that two
-    share are counted twice. Where there is no /proc only this process and ended
-    children count.
+    The sum of their resident sets at their highest: an upper bound, since those moments
+    may differ and pages that two share are counted twice. Where there is no /proc only
+    this process counts.
 
     Args:
       process_ids: of the others.
     """
     # Linux counts in KiB, macOS in bytes.
     unit = 1 if sys.platform == "darwin" else 1024
-    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    child = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-    return (own + child) * unit + sum(_peak_of(number) for number in process_ids)
+    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return own + sum(_peak_of(number) for number in process_ids)
 
 
 def _peak_of(process_id: int) -> int:
