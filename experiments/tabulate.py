@@ -179,7 +179,8 @@ def _hardware_lines(runs: Sequence[RunFiles]) -> list[str]:
     for run in runs:
         facts = run.summary.get("hardware")
         if facts:
-            line = f"Made on {facts['cpu']}, {facts['cores']} cores"
+            plural = "s" if facts["cores"] > 1 else ""
+            line = f"Made on {facts['cpu']}, {facts['cores']} core{plural}"
             line += f", {facts['memory_gb']} GB of memory"
             if "accelerator" in facts:
                 line += f", {facts['accelerators']} x {facts['accelerator']}"
