@@ -166,7 +166,7 @@ class Run:
             for part, seconds in metadata["wall_seconds"].items():
                 self.watch.seconds[part] += seconds
         with self.watch.part("compilation"):
-            self._updates = compile_updates(self.agent, self.state, replay.sample(0))
+            self._updates = compile_updates(self.agent, abstract, replay.sample(0))
         self.online = OnlineEpisodes(workdir / "online", self._collect, known)
         for number in range(self.schedule.episodes_stored(self.done - 1)):
             self._store(number)
