@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import pytest
 
 from moto_jax import checkpoints, provenance, training
@@ -106,6 +107,22 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(tmp_path, unbroken, stops):
         assert not (workdir / "summary.json").exists()
     assert training.train(small_config(), workdir) is None
     assert_ends_as(workdir, unbroken)
+
+
+def test_a_resumed_run_needs_no_other_program(tmp_path, monkeypatch):
+    """Equal programs are found in the cache, where compiling takes minutes."""
+    programs = []
+    compile_updates = training.compile_updates
+
+    def record(agent, *args):
+        update = jax.jit(agent.updates["offline"], donate_argnums=0)
+        programs.append(update.lower(*args).as_text())
+        return compile_updates(agent, *args)
+
+    monkeypatch.setattr(training, "compile_updates", record)
+    train_until(tmp_path / "run", 2)
+    train_until(tmp_path / "run", 3)
+    assert programs[0] == programs[1]
 
 
 def test_ctrl_c_stops_like_sigterm(tmp_path, unbroken):
