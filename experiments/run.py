@@ -19,8 +19,9 @@ from rich.console import Console
 from rich.table import Table
 
 from moto_jax.analysis.figures import curves
+from moto_jax.analysis.runs import SUMMARY_NAME
 from moto_jax.envs.graphics import choose_backend
-from moto_jax.run_directory import SUMMARY_NAME, read_json
+from moto_jax.run_directory import read_json
 from moto_jax.types import Config
 
 _CONFIG = config_flags.DEFINE_config_file(

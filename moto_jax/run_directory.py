@@ -18,12 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from moto_jax import provenance
+from moto_jax.analysis.runs import CONFIG_NAME, SUMMARY_NAME, flat_config
 from moto_jax.data.files import write_atomically
 from moto_jax.metrics import METRICS_NAME
 from moto_jax.run_control import Stopwatch
 
-CONFIG_NAME = "config.json"
-SUMMARY_NAME = "summary.json"
 _LOCK_NAME = ".lock"
 
 
@@ -60,25 +59,15 @@ def _check_config(directory: Path, config: Mapping[str, Any]) -> None:
     if not path.exists():
         write_json(path, config)
         return
-    made_with = _flat(read_json(path))
+    made_with = flat_config(read_json(path))
     # Through JSON, so that a tuple and the list it was saved as are equal.
-    wanted = _flat(json.loads(json.dumps(config)))
+    wanted = flat_config(json.loads(json.dumps(config)))
     for key in sorted(made_with.keys() | wanted.keys()):
         if made_with.get(key) != wanted.get(key):
             raise RunError(
                 f"{directory} was made with config.{key} = {made_with.get(key)!r}, not "
                 f"{wanted.get(key)!r}: use that value, or another --workdir"
             )
-
-
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            flat.update(_flat(value, f"{prefix}{key}."))
-        else:
-            flat[prefix + key] = value
-    return flat
 
 
 def read_json(path: Path) -> dict[str, Any]:

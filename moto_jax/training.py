@@ -10,6 +10,7 @@ import jax
 
 from moto_jax import checkpoints, provenance
 from moto_jax.agents import make_agent
+from moto_jax.analysis.runs import SUMMARY_NAME
 from moto_jax.collection import WorkerPool, collect_episodes, make_policy_step
 from moto_jax.data.building import progress_bar
 from moto_jax.data.episodes import Episode, load_dataset
@@ -21,7 +22,7 @@ from moto_jax.evaluation import evaluate, write_strip, write_video
 from moto_jax.metrics import MetricsWriter, TerminalView, to_floats
 from moto_jax.online_episodes import OnlineEpisodes
 from moto_jax.run_control import StopRequest, Stopwatch, return_free_memory
-from moto_jax.run_directory import SUMMARY_NAME, RunError, claimed, write_summary
+from moto_jax.run_directory import RunError, claimed, write_summary
 from moto_jax.schedule import Block, Schedule, make_schedule
 from moto_jax.types import Agent, Batch, Config
 

@@ -84,11 +84,6 @@ def test_reads_what_a_run_writes(tmp_path):
     assert run.series("nothing").steps.size == 0
 
 
-def test_file_names_are_those_of_a_run_directory():
-    assert runs.CONFIG_NAME == run_directory.CONFIG_NAME
-    assert runs.SUMMARY_NAME == run_directory.SUMMARY_NAME
-
-
 def test_housekeeping_keys_are_keys_of_the_configuration():
     flat = runs.flat_config(mixed.get_config("tiny").to_dict())
     assert set(runs.HOUSEKEEPING_KEYS) <= set(flat)

@@ -1,0 +1,225 @@
+"""MOTO's three losses and the critics' targets, over named networks and constants."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from moto_jax.agents import losses
+from moto_jax.distributions import TruncatedNormal
+from moto_jax.imagination import Imagined, imagine
+from moto_jax.networks.heads import Actor, CriticEnsemble
+from moto_jax.networks.rssm import LatentState
+from moto_jax.types import Array, Batch, Metrics, Params
+from moto_jax.value_targets import (
+    Reduction,
+    lambda_mixture,
+    lambda_returns,
+    minimum_over_critics,
+    one_step_targets,
+)
+from moto_jax.world_model import (
+    WorldModel,
+    world_model_loss,
+)
+
+
+class Networks(NamedTuple):
+    """The three function approximators."""
+
+    model: WorldModel
+    actor: Actor
+    critic: CriticEnsemble
+
+    def policy(self, params: Params) -> Callable[[jax.Array], TruncatedNormal]:
+        """Returns features [..., F] -> action distribution [..., A]."""
+        return partial(self.actor.apply, {"params": params})  # pyright: ignore
+
+    def q_values(self, params: Params, feature: Array, action: Array) -> jax.Array:
+        """Returns Q_i [C, ...]."""
+        return self.critic.apply({"params": params}, feature, action)  # pyright: ignore
+
+
+class Hyperparameters(NamedTuple):
+    """What the update needs besides networks; the config comments each.
+
+    The functions: `disagreement` maps logits [E, N, S, K] to u [N]; `target_reduction`
+    maps target critics [C, ...] to [...]; `value_divisor` maps the running range of
+    returns to what the value term is divided by; `row_weights` maps (H, discount) to
+    the weights of imagined rows.
+    """
+
+    horizon: int
+    discount: float
+    lambda_: float
+    alpha: float
+    beta: float
+    value_scale: float
+    entropy_scale: float
+    behaviour_model_scale: float
+    kl_scale: float
+    kl_balance: float
+    free_nats: float
+    target_period: int
+    return_range_decay: float
+    acting_average: float
+    disagreement: Callable[[jax.Array], jax.Array]
+    target_reduction: Reduction
+    value_divisor: Callable[[jax.Array], jax.Array | float]
+    row_weights: Callable[[int, float], jax.Array | float]
+
+
+def model_loss(
+    params: Params,
+    networks: Networks,
+    hyper: Hyperparameters,
+    actor_params: Params,
+    batch: Batch,
+    key: jax.Array,
+) -> tuple[jax.Array, tuple[LatentState, Metrics]]:
+    """Eq. 1, plus the behaviour term's gradient into the representation.
+
+    The paper does not say whether Eq. 9 shapes the representation; here it does with
+    weight `behaviour_model_scale`, the actor held fixed.
+    """
+    loss, (posterior, metrics) = world_model_loss(
+        params,
+        networks.model,
+        batch,
+        key,
+        kl_scale=hyper.kl_scale,
+        kl_balance=hyper.kl_balance,
+        free_nats=hyper.free_nats,
+    )
+    cloning = losses.behaviour_loss(
+        networks.policy(actor_params),
+        posterior.feature,
+        batch.prev_action,
+        batch.is_behaviour,
+    )
+    return loss + hyper.behaviour_model_scale * cloning, (posterior, metrics)
+
+
+def penalised_reward(
+    networks: Networks, hyper: Hyperparameters, model_params: Params, dream: Imagined
+) -> jax.Array:
+    """Returns r^{t+1} = r_theta(s^{t+1}) - alpha u(s^t, a^t), [H, N] (Eq. 3)."""
+    reward = networks.model.reward(model_params, dream.feature[1:])
+    return reward - hyper.alpha * dream.uncertainty
+
+
+def actor_loss(
+    params: Params,
+    networks: Networks,
+    hyper: Hyperparameters,
+    model_params: Params,
+    critic_params: Params,
+    posterior: LatentState,
+    batch: Batch,
+    return_range: jax.Array,
+    key: jax.Array,
+) -> tuple[jax.Array, tuple[Imagined, jax.Array, Metrics]]:
+    """Eq. 10: value expansion in the model (Eq. 5) plus the behaviour prior (Eq. 9).
+
+    The gradient reaches the actor through its sampled actions, the dynamics, the reward
+    and the penalty. Returns also the rollout and its lambda-mixture [H + 1, N].
+    """
+    policy = networks.policy(params)
+    dream = imagine(
+        networks.model,
+        model_params,
+        lambda feature, key: policy(feature).sample(key),
+        hyper.disagreement,
+        jax.tree.map(lambda field: field.reshape((-1, *field.shape[2:])), posterior),
+        hyper.horizon,
+        key,
+    )
+    reward = penalised_reward(networks, hyper, model_params, dream)
+    value = minimum_over_critics(
+        networks.q_values(critic_params, dream.feature, dream.action), key
+    )
+    returns = lambda_returns(reward, value, hyper.discount, hyper.lambda_)
+    mixture = lambda_mixture(returns, value, hyper.lambda_)
+    weights = hyper.row_weights(hyper.horizon, hyper.discount)
+    value_loss = losses.model_value_loss(mixture, weights)
+    value_loss = value_loss / hyper.value_divisor(return_range)
+    cloning = losses.behaviour_loss(
+        policy, posterior.feature, batch.prev_action, batch.is_behaviour
+    )
+    imagined = policy(jax.lax.stop_gradient(dream.feature[:-1]))
+    entropy = jnp.mean(imagined.entropy())
+    loss = (
+        hyper.value_scale * value_loss
+        + hyper.beta * cloning
+        - hyper.entropy_scale * entropy
+    )
+    metrics = {
+        "actor/loss": loss,
+        "actor/behaviour_loss": cloning,
+        "actor/entropy": entropy,
+        "actor/std": jnp.mean(imagined.std),
+        "dream/penalised_reward": jnp.mean(reward),
+        "dream/uncertainty": jnp.mean(dream.uncertainty),
+        "dream/value": jnp.mean(value),
+    }
+    return loss, (dream, mixture, metrics)
+
+
+def critic_targets(
+    target_params: Params,
+    networks: Networks,
+    hyper: Hyperparameters,
+    model_params: Params,
+    dream: Imagined,
+    batch: Batch,
+    key: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
+    """Returns Gbar^t of imagined rows [H, N], and the recorded rows' targets [T-1, B].
+
+    The rollout that starts at row j + 1 gives row j's target (Eq. 7); its recorded
+    reward carries no penalty.
+    """
+    value = hyper.target_reduction(
+        networks.q_values(target_params, dream.feature, dream.action), key
+    )
+    reward = penalised_reward(networks, hyper, model_params, dream)
+    returns = lambda_returns(reward, value, hyper.discount, hyper.lambda_)
+    start = lambda_mixture(returns[0], value[0], hyper.lambda_)
+    continues = 1.0 - batch.is_terminal[1:].astype(jnp.float32)
+    recorded = one_step_targets(
+        batch.reward[1:],
+        hyper.discount * continues,
+        start.reshape(batch.reward.shape)[1:],
+    )
+    return returns[:-1], recorded
+
+
+def critic_loss(
+    params: Params,
+    networks: Networks,
+    hyper: Hyperparameters,
+    dream: Imagined,
+    feature: jax.Array,
+    batch: Batch,
+    imagined_target: jax.Array,
+    recorded_target: jax.Array,
+) -> tuple[jax.Array, Metrics]:
+    """Eq. 8: regression on imagined rows (Eq. 6) and on recorded rows (Eq. 7)."""
+    imagined = losses.imagined_critic_loss(
+        networks.q_values(params, dream.feature[:-1], dream.action[:-1]),
+        imagined_target,
+        hyper.row_weights(hyper.horizon, hyper.discount),
+    )
+    recorded = losses.recorded_critic_loss(
+        networks.q_values(params, feature[:-1], batch.prev_action[1:]),
+        recorded_target,
+        ~batch.is_first[1:],
+    )
+    metrics = {
+        "critic/imagined_loss": imagined,
+        "critic/recorded_loss": recorded,
+        "critic/target": jnp.mean(imagined_target),
+    }
+    return imagined + recorded, metrics
