@@ -189,7 +189,7 @@ def test_a_killed_run_goes_on_from_its_checkpoint(tmp_path, unbroken, lines):
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=1800,
     )
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert len(metrics_lines(workdir)) == lines
