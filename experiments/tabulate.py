@@ -28,11 +28,15 @@ from moto_jax.analysis.runs import (
     read_run,
     results,
     seed_groups,
+    up_to,
 )
 from moto_jax.data.files import write_atomically
 
 _OUT = flags.DEFINE_string(
     "out", None, "Where to write, without .md and .csv.", required=True
+)
+_AT = flags.DEFINE_integer(
+    "at", None, "Compare the runs after so many updates instead of at their ends."
 )
 _TITLE = flags.DEFINE_string("title", "Runs", "First line of the table.")
 
@@ -50,6 +54,8 @@ def main(argv: Sequence[str]) -> None:
         if len(argv) < 2:
             raise ValueError("no run to tabulate: give the directories of runs")
         runs = [read_run(directory) for directory in argv[1:]]
+        if _AT.value is not None:
+            runs = [up_to(run, _AT.value) for run in runs]
         command = ["python", "-m", "experiments.tabulate", *sys.argv[1:]]
         out = Path(_OUT.value)
         text = markdown(runs, _TITLE.value, shlex.join(command))

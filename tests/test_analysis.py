@@ -84,6 +84,13 @@ def test_reads_what_a_run_writes(tmp_path):
     assert run.series("nothing").steps.size == 0
 
 
+def test_a_run_up_to_a_step_knows_nothing_later(tmp_path):
+    cut = runs.up_to(runs.read_run(write_run(tmp_path / "run")), 20)
+    assert cut.updates == 20
+    assert cut.series("model/kl").steps.tolist() == [10, 20]
+    assert not cut.summary
+
+
 def test_housekeeping_keys_are_keys_of_the_configuration():
     flat = runs.flat_config(mixed.get_config("tiny").to_dict())
     assert set(runs.HOUSEKEEPING_KEYS) <= set(flat)

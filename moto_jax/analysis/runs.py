@@ -92,6 +92,12 @@ class RunFiles:
         )
 
 
+def up_to(run: RunFiles, step: int) -> RunFiles:
+    """Returns the run as it was after `step` updates, without its summary."""
+    rows = tuple(row for row in run.rows if row["step"] <= step)
+    return dataclasses.replace(run, rows=rows, summary={})
+
+
 def read_run(path: str | os.PathLike[str]) -> RunFiles:
     """Reads a run directory; the run may still be going on.
 

@@ -1,0 +1,31 @@
+"""The linear fakes as MOTO's networks, small numbers for it, and rows to learn from."""
+
+from experiments.configs.base import get_config
+from moto_jax.agents.moto import make_hyperparameters
+from moto_jax.agents.moto_losses import Hyperparameters, Networks
+from tests import fakes
+
+LENGTH, SIZE, HORIZON = 4, 3, 3
+NETWORKS = Networks(
+    fakes.linear_world_model(),
+    fakes.LinearActor(),
+    fakes.LinearCritics(),
+)
+
+
+def hyperparameters(**changes) -> Hyperparameters:
+    section = dict(get_config("full").moto)
+    section.update(horizon=HORIZON, discount=0.9, lambda_=0.7, alpha=0.8, beta=0.5)
+    return make_hyperparameters({**section, **changes})
+
+
+def recorded_batch():
+    """Two sequences with a boundary or a terminal inside, and one without."""
+    batch = fakes.random_batch(
+        LENGTH, SIZE, action_size=fakes.ACTION_SIZE, image_size=2
+    )
+    batch.is_first[2, 0] = True
+    batch.is_terminal[1, 1] = True
+    batch.is_behaviour[:, 2] = False
+    batch.is_behaviour[0, 2] = True
+    return batch
