@@ -14,7 +14,7 @@ from flax import struct
 from moto_jax.distributions import sample_one_hot
 from moto_jax.networks.rssm import LatentState
 from moto_jax.types import Batch
-from moto_jax.world_model import WorldModel
+from moto_jax.world_model import WorldModel, make_world_model
 
 ACTION_SIZE = 2
 DETER = 2
@@ -115,6 +115,41 @@ def linear_world_model(image_size: int = 2) -> WorldModel:
         decode=decode,
         members=MEMBERS,
     )
+
+
+BLIND_SIZES = {"deter": 6, "hidden": 8, "groups": 2, "classes": 3, "members": 4}
+
+
+def blind_world_model(dtype=jnp.float32) -> WorldModel:
+    """A real, small model without the networks that see and draw.
+
+    They take long to compile. An image is passed on as its own embedding, a decoded
+    image is the feature's mean, and parameters are drawn by NumPy.
+    """
+    model = make_world_model(
+        action_size=ACTION_SIZE,
+        depth=1,
+        reward_layers=1,
+        reward_units=4,
+        dtype=dtype,
+        **BLIND_SIZES,
+    )
+
+    def init(key):
+        generator = np.random.default_rng(0)
+        return jax.tree.map(
+            lambda leaf: jnp.asarray(generator.normal(size=leaf.shape), leaf.dtype),
+            jax.eval_shape(model.init, key),
+        )
+
+    def decode(params, feature):
+        mean = jnp.mean(feature, axis=-1)[..., None, None, None]
+        return jnp.broadcast_to(mean, (*feature.shape[:-1], 1, 1, 8))
+
+    def embed(params, image):
+        return image[..., 0, 0, :].astype(dtype)
+
+    return model._replace(init=init, embed=embed, decode=decode)
 
 
 @struct.dataclass

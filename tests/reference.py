@@ -97,7 +97,7 @@ def recorded_critic_loss(q_values, target, is_first):
 
 
 def disagreement(logits, normalise):
-    """Eq. 2: mean over all logits of the deviation over members, [E, N, S, K] -> [N]."""
+    """Eq. 2: mean deviation over members of all logits, [E, N, S, K] -> [N]."""
     members, rows, groups, classes = logits.shape
     values = np.array(logits, np.float64)
     if normalise:

@@ -116,7 +116,7 @@ class TestImagine:
         assert dream.feature.shape[0] == dream.action.shape[0] == 2
 
     def test_gradient_reaches_the_actor_only_through_its_actions(self):
-        """Against differences of a NumPy rollout whose policy inputs stay as recorded."""
+        """Against differences of a NumPy rollout whose policy inputs stay fixed."""
         model_params = jax.tree.map(np.float64, fakes.linear_model_params())
         key = jax.random.key(3)
 

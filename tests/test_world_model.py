@@ -13,31 +13,14 @@ from moto_jax.networks.pixels import check_image_size
 from moto_jax.networks.rssm import RSSM, LatentState
 from tests import fakes, reference
 
-DETER, GROUPS, CLASSES, MEMBERS, ACTION = 6, 2, 3, 4, 2
+DETER, HIDDEN, GROUPS, CLASSES, MEMBERS = fakes.BLIND_SIZES.values()
+ACTION = fakes.ACTION_SIZE
 
 
 @functools.cache
 def small_model(dtype=jnp.float32):
-    """A real model, small, whose images only `embed` and `decode` see."""
-    model = world_model.make_world_model(
-        action_size=ACTION,
-        deter=DETER,
-        hidden=8,
-        groups=GROUPS,
-        classes=CLASSES,
-        members=MEMBERS,
-        depth=1,
-        reward_layers=1,
-        reward_units=4,
-        dtype=dtype,
-    )
-    # Drawn here: to compile the networks' own initialisation takes long.
-    generator = np.random.default_rng(0)
-    shapes = jax.eval_shape(model.init, jax.random.key(0))
-    params = jax.tree.map(
-        lambda leaf: jnp.asarray(generator.normal(size=leaf.shape), leaf.dtype), shapes
-    )
-    return model, params
+    model = fakes.blind_world_model(dtype)
+    return model, model.init(jax.random.key(0))
 
 
 def random_latent(*leading: int, seed: int = 0) -> LatentState:
@@ -78,7 +61,7 @@ ACTIONS = jnp.array([[0.5, -0.3], [1.0, 0.0], [-0.7, 0.2]])
 
 class TestEnsemble:
     def test_members_begin_different(self):
-        rssm = RSSM(DETER, 8, GROUPS, CLASSES, MEMBERS)
+        rssm = RSSM(DETER, HIDDEN, GROUPS, CLASSES, MEMBERS)
         arguments = (random_latent(3), ACTIONS, jnp.zeros((3, 5)))
         params = jax.jit(rssm.init)(jax.random.key(0), *arguments)
         _, logits = rssm.apply(params, *arguments)
@@ -218,14 +201,11 @@ class TestDisagreement:
 
 @functools.cache
 def filter_rows():
-    """A jitted filter of embedding parts through the small model's recurrence."""
+    """The jitted filter of the small model, whose images are embeddings."""
     model, params = small_model()
-
-    # Images are cut out: a part stands for what an image says.
-    silent = model._replace(embed=lambda params, image: image)
     return jax.jit(
         lambda batch, latent, keys: world_model.observe_sequence(
-            silent, params, batch, latent, keys
+            model, params, batch, latent, keys
         )
     )
 
@@ -237,8 +217,9 @@ class TestFiltering:
         batch = fakes.random_batch(
             self.LENGTH, self.SIZE, action_size=ACTION, image_size=1, seed=seed
         )
-        parts = np.random.default_rng(seed).normal(size=(self.LENGTH, self.SIZE, 8))
-        return batch.replace(image=np.float32(parts))
+        shape = (self.LENGTH, self.SIZE, 1, 1, HIDDEN)
+        image = np.random.default_rng(seed).normal(size=shape)
+        return batch.replace(image=np.float32(image))
 
     def keys(self):
         return jax.random.split(jax.random.key(5), self.LENGTH)
