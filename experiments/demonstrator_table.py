@@ -14,8 +14,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from absl import app, flags
+from absl import flags
 
+from experiments.command_line import fail, run_program
 from moto_jax.data.sources import record_episode
 from moto_jax.envs import tasks
 from moto_jax.envs.demonstrator import Demonstrator
@@ -107,14 +108,13 @@ def _markdown(rows: list[list[str]], command: str) -> str:
 
 def main(argv: Sequence[str]) -> None:
     """Runs the episodes and writes the table."""
-    if len(argv) > 1:
-        raise app.UsageError(f"unknown argument {argv[1]!r}")
+    del argv
     output = Path(_OUTPUT.value)
     output.parent.mkdir(parents=True, exist_ok=True)
     try:
         rows = _rows(_SEEDS.value, _ACTION_NOISE.value, _NUM_WORKERS.value)
     except ValueError as error:
-        sys.exit(f"error: {error}")
+        fail(error)
     command = shlex.join(
         ["python", "-m", "experiments.demonstrator_table", *sys.argv[1:]]
     )
@@ -126,4 +126,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    run_program(main)

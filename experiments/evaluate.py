@@ -13,7 +13,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from absl import app, flags, logging
+from absl import flags, logging
+
+from experiments.command_line import fail, run_program
 
 if TYPE_CHECKING:
     from moto_jax.evaluation import EvaluationResult
@@ -53,8 +55,7 @@ _OUT = flags.DEFINE_string(
 
 def main(argv: Sequence[str]) -> None:
     """Evaluates; what is wrong is said in one sentence."""
-    if len(argv) > 1:
-        raise app.UsageError(f"unknown argument {argv[1]!r}")
+    del argv
     logging.set_verbosity(logging.WARNING)
     from moto_jax.collection import WorkerError
     from moto_jax.envs.graphics import GraphicsError, choose_backend
@@ -65,7 +66,7 @@ def main(argv: Sequence[str]) -> None:
         choose_backend()
         _evaluate()
     except faults as error:
-        sys.exit(f"error: {error}")
+        fail(error)
 
 
 def _evaluate() -> None:
@@ -185,4 +186,4 @@ def _show(restored: "Restored", results: Mapping[str, "EvaluationResult"]) -> No
 
 
 if __name__ == "__main__":
-    app.run(main)
+    run_program(main)

@@ -11,14 +11,14 @@ CSV beside it; prints the errors next to those of a copy of the last frame seen.
 
 import csv
 import dataclasses
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from absl import app, flags, logging
+from absl import flags, logging
 
+from experiments.command_line import fail, run_program
 from moto_jax.analysis.figures import check_format, open_loop_strip
 from moto_jax.analysis.predictions import Cut, choose_cuts, prediction_errors
 
@@ -59,8 +59,7 @@ _BLOCK = 5
 
 def main(argv: Sequence[str]) -> None:
     """Predicts and draws; what is wrong is said in one sentence."""
-    if len(argv) > 1:
-        raise app.UsageError(f"unknown argument {argv[1]!r}")
+    del argv
     logging.set_verbosity(logging.WARNING)
     from moto_jax.envs.graphics import GraphicsError, choose_backend
 
@@ -69,7 +68,7 @@ def main(argv: Sequence[str]) -> None:
         choose_backend()
         _open_loop(Path(_OUT.value))
     except (ValueError, OSError, GraphicsError) as error:
-        sys.exit(f"error: {error}")
+        fail(error)
 
 
 def _open_loop(out: Path) -> None:
@@ -208,4 +207,4 @@ def _show(model: np.ndarray, copy: np.ndarray) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    run_program(main)

@@ -18,13 +18,13 @@ An interrupted call is taken up by the same call.
 """
 
 import collections
-import sys
 from collections.abc import Sequence
 
-from absl import app, flags
+from absl import flags
 from rich.console import Console
 from rich.table import Table
 
+from experiments.command_line import fail, run_program
 from moto_jax.data import sources
 from moto_jax.data.building import progress_bar
 from moto_jax.data.episodes import (
@@ -116,15 +116,14 @@ def _show(manifest: Manifest) -> None:
 
 def main(argv: Sequence[str]) -> None:
     """Makes or shows the dataset; what is wrong is said in one sentence."""
-    if len(argv) > 1:
-        raise app.UsageError(f"unknown argument {argv[1]!r}")
+    del argv
     try:
         if not _INSPECT.value:
             _make()
         _show(read_manifest(_DIRECTORY.value))
     except (ValueError, GraphicsError) as error:
-        sys.exit(f"error: {error}")
+        fail(error)
 
 
 if __name__ == "__main__":
-    app.run(main)
+    run_program(main)

@@ -13,11 +13,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from absl import app, flags, logging
+from absl import flags, logging
 from ml_collections import config_flags
 from rich.console import Console
 from rich.table import Table
 
+from experiments.command_line import fail, run_program
 from moto_jax.analysis.figures import curves
 from moto_jax.analysis.runs import SUMMARY_NAME
 from moto_jax.envs.graphics import choose_backend
@@ -45,8 +46,7 @@ _ALLOW_VERSION_CHANGE = flags.DEFINE_bool(
 
 def main(argv: Sequence[str]) -> None:
     """Does the run and reports it; what is wrong is said in one sentence."""
-    if len(argv) > 1:
-        raise app.UsageError(f"unknown argument {argv[1]!r}")
+    del argv
     # Orbax tells every step of every save.
     logging.set_verbosity(logging.WARNING)
     try:
@@ -56,7 +56,7 @@ def main(argv: Sequence[str]) -> None:
             report(workdir)
             return
     except (ValueError, RuntimeError, OSError) as error:
-        sys.exit(f"error: {error}")
+        fail(error)
     print(f"stopped and saved; the same command goes on from here: {workdir}")
     sys.exit(128 + stopped_by)
 
@@ -144,4 +144,4 @@ def _time_table(summary: dict[str, Any]) -> Table:
 
 if __name__ == "__main__":
     flags.mark_flag_as_required("config")
-    app.run(main)
+    run_program(main)

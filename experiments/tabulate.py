@@ -16,8 +16,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from absl import app, flags
+from absl import flags
 
+from experiments.command_line import fail, run_program
 from moto_jax.analysis.runs import (
     PHASES,
     POLICY_SUFFIXES,
@@ -65,7 +66,7 @@ def main(argv: Sequence[str]) -> None:
             out.with_name(f"{out.name}.csv"), comma_separated(runs).encode()
         )
     except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
+        fail(error)
     print(text)
 
 
@@ -196,4 +197,4 @@ def _hardware_lines(runs: Sequence[RunFiles]) -> list[str]:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    run_program(main, positional=True)

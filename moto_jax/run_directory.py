@@ -36,7 +36,7 @@ def claimed(directory: Path, config: Mapping[str, Any]) -> Iterator[None]:
 
     Args:
       directory: made where missing.
-      config: the resolved configuration, JSON-able; written where there is none yet.
+      config: the resolved configuration, JSON-able; `bind` writes it.
 
     Raises:
       RunError: if another process uses the directory, or its configuration differs.
@@ -54,10 +54,20 @@ def claimed(directory: Path, config: Mapping[str, Any]) -> Iterator[None]:
         yield
 
 
-def _check_config(directory: Path, config: Mapping[str, Any]) -> None:
+def bind(directory: Path, config: Mapping[str, Any]) -> None:
+    """Makes the directory this configuration's for good.
+
+    Called once the demonstrations are there: a command that failed before can be mended
+    and given again with the same directory.
+    """
     path = directory / CONFIG_NAME
     if not path.exists():
         write_json(path, config)
+
+
+def _check_config(directory: Path, config: Mapping[str, Any]) -> None:
+    path = directory / CONFIG_NAME
+    if not path.exists():
         return
     made_with = flat_config(read_json(path))
     # Through JSON, so that a tuple and the list it was saved as are equal.

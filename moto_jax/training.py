@@ -22,7 +22,7 @@ from moto_jax.evaluation import evaluate, write_strip, write_video
 from moto_jax.metrics import MetricsWriter, TerminalView, to_floats
 from moto_jax.online_episodes import OnlineEpisodes
 from moto_jax.run_control import StopRequest, Stopwatch, return_free_memory
-from moto_jax.run_directory import RunError, claimed, write_summary
+from moto_jax.run_directory import RunError, bind, claimed, write_summary
 from moto_jax.schedule import Block, Schedule, make_schedule
 from moto_jax.types import Agent, Batch, Config
 
@@ -80,6 +80,11 @@ def make_dataset(config: Config, directory: Path) -> list[tuple[str, Episode]]:
                 **drawing,
             )
         elif section.source == "d4rl":
+            if not section.path:
+                raise ValueError(
+                    "config.data.source is d4rl but config.data.path is empty: give "
+                    "the hdf5 file"
+                )
             manifest = d4rl_episodes(
                 directory, path=section.path, progress=progress, **drawing
             )
@@ -352,6 +357,7 @@ def train(
         watch = Stopwatch()
         with watch.part("demonstrations"):
             replay = make_replay(config, workdir)
+        bind(workdir, config.to_dict())
         with (
             make_pool(config) as pool,
             contextlib.closing(Run(config, workdir, agent, pool, replay, watch)) as run,

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from moto_jax.run_directory import RunError, claimed, read_json, write_json
+from moto_jax.run_directory import RunError, bind, claimed, read_json, write_json
 
 ROOT = Path(__file__).parents[1]
 
@@ -43,7 +43,8 @@ def holder(tmp_path):
 def test_the_configuration_is_kept(tmp_path):
     directory = tmp_path / "runs" / "one"
     with claimed(directory, CONFIG):
-        pass
+        assert not (directory / "config.json").exists()
+        bind(directory, CONFIG)
     assert read_json(directory / "config.json") == json.loads(json.dumps(CONFIG))
     # A tuple is a list in the file, and no other configuration for that.
     with claimed(directory, CONFIG):
@@ -69,7 +70,7 @@ def test_another_configuration_is_refused_by_key(
     tmp_path, other, key, made_with, wanted
 ):
     with claimed(tmp_path, CONFIG):
-        pass
+        bind(tmp_path, CONFIG)
     before = (tmp_path / "config.json").read_bytes()
     with pytest.raises(RunError) as error, claimed(tmp_path, other):
         pytest.fail("claimed")
@@ -81,7 +82,7 @@ def test_another_configuration_is_refused_by_key(
 
 def test_a_refused_directory_is_free_again(tmp_path):
     with claimed(tmp_path, CONFIG):
-        pass
+        bind(tmp_path, CONFIG)
     with pytest.raises(RunError), claimed(tmp_path, {**CONFIG, "seed": 1}):
         pytest.fail("claimed")
     with claimed(tmp_path, CONFIG):

@@ -36,7 +36,6 @@ def assert_one_sentence(text, culprit):
     assert culprit in text
 
 
-@pytest.mark.xfail(reason="absl answers in several lines", strict=True)
 @pytest.mark.parametrize(
     ("flags", "culprit"),
     [
@@ -126,7 +125,6 @@ def test_what_cannot_be_run_is_refused_before_anything_is_done(
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.xfail(reason="config.json is written before the data", strict=True)
 @pytest.mark.parametrize(
     ("data", "culprit"),
     [
