@@ -215,11 +215,11 @@ def test_policies_act_in_bounds_and_forget_where_an_episode_begins(name):
 
 @pytest.mark.parametrize("name", AGENTS)
 def test_predicted_images_are_like_the_batchs(name):
-    agent, init = build(name, "float32")
+    agent, _ = build(name, "float32")
     if agent.open_loop is None:
         pytest.skip(f"{name} has no model")
     key, batch = jax.random.key(0), make_batch()
-    params = jax.eval_shape(lambda key: agent.acting_params(init(key)), key)
+    params = jax.eval_shape(lambda key: agent.acting_params(agent.init(key)), key)
     images = jax.eval_shape(
         functools.partial(agent.open_loop, context=2), params, batch, key=key
     )
