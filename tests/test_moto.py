@@ -85,6 +85,12 @@ class TestUpdate:
         only = self.after(behaviour_model_scale=10.0, beta=0.0, value_scale=0.0)
         assert "actor" not in changed(only, initial_state())
 
+    def test_the_actor_follows_the_live_critics_and_they_their_targets(self):
+        state = initial_state()
+        targets = jax.tree.map(lambda x: x + 1.0, state.target_critic)
+        other, _ = updated()(state.replace(target_critic=targets), recorded_batch())
+        assert changed(self.after(), other) == {"critic"}
+
     def test_each_step_draws_anew_and_the_same_step_the_same(self):
         assert not changed(self.after(), self.after())
         later = initial_state().replace(step=jnp.ones((), jnp.int32))
