@@ -12,7 +12,7 @@ from moto_jax.agents import make_agent
 from moto_jax.data.composition import composition
 from moto_jax.envs import tasks
 from moto_jax.envs.renderer import RENDER_PROFILES
-from moto_jax.run_directory import RunError, claimed
+from moto_jax.run_directory import RunError, bind, claimed
 from moto_jax.schedule import make_schedule
 from moto_jax.types import Batch
 
@@ -81,7 +81,7 @@ def test_every_configuration_can_be_kept_as_json(file, size, tmp_path):
     assert json.loads(json.dumps(config)) == config
     for _ in range(2):
         with claimed(tmp_path, config):
-            pass
+            bind(tmp_path, config)
     with pytest.raises(RunError), claimed(tmp_path, config | {"seed": 5}):
         pass
 
