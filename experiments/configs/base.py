@@ -27,7 +27,7 @@ def _full() -> ConfigDict:
     config.env = ConfigDict(
         {
             # "paper": shadows, reflections, multisampling; "fast": a baked background
-            # under simplified moving parts, 150 times faster on a CPU. Data and run
+            # under simplified moving parts, 280 times faster on a CPU. Data and run
             # must agree.
             "render_profile": "paper",
             # Side of the square image, pixels; the networks take 64.
