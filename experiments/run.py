@@ -55,14 +55,14 @@ def main(argv: Sequence[str]) -> None:
         if stopped_by is None:
             report(workdir)
             return
-    except (ValueError, RuntimeError, OSError) as error:
+    except (ValueError, RuntimeError, OSError, FloatingPointError) as error:
         fail(error)
     print(f"stopped and saved; the same command goes on from here: {workdir}")
     sys.exit(128 + stopped_by)
 
 
 def _train(config: Config) -> tuple[int | None, Path]:
-    """Imports jax, which takes seconds, only once the machine is known to be able."""
+    """Trains in the run's directory; returns the stopping signal and the directory."""
     import jax
 
     from moto_jax.training import train
