@@ -30,6 +30,14 @@ def run_program(
     app.run(main, flags_parser=parse)
 
 
+def prepare_jax() -> None:
+    """Settles memory and the cache of compiled programs; before JAX starts."""
+    from moto_jax.run_control import keep_compiled_programs, keep_freed_memory
+
+    keep_freed_memory()
+    keep_compiled_programs()
+
+
 def fail(reason: object) -> NoReturn:
     """Ends the program with status 1 and the reason in one line."""
     sys.exit(f"error: {' '.join(str(reason).split())}")

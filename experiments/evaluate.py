@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from absl import flags, logging
 
-from experiments.command_line import fail, run_program
+from experiments.command_line import fail, prepare_jax, run_program
 
 if TYPE_CHECKING:
     from moto_jax.evaluation import EvaluationResult
@@ -57,6 +57,7 @@ def main(argv: Sequence[str]) -> None:
     """Evaluates; what is wrong is said in one sentence."""
     del argv
     logging.set_verbosity(logging.WARNING)
+    prepare_jax()
     from moto_jax.collection import WorkerError
     from moto_jax.envs.graphics import GraphicsError, choose_backend
 
@@ -98,9 +99,9 @@ def _default_out(restored: "Restored") -> Path:
 def _play(restored: "Restored") -> dict[str, "EvaluationResult"]:
     import jax
 
+    from moto_jax.assembly import make_pool
     from moto_jax.collection import make_policy_step
     from moto_jax.evaluation import evaluate
-    from moto_jax.training import make_pool
 
     names = ["mean", "sampled"] if _POLICY.value == "both" else [_POLICY.value]
     params = restored.agent.acting_params(restored.state)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from absl import flags, logging
 
-from experiments.command_line import fail, run_program
+from experiments.command_line import fail, prepare_jax, run_program
 from moto_jax.analysis.figures import check_format, open_loop_strip
 from moto_jax.analysis.predictions import Cut, choose_cuts, prediction_errors
 
@@ -61,6 +61,7 @@ def main(argv: Sequence[str]) -> None:
     """Predicts and draws; what is wrong is said in one sentence."""
     del argv
     logging.set_verbosity(logging.WARNING)
+    prepare_jax()
     from moto_jax.envs.graphics import GraphicsError, choose_backend
 
     try:

@@ -18,7 +18,7 @@ from ml_collections import config_flags
 from rich.console import Console
 from rich.table import Table
 
-from experiments.command_line import fail, run_program
+from experiments.command_line import fail, prepare_jax, run_program
 from moto_jax.analysis.figures import curves
 from moto_jax.analysis.runs import SUMMARY_NAME
 from moto_jax.envs.graphics import choose_backend
@@ -49,6 +49,7 @@ def main(argv: Sequence[str]) -> None:
     del argv
     # Orbax tells every step of every save.
     logging.set_verbosity(logging.WARNING)
+    prepare_jax()
     try:
         choose_backend()
         stopped_by, workdir = _train(_CONFIG.value)
@@ -70,8 +71,6 @@ def _train(config: Config) -> tuple[int | None, Path]:
     task = config.task.replace(" ", "_").replace(",", "+")
     default = f"runs/{task}-{config.size}-{config.agent}-seed{config.seed}"
     workdir = Path(_WORKDIR.value or default)
-    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
-    jax.config.update("jax_compilation_cache_dir", str(cache / "moto_jax" / "jax"))
     if config.size == "full" and jax.default_backend() == "cpu":
         updates = (
             config.training.offline_updates

@@ -209,10 +209,11 @@ class PolicyStep(NamedTuple):
 def make_policy_step(policy: Policy) -> PolicyStep:
     """Returns the policy with a key of its own for every episode and row.
 
-    Row i acts with the key `fold_in(fold_in(key, seed[i]), row[i])`, alone, in a loop
-    on the device: a batched product may differ in the last bit with the size of the
-    batch, and contacts in the simulator soon turn a bit into another episode. With
-    networks of the `cpu` preset the loop is no slower than one batch of four.
+    Row i acts with the key `fold_in(fold_in(key, seed[i]), row[i])`. On a CPU it does
+    so alone, in a loop: a batched product may differ in the last bit with the size of
+    the batch, and contacts in the simulator soon turn a bit into another episode. There
+    the loop costs no more than one batch (`experiments.benchmark --part=collect`). An
+    accelerator, whose products promise no bits anyhow, computes all rows at once.
     """
 
     def initial(num_workers: int) -> Any:
@@ -229,7 +230,11 @@ def make_policy_step(policy: Policy) -> PolicyStep:
             )
             return action[0], carry
 
-        return jax.lax.map(act, (carry, image, is_first, seed, row))
+        return jax.lax.platform_dependent(
+            (carry, image, is_first, seed, row),
+            cpu=lambda rows: jax.lax.map(act, rows),
+            default=jax.vmap(act),
+        )
 
     return PolicyStep(initial, step)
 

@@ -2,7 +2,6 @@
 
 import collections
 import contextlib
-import functools
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +10,10 @@ import jax
 from moto_jax import checkpoints, provenance
 from moto_jax.agents import make_agent
 from moto_jax.analysis.runs import SUMMARY_NAME
+from moto_jax.assembly import announce_renderer, make_pool, make_replay
 from moto_jax.collection import WorkerPool, collect_episodes, make_policy_step
-from moto_jax.data.building import progress_bar
-from moto_jax.data.episodes import Episode, load_dataset
-from moto_jax.data.replay import Replay, prefetch
-from moto_jax.data.sources import d4rl_episodes, scripted_episodes
+from moto_jax.data.episodes import Episode
+from moto_jax.data.replay import Replay, device_batches
 from moto_jax.envs import tasks
 from moto_jax.envs.graphics import choose_backend
 from moto_jax.evaluation import evaluate, write_strip, write_video
@@ -24,7 +22,7 @@ from moto_jax.online_episodes import OnlineEpisodes
 from moto_jax.run_control import StopRequest, Stopwatch, return_free_memory
 from moto_jax.run_directory import RunError, bind, claimed, write_summary
 from moto_jax.schedule import Block, Schedule, make_schedule
-from moto_jax.types import Agent, Batch, Config
+from moto_jax.types import Agent, Batch, Config, Metrics
 
 # What the terminal shows of the metrics.
 _SHOWN = (
@@ -51,67 +49,6 @@ _DECISIVE = ("jax", "jaxlib", "flax", "optax", "mujoco", "gymnasium-robotics", "
 
 class DivergedError(RuntimeError):
     """Too many updates in a row were not finite."""
-
-
-def make_dataset(config: Config, directory: Path) -> list[tuple[str, Episode]]:
-    """Makes the demonstrations where they are missing, and returns them by file name.
-
-    Raises:
-      DatasetError: for a file that is not as it must be, or of another render profile.
-      ValueError: for an unknown source.
-    """
-    section = config.data
-    drawing = {
-        "render_profile": config.env.render_profile,
-        "image_size": config.env.image_size,
-        "num_workers": config.env.workers,
-    }
-    with progress_bar("demonstrations") as progress:
-        if section.source == "scripted":
-            share = section.complete_share
-            manifest = scripted_episodes(
-                directory,
-                task=config.task,
-                num_episodes=section.episodes,
-                complete_share=None if share < 0 else share,
-                seed=section.seed,
-                action_noise=section.action_noise,
-                progress=progress,
-                **drawing,
-            )
-        elif section.source == "d4rl":
-            if not section.path:
-                raise ValueError(
-                    "config.data.source is d4rl but config.data.path is empty: give "
-                    "the hdf5 file"
-                )
-            manifest = d4rl_episodes(
-                directory, path=section.path, progress=progress, **drawing
-            )
-        else:
-            raise ValueError(
-                f"unknown source {section.source!r} in config.data.source: use "
-                "scripted or d4rl"
-            )
-    episodes = load_dataset(directory, config.env.render_profile, config.env.image_size)
-    names = [record.file for record in manifest.episodes]
-    return list(zip(names, episodes, strict=True))
-
-
-def make_replay(config: Config, workdir: Path) -> Replay:
-    """Returns a replay that holds the demonstrations of `config.data`."""
-    share = config.replay.online_share
-    replay = Replay(
-        tasks.resolve_task(config.task),
-        config.replay.batch_size,
-        config.replay.sequence_length,
-        config.seed,
-        online_share=None if share < 0 else share,
-    )
-    directory = Path(config.data.directory or workdir / "dataset")
-    for name, episode in make_dataset(config, directory):
-        replay.add(episode, name)
-    return replay
 
 
 def compile_updates(agent: Agent, state: Any, batch: Batch) -> dict[str, Any]:
@@ -162,6 +99,7 @@ class Run:
         self._init_key, self._collect_key, self._evaluate_key = seeds
         abstract = jax.eval_shape(self.agent.init, self._init_key)
         self._in_flight: collections.deque[Any] = collections.deque()
+        self._unwritten: tuple[int, str, Metrics] | None = None
         self.done, known = 0, {}
         self.resumed = checkpoints.latest(workdir / "checkpoints") is not None
         if not self.resumed:
@@ -201,11 +139,14 @@ class Run:
             self._evaluate(writer, view, "before")
         for block in self.schedule.blocks(self.done):
             if block.phase == "online":
+                self._write_metrics(writer, view)
                 self._open_block(block, writer)
-            with contextlib.closing(self._batches(block)) as batches:
+            steps = range(block.first, block.last)
+            with contextlib.closing(device_batches(self.replay, steps)) as batches:
                 for batch in batches:
                     self._update(block, batch, writer, view)
                     if stop.signal_number is not None:
+                        self._write_metrics(writer, view)
                         self.save()
                         return
 
@@ -223,12 +164,6 @@ class Run:
         if block.episode + 1 < self.schedule.online_episodes:
             self.online.start(block.episode + 1, self._acting_params())
 
-    def _batches(self, block: Block) -> Any:
-        return prefetch(
-            lambda step: jax.device_put(self.replay.sample(step)),
-            range(block.first, block.last),
-        )
-
     def _update(
         self, block: Block, batch: Any, writer: MetricsWriter, view: TerminalView
     ) -> None:
@@ -239,23 +174,36 @@ class Run:
             self._in_flight.append(metrics)
             if len(self._in_flight) > _MAX_IN_FLIGHT:
                 jax.block_until_ready(self._in_flight.popleft())
-            logs = self.schedule.logs(self.done)
-            floats = to_floats(metrics) if logs else None
-        if floats is not None:
-            writer.write(self.done, block.phase, floats)
-            self._check_finite(floats)
-        view.show(self.done, block.phase, floats)
+        if self.schedule.logs(self.done):
+            self._write_metrics(writer, view)
+            jax.tree.map(lambda metric: metric.copy_to_host_async(), metrics)
+            self._unwritten = (self.done, block.phase, metrics)
+        view.show(self.done, block.phase)
         if self.schedule.evaluates(self.done):
+            self._write_metrics(writer, view)
             self._evaluate(writer, view, block.phase)
         if self.schedule.saves(self.done):
+            self._write_metrics(writer, view)
             self.save()
 
-    def _check_finite(self, floats: dict[str, float]) -> None:
+    def _write_metrics(self, writer: MetricsWriter, view: TerminalView) -> None:
+        """Writes the newest log line, which waits for the next to be due.
+
+        By then the device has long computed it, so the loop does not stop to fetch it.
+        """
+        if self._unwritten is None:
+            return
+        step, phase, metrics = self._unwritten
+        self._unwritten = None
+        with self.watch.part(f"{phase} updates"):
+            floats = to_floats(metrics)
+        writer.write(step, phase, floats)
+        view.show(self.done, phase, floats)
         if floats["skipped_in_a_row"] > self.config.training.max_skipped:
             raise DivergedError(
-                f"{floats['skipped_in_a_row']:.0f} updates in a row up to "
-                f"{self.done} were not finite: lower the learning rates; the last "
-                f"checkpoint in {self.workdir / 'checkpoints'} is from before"
+                f"{floats['skipped_in_a_row']:.0f} updates in a row up to {step} were "
+                "not finite: lower the learning rates; the last checkpoint in "
+                f"{self.workdir / 'checkpoints'} is from before"
             )
 
     def _evaluate(self, writer: MetricsWriter, view: TerminalView, phase: str) -> None:
@@ -355,6 +303,7 @@ def train(
         if done is not None:
             _check_versions(workdir, allow_version_change)
         watch = Stopwatch()
+        announce_renderer()
         with watch.part("demonstrations"):
             replay = make_replay(config, workdir)
         bind(workdir, config.to_dict())
@@ -392,14 +341,3 @@ def _check_versions(workdir: Path, allow_change: bool) -> None:
                 f"{now.get(package)}: install that version, or accept other numbers "
                 "with --allow_version_change"
             )
-
-
-def make_pool(config: Config) -> WorkerPool:
-    """Starts the environments of `config.env`."""
-    # MuJoCo is imported only once its graphics backend is chosen.
-    from moto_jax.envs.kitchen import KitchenEnv
-
-    section = dict(config.env)
-    workers = section.pop("workers")
-    make_env = functools.partial(KitchenEnv, config.task, **section)
-    return WorkerPool(make_env, workers)

@@ -53,10 +53,12 @@ class _Networks(nn.Module):
     reward_sizes: tuple[int, int, int]
     layer_norm: bool
     dtype: Any
+    encoder_class: Callable[..., nn.Module]
+    decoder_class: Callable[..., nn.Module]
 
     def setup(self) -> None:
-        self.encoder = Encoder(self.depth, dtype=self.dtype)
-        self.decoder = Decoder(self.depth, dtype=self.dtype)
+        self.encoder = self.encoder_class(self.depth, dtype=self.dtype)
+        self.decoder = self.decoder_class(self.depth, dtype=self.dtype)
         self.rssm = RSSM(*self.rssm_sizes, dtype=self.dtype)
         self.reward_head = MLP(
             *self.reward_sizes, layer_norm=self.layer_norm, dtype=self.dtype
@@ -102,6 +104,8 @@ def make_world_model(
     reward_units: int = 400,
     layer_norm: bool = False,
     dtype: Any = jnp.float32,
+    encoder: Callable[..., nn.Module] = Encoder,
+    decoder: Callable[..., nn.Module] = Decoder,
 ) -> WorldModel:
     """Builds the world model's pure functions.
 
@@ -118,6 +122,8 @@ def make_world_model(
       reward_units: their width.
       layer_norm: whether the reward head normalises its layers.
       dtype: of the computation; parameters and losses stay float32.
+      encoder: (depth, dtype=) -> module from uint8 images to embeddings.
+      decoder: (depth, dtype=) -> module from features to mean images.
 
     Raises:
       ValueError: for an image size that the networks cannot take.
@@ -129,6 +135,8 @@ def make_world_model(
         reward_sizes=(reward_layers, reward_units, 1),
         layer_norm=layer_norm,
         dtype=dtype,
+        encoder_class=encoder,
+        decoder_class=decoder,
     )
 
     def apply(name: str) -> Callable[..., Any]:

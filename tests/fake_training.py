@@ -23,7 +23,7 @@ import numpy as np
 from flax import struct
 
 from experiments.configs import base
-from moto_jax import checkpoints, training
+from moto_jax import assembly, checkpoints, training
 from moto_jax.collection import WorkerPool, make_policy_step
 from moto_jax.metrics import MetricsWriter
 from moto_jax.types import Agent, Policy
@@ -131,10 +131,11 @@ def install(
       pool: of fake kitchens; runs share it and leave it open.
       agent: what learns.
     """
+    replace(assembly, "make_dataset", lambda config, directory: DEMONSTRATIONS)
     replacements = {
+        "announce_renderer": lambda: None,
         "choose_backend": lambda: "",
         "make_agent": lambda config, **sizes: agent,
-        "make_dataset": lambda config, directory: DEMONSTRATIONS,
         "make_policy_step": _policy_step_once,
         "make_pool": lambda config: contextlib.nullcontext(pool),
         "write_video": lambda path, frames: path.write_bytes(b""),
@@ -154,6 +155,19 @@ def on_line(
         act(step, phase)
 
     replace(MetricsWriter, "write", write_and_act)
+
+
+def on_update(
+    replace: Callable[[Any, str, Any], None], act: Callable[[int], None]
+) -> None:
+    """Calls `act` (updates done) at the end of each update."""
+    update = training.Run._update
+
+    def update_and_act(self, *args):
+        update(self, *args)
+        act(self.done)
+
+    replace(training.Run, "_update", update_and_act)
 
 
 class Outcome(NamedTuple):

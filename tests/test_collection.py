@@ -140,7 +140,29 @@ def test_policy_is_traced_once(pool):
     policy_step = make_policy_step(Policy(initial=jnp.zeros, act=act))
     for seeds in ([0], [1, 2, 3], []):
         list(collect_episodes(pool, policy_step, None, KEY, seeds))
-    assert traces == [(1, 4, 4, 3)]
+    # Once for the loop of a CPU and once for the batch of an accelerator.
+    assert traces == 2 * [(1, 4, 4, 3)]
+
+
+def test_an_accelerator_computes_all_rows_at_once():
+    policy_step = make_policy_step(random_recurrent_policy())
+    rows = 3
+    arguments = (
+        np.ones(48, np.float32),
+        policy_step.initial(rows),
+        np.zeros((rows, 4, 4, 3), np.uint8),
+        np.ones(rows, np.bool_),
+        KEY,
+        np.arange(rows, dtype=np.uint32),
+        np.zeros(rows, np.int32),
+    )
+
+    def loops(platform):
+        traced = jax.jit(policy_step.step).trace(*arguments)
+        program = traced.lower(lowering_platforms=(platform,)).as_text()
+        return program.count("stablehlo.while")
+
+    assert loops("cuda") == 0 < loops("cpu")
 
 
 @pytest.mark.parametrize("fault", FAULTS)

@@ -3,6 +3,8 @@
 On a CPU this tests the space-to-depth forms, on an accelerator the native ones.
 """
 
+import re
+
 import chex
 import flax.linen as nn
 import jax
@@ -97,3 +99,24 @@ def test_vmap_over_parameters_equals_one_at_a_time(direction):
         lambda *leaves: jnp.stack(leaves), gradient(first), gradient(second)
     )
     chex.assert_trees_all_close(together, one_by_one, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("direction", "side", "kernel"), CASES)
+def test_an_accelerator_gets_the_native_convolutions(direction, side, kernel):
+    ours, theirs = layers(direction, kernel)
+    inputs = random_inputs(side)
+    params = random_params(theirs, inputs)
+
+    def convolutions(layer, platform):
+        """The strides and dilations of the value's and the gradient's convolutions."""
+        gradient = jax.jit(
+            lambda params, inputs: jax.vjp(
+                lambda *args: layer.apply({"params": args[0]}, args[1]), params, inputs
+            )[1](layer.apply({"params": params}, inputs))
+        )
+        traced = gradient.trace(params, inputs)
+        program = traced.lower(lowering_platforms=(platform,)).as_text()
+        return sorted(re.findall(r"window = {.*?}", program))
+
+    assert convolutions(ours, "cuda") == convolutions(theirs, "cuda")
+    assert convolutions(ours, "cpu") != convolutions(theirs, "cpu")

@@ -84,3 +84,23 @@ def test_the_check_imports_neither_mujoco_nor_jax():
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
     assert output.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("name", ["llvmpipe (LLVM 15.0.6, 256 bits)", "softpipe"])
+def test_a_gpu_that_does_not_draw_is_told(tmp_path, name):
+    driver = tmp_path / "version"
+    assert graphics.software_warning(name, driver) is None
+    driver.touch()
+    warning = graphics.software_warning(name, driver)
+    assert warning.startswith("WARNING") and name in warning and "\n" not in warning
+    assert graphics.software_warning("NVIDIA H200/PCIe/SSE2", driver) is None
+
+
+@pytest.mark.parametrize(("chosen", "used"), [(None, "0"), ("4", "4")])
+def test_mesa_draws_in_one_thread_unless_told_otherwise(unset_backend, chosen, used):
+    unset_backend.setenv("LP_NUM_THREADS", "")
+    unset_backend.delenv("LP_NUM_THREADS")
+    if chosen:
+        unset_backend.setenv("LP_NUM_THREADS", chosen)
+    graphics.choose_backend(loader(*ALL))
+    assert os.environ["LP_NUM_THREADS"] == used

@@ -6,11 +6,12 @@ import itertools
 import threading
 import tracemalloc
 
+import jax
 import numpy as np
 import pytest
 
 from moto_jax.data.episodes import DatasetError, Episode, Rows, to_rows
-from moto_jax.data.replay import Replay, prefetch
+from moto_jax.data.replay import Replay, device_batches, prefetch
 from moto_jax.envs import tasks
 
 TASK = tasks.TASKS["mixed"]
@@ -32,10 +33,12 @@ def make_episode(number: int, num_rows: int, image_size: int = 2) -> Episode:
     )
 
 
-def make_replay(lengths, batch_size=8, sequence_length=4, seed=0, **options) -> Replay:
+def make_replay(
+    lengths, batch_size=8, sequence_length=4, seed=0, image_size=2, **options
+) -> Replay:
     replay = Replay(TASK, batch_size, sequence_length, seed, **options)
     for number, num_rows in enumerate(lengths):
-        replay.add(make_episode(number, num_rows), f"episode-{number}")
+        replay.add(make_episode(number, num_rows, image_size), f"episode-{number}")
     return replay
 
 
@@ -228,3 +231,31 @@ def test_prefetch_raises_the_error_of_its_step_and_stops_its_thread():
     next(abandoned)
     abandoned.close()
     assert threading.active_count() == threads
+
+
+def test_a_batch_written_over_is_the_batch_of_its_step():
+    replay = make_replay([30, 40, 50])
+    buffer = replay.empty_batch()
+    for step in (3, 0, 7):
+        batch = replay.sample(step, out=buffer)
+        fresh = replay.sample(step)
+        for field in dataclasses.fields(Rows):
+            ours, theirs = getattr(batch, field.name), getattr(fresh, field.name)
+            assert np.shares_memory(ours, getattr(buffer, field.name))
+            assert ours.dtype == theirs.dtype
+            np.testing.assert_array_equal(ours, theirs, err_msg=field.name)
+
+
+def test_a_batch_on_the_device_outlives_the_buffer_it_came_from():
+    # As large as in training: small arrays are copied to a device in other ways.
+    replay = make_replay([60, 70], batch_size=12, sequence_length=24, image_size=64)
+    batches = list(device_batches(replay, range(5)))
+    assert len(batches) == 5
+    for step, batch in enumerate(batches):
+        fresh = replay.sample(step)
+        for field in dataclasses.fields(Rows):
+            ours = getattr(batch, field.name)
+            assert isinstance(ours, jax.Array)
+            np.testing.assert_array_equal(
+                np.asarray(ours), getattr(fresh, field.name), err_msg=field.name
+            )

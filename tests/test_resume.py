@@ -25,6 +25,7 @@ from tests.fake_training import (
     make_fake_agent,
     metrics_lines,
     on_line,
+    on_update,
     outcome,
     small_config,
 )
@@ -65,12 +66,12 @@ def assert_ends_as(workdir, unbroken):
 def train_until(workdir, update, number=signal.SIGTERM):
     """Trains until a signal comes in during that update; returns what train does."""
 
-    def act(step, phase):
-        if step == update and phase in ("offline", "online"):
+    def act(done):
+        if done == update:
             signal.raise_signal(number)
 
     with pytest.MonkeyPatch.context() as monkeypatch:
-        on_line(monkeypatch.setattr, act)
+        on_update(monkeypatch.setattr, act)
         return training.train(small_config(), workdir)
 
 

@@ -1,5 +1,9 @@
+import json
 import os
+import platform
 import signal
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -70,3 +74,75 @@ def test_seconds_add_up_by_part(monkeypatch):
     with pytest.raises(RuntimeError), watch.part("updates"):
         raise RuntimeError("counts too")
     assert watch.seconds == {"updates": 5.0, "evaluation": 1.0}
+
+
+def run_python(program, **environment):
+    """Runs a program in a process of its own; returns the JSON it prints last."""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+FAULTS = """
+import json, resource, threading
+from moto_jax.run_control import keep_freed_memory
+kept = {keep} and keep_freed_memory()
+faults = []
+def fill():
+    for _ in range(4):
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        memory = bytearray(1 << 28)
+        memory[::4096] = bytes(len(memory[::4096]))
+        del memory
+        faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+# Not in the main thread: JAX computes in threads of its own.
+thread = threading.Thread(target=fill)
+thread.start()
+thread.join()
+print(json.dumps([kept, faults]))
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc")
+def test_freed_memory_is_kept_for_the_next_to_ask():
+    kept, faults = run_python(FAULTS.format(keep=True))
+    assert kept is True
+    pages = (1 << 28) // 4096
+    assert faults[0] > pages / 600  # Pages of 2 MiB at the largest.
+    assert max(faults[1:]) < faults[0] / 10
+    _, without = run_python(FAULTS.format(keep=False))
+    assert min(without[1:]) > without[0] / 2
+
+
+COMPILE = """
+import json, sys
+import jax, jax.monitoring
+from moto_jax.run_control import keep_compiled_programs
+events = []
+jax.monitoring.register_event_listener(lambda name, **kwargs: events.append(name))
+directory = keep_compiled_programs()
+jax.jit(lambda x: x @ x + 1)(jax.numpy.ones((8, 8))).block_until_ready()
+counts = [sum(name.endswith(end) for name in events) for end in ("hits", "misses")]
+print(json.dumps([str(directory), *counts]))
+"""
+
+
+def test_a_second_process_compiles_nothing(tmp_path):
+    home = {"XDG_CACHE_HOME": str(tmp_path), "JAX_COMPILATION_CACHE_DIR": ""}
+    directory, hits, misses = run_python(COMPILE, **home)
+    assert directory.startswith(str(tmp_path / "moto_jax" / "jax"))
+    assert hits == 0 and misses > 0
+    assert run_python(COMPILE, **home) == [directory, misses, 0]
+
+
+def test_the_users_own_cache_of_programs_is_used(tmp_path):
+    home = {"XDG_CACHE_HOME": str(tmp_path / "unused")}
+    chosen = str(tmp_path / "chosen")
+    directory, *_ = run_python(COMPILE, **home, JAX_COMPILATION_CACHE_DIR=chosen)
+    assert directory == chosen
+    assert not (tmp_path / "unused").exists()

@@ -14,7 +14,7 @@ from jax.experimental.compilation_cache import compilation_cache
 
 from experiments import run
 from experiments.configs import base
-from moto_jax import training
+from moto_jax import assembly, training
 from moto_jax.agents import make_agent
 from moto_jax.collection import WorkerError, WorkerPool
 from moto_jax.envs import graphics
@@ -119,7 +119,9 @@ def changed(**changes):
 def test_what_cannot_be_run_is_refused_before_anything_is_done(
     tmp_path, monkeypatch, main, graphics_found, config, culprit
 ):
-    for maker in ("scripted_episodes", "d4rl_episodes", "make_pool"):
+    for maker in ("scripted_episodes", "d4rl_episodes"):
+        monkeypatch.setattr(assembly, maker, work)
+    for maker in ("make_pool", "make_replay", "announce_renderer"):
         monkeypatch.setattr(training, maker, work)
     assert_one_sentence(main(config), culprit)
     assert not (tmp_path / "run").exists()

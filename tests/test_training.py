@@ -2,7 +2,7 @@ import jax
 import numpy as np
 import pytest
 
-from moto_jax import checkpoints, training
+from moto_jax import assembly, checkpoints, training
 from moto_jax.collection import WorkerPool, collect_episodes
 from moto_jax.data.episodes import read_episode
 from moto_jax.data.replay import Replay
@@ -262,7 +262,7 @@ def test_an_unknown_source_of_demonstrations_is_refused(tmp_path):
     config = small_config()
     config.data.source = "youtube"
     with pytest.raises(ValueError, match=r"'youtube' in config\.data\.source"):
-        training.make_dataset(config, tmp_path)
+        assembly.make_dataset(config, tmp_path)
     assert not list(tmp_path.iterdir())
 
 

@@ -44,6 +44,7 @@ from moto_jax.value_targets import (
 )
 from moto_jax.world_model import (
     DISAGREEMENTS,
+    WorldModel,
     make_world_model,
 )
 
@@ -112,7 +113,13 @@ _CHOICES: dict[str, dict[str, Any]] = {
 }
 
 
-def make_moto(config: Any, *, action_size: int, image_size: int) -> Agent:
+def make_moto(
+    config: Any,
+    *,
+    action_size: int,
+    image_size: int,
+    make_model: Callable[..., WorldModel] = make_world_model,
+) -> Agent:
     """Builds MOTO from a run's configuration.
 
     Args:
@@ -120,13 +127,14 @@ def make_moto(config: Any, *, action_size: int, image_size: int) -> Agent:
         `optimizer`, `moto`.
       action_size: A.
       image_size: pixels.
+      make_model: makes the world model, with `make_world_model`'s arguments.
 
     Raises:
       ValueError: for an image size or a choice that does not exist.
     """
     dtype = jnp.dtype(config.compute_dtype)
     networks = Networks(
-        make_world_model(
+        make_model(
             action_size=action_size,
             image_size=image_size,
             dtype=dtype,

@@ -8,6 +8,7 @@ import ctypes
 import os
 import platform
 from collections.abc import Callable
+from pathlib import Path
 
 INSTALL_COMMAND = "apt-get install -y libegl1 libegl-mesa0 libgl1-mesa-dri"
 
@@ -18,6 +19,11 @@ _LINUX_BACKENDS = ("egl", "osmesa", "glfw")
 _DISPATCH_LIBRARY = "libEGL.so.1"
 _VENDOR_LIBRARIES = ("libEGL_mesa.so.0", "libEGL_nvidia.so.0")
 
+# What Mesa's renderers on the CPU call themselves.
+_SOFTWARE = ("llvmpipe", "softpipe", "swrast")
+# There where NVIDIA's kernel driver is loaded.
+_GPU_DRIVER = Path("/proc/driver/nvidia/version")
+
 
 class GraphicsError(RuntimeError):
     """The machine cannot draw frames without a screen."""
@@ -26,7 +32,9 @@ class GraphicsError(RuntimeError):
 def choose_backend(load_library: Callable[[str], object] = ctypes.CDLL) -> str:
     """Sets `MUJOCO_GL` to headless EGL unless the user chose otherwise.
 
-    On systems other than Linux MuJoCo's own default is kept.
+    On systems other than Linux MuJoCo's own default is kept. Mesa's drawing threads
+    are switched off unless the user chose their number in `LP_NUM_THREADS`: at 64
+    pixels they only take the other processes' cores.
 
     Args:
       load_library: loads a shared library by name, OSError where it cannot.
@@ -40,6 +48,7 @@ def choose_backend(load_library: Callable[[str], object] = ctypes.CDLL) -> str:
     """
     # An empty value means "not chosen" to MuJoCo as well.
     backend = os.environ.get("MUJOCO_GL", "").lower()
+    os.environ.setdefault("LP_NUM_THREADS", "0")
     if platform.system() != "Linux":
         return backend
     backend = backend or "egl"
@@ -52,6 +61,26 @@ def choose_backend(load_library: Callable[[str], object] = ctypes.CDLL) -> str:
         _require_egl(load_library)
     os.environ["MUJOCO_GL"] = backend
     return backend
+
+
+def software_warning(gl_renderer: str, gpu_driver: Path = _GPU_DRIVER) -> str | None:
+    """Returns what to tell the user if the CPU draws on a machine with a GPU.
+
+    EGL falls back to Mesa without a word where it cannot use the GPU, and frames of
+    profile `paper` then take hundreds of times longer.
+
+    Args:
+      gl_renderer: what draws, in OpenGL's words.
+      gpu_driver: a file that is there where a GPU's driver is.
+    """
+    if not gpu_driver.exists() or not gl_renderer.lower().startswith(_SOFTWARE):
+        return None
+    return (
+        f"WARNING: this machine has an NVIDIA GPU, but frames are drawn on the CPU by "
+        f"{gl_renderer}: profile paper will be hundreds of times slower. Make the "
+        "driver's libEGL_nvidia.so.0 and its 10_nvidia.json visible (in a container: "
+        "NVIDIA_DRIVER_CAPABILITIES=all)"
+    )
 
 
 def _require_egl(load_library: Callable[[str], object]) -> None:

@@ -112,6 +112,18 @@ class KitchenRenderer:
         atexit.unregister(self._release)
 
 
+def renderer_name() -> str:
+    """Returns what draws here, in OpenGL's words; a context is made to ask it.
+
+    Raises:
+      GraphicsError: where no graphics context can be made.
+    """
+    context = _make_gl_context(1)
+    name = _gl_renderer_name()
+    context.free()
+    return name
+
+
 def check_profile(profile: str) -> None:
     """Raises ValueError unless `profile` is one of `RENDER_PROFILES`."""
     if profile not in RENDER_PROFILES:
