@@ -182,17 +182,16 @@ def _episodes(runs: Sequence[RunFiles]) -> str:
 
 def _hardware_lines(runs: Sequence[RunFiles]) -> list[str]:
     """Returns a sentence a machine that runs were made on."""
+    # With jax, which nothing else here needs.
+    from moto_jax.provenance import describe
+
     lines = []
     for run in runs:
         facts = run.summary.get("hardware")
         if facts:
-            plural = "s" if facts["cores"] > 1 else ""
-            line = f"Made on {facts['cpu']}, {facts['cores']} core{plural}"
-            line += f", {facts['memory_gb']} GB of memory"
-            if "accelerator" in facts:
-                line += f", {facts['accelerators']} x {facts['accelerator']}"
-            if f"{line}." not in lines:
-                lines.append(f"{line}.")
+            line = f"Made on {describe(facts)}."
+            if line not in lines:
+                lines.append(line)
     return ["", *lines] if lines else []
 
 

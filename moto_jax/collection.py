@@ -13,7 +13,7 @@ import multiprocessing.connection
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import gymnasium
 import jax
@@ -83,7 +83,7 @@ class WorkerPool:
         """The workers' process ids, by slot; a restart changes one."""
         return tuple(process.process_id for process in self._processes)
 
-    def __enter__(self) -> "WorkerPool":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -211,9 +211,10 @@ def make_policy_step(policy: Policy) -> PolicyStep:
 
     Row i acts with the key `fold_in(fold_in(key, seed[i]), row[i])`. On a CPU it does
     so alone, in a loop: a batched product may differ in the last bit with the size of
-    the batch, and contacts in the simulator soon turn a bit into another episode. There
-    the loop costs no more than one batch (`experiments.benchmark --part=collect`). An
-    accelerator, whose products promise no bits anyhow, computes all rows at once.
+    the batch, and contacts in the simulator soon turn a bit into another episode. The
+    loop takes up to twice as long as one batch, a millisecond or two a row at the `cpu`
+    preset (`experiments.benchmark --part=collect`). An accelerator, whose products
+    promise no bits anyhow, computes all rows at once.
     """
 
     def initial(num_workers: int) -> Any:

@@ -37,6 +37,8 @@ def imagine(
     starts: LatentState,
     horizon: int,
     key: jax.Array,
+    *,
+    rematerialise: bool = False,
 ) -> Imagined:
     """Rolls the policy out inside the model, a member drawn per row and step.
 
@@ -51,6 +53,8 @@ def imagine(
       starts: states [N].
       horizon: H.
       key: one key.
+      rematerialise: whether the gradient computes each step again instead of keeping
+        what it computed: less memory, more time, the same numbers.
     """
     count = starts.deter.shape[0]
     scan_key, member_key, last_key = jax.random.split(key, 3)
@@ -69,6 +73,7 @@ def imagine(
         return following, (latent.feature, action, uncertainty(logits))
 
     keys = jax.random.split(scan_key, horizon)
+    step = jax.checkpoint(step) if rematerialise else step
     last, (feature, action, uncertain) = jax.lax.scan(step, starts, (members, keys))
     return Imagined(
         feature=jnp.concatenate([feature, last.feature[None]], axis=0),

@@ -5,7 +5,7 @@ import os
 import platform
 import resource
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import jax
 
@@ -69,14 +69,30 @@ def peak_rss_bytes(process_ids: Sequence[int] = ()) -> int:
     # Linux counts in KiB, macOS in bytes.
     unit = 1 if sys.platform == "darwin" else 1024
     own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-    return own + sum(_peak_of(number) for number in process_ids)
+    return own + sum(_status_bytes(str(number), "VmHWM") for number in process_ids)
 
 
-def _peak_of(process_id: int) -> int:
+def rss_bytes() -> int:
+    """Returns the memory this process holds now, 0 where there is no /proc."""
+    return _status_bytes("self", "VmRSS")
+
+
+def describe(hardware: Mapping[str, str | int | float]) -> str:
+    """Returns what `hardware` returned as a line of text."""
+    plural = "s" if hardware["cores"] != 1 else ""
+    line = f"{hardware['cpu']}, {hardware['cores']} core{plural}"
+    line += f", {hardware['memory_gb']} GB of memory"
+    if "accelerator" in hardware:
+        line += f", {hardware['accelerators']} x {hardware['accelerator']}"
+    return line
+
+
+def _status_bytes(process: str, field: str) -> int:
+    """Returns a size in /proc/PROCESS/status, 0 where it is not told."""
     try:
-        with open(f"/proc/{process_id}/status", encoding="utf-8") as file:
+        with open(f"/proc/{process}/status", encoding="utf-8") as file:
             for line in file:
-                if line.startswith("VmHWM:"):
+                if line.startswith(f"{field}:"):
                     return 1024 * int(line.split()[1])
     except OSError:
         pass

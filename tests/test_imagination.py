@@ -9,7 +9,7 @@ import pytest
 
 from moto_jax.imagination import imagine, open_loop
 from moto_jax.networks.rssm import LatentState
-from moto_jax.world_model import logit_disagreement
+from moto_jax.world_model import logit_disagreement, make_world_model
 from tests import fakes, reference
 
 HORIZON, STARTS = 4, 3
@@ -114,6 +114,39 @@ class TestImagine:
             horizon=1,
         )
         assert dream.feature.shape[0] == dream.action.shape[0] == 2
+
+    def test_rematerialising_takes_less_memory_for_the_same_gradient(self):
+        model = make_world_model(
+            action_size=2, deter=16, hidden=16, groups=4, classes=8, members=3, depth=1
+        )
+        model_params = jax.jit(model.init)(jax.random.key(0))
+        latent = model.initial((50,))
+
+        def total(weight, rematerialise):
+            dream = imagine(
+                model,
+                model_params,
+                lambda feature, key: jnp.tanh(feature @ weight),
+                logit_disagreement,
+                latent,
+                12,
+                jax.random.key(1),
+                rematerialise=rematerialise,
+            )
+            return jnp.sum(dream.feature**2) + jnp.sum(dream.uncertainty)
+
+        weight = jnp.full((latent.feature.shape[-1], 2), 0.1)
+        programs = [
+            jax.jit(jax.grad(total), static_argnums=1).lower(weight, choice).compile()
+            for choice in (False, True)
+        ]
+        kept, again = (
+            program.memory_analysis().temp_size_in_bytes for program in programs
+        )
+        assert again < 0.7 * kept
+        gradients = [np.asarray(program(weight)) for program in programs]
+        np.testing.assert_allclose(*gradients, rtol=1e-4, atol=1e-6)
+        assert np.abs(gradients[0]).max() > 1e-3
 
     def test_gradient_reaches_the_actor_only_through_its_actions(self):
         """Against differences of a NumPy rollout whose policy inputs stay fixed."""

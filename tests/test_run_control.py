@@ -89,21 +89,16 @@ def run_python(program, **environment):
 
 
 FAULTS = """
-import json, resource, threading
+import json, resource
 from moto_jax.run_control import keep_freed_memory
 kept = {keep} and keep_freed_memory()
 faults = []
-def fill():
-    for _ in range(4):
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-        memory = bytearray(1 << 28)
-        memory[::4096] = bytes(len(memory[::4096]))
-        del memory
-        faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
-# Not in the main thread: JAX computes in threads of its own.
-thread = threading.Thread(target=fill)
-thread.start()
-thread.join()
+for _ in range(4):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    memory = bytearray(1 << 28)
+    memory[::4096] = bytes(len(memory[::4096]))
+    del memory
+    faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 print(json.dumps([kept, faults]))
 """
 

@@ -137,6 +137,9 @@ def _full() -> ConfigDict:
             "row_weights": "uniform",
             # Decay of the averaged parameters that policies act with; 0: the live ones.
             "acting_average": 0.0,
+            # Whether the actor's gradient computes imagined steps again instead of
+            # keeping them: room for larger batches, for a tenth more arithmetic.
+            "rematerialise": False,
         }
     )
     config.training = ConfigDict(

@@ -65,6 +65,7 @@ class Hyperparameters(NamedTuple):
     target_period: int
     return_range_decay: float
     acting_average: float
+    rematerialise: bool
     disagreement: Callable[[jax.Array], jax.Array]
     target_reduction: Reduction
     value_divisor: Callable[[jax.Array], jax.Array | float]
@@ -135,6 +136,7 @@ def actor_loss(
         jax.tree.map(lambda field: field.reshape((-1, *field.shape[2:])), posterior),
         hyper.horizon,
         key,
+        rematerialise=hyper.rematerialise,
     )
     reward = penalised_reward(networks, hyper, model_params, dream)
     value = minimum_over_critics(

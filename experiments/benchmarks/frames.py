@@ -1,0 +1,182 @@
+"""Frames, environment steps and policy calls, of one core and of all."""
+
+import functools
+import os
+from typing import Any
+
+import gymnasium
+import jax
+import numpy as np
+
+from experiments.benchmarks.measure import Part, compare, cpu_rate, rate
+from experiments.benchmarks.update import make_agent
+from moto_jax.collection import WorkerPool, make_policy_step
+from moto_jax.data.sources import record_episode
+from moto_jax.envs import tasks
+from moto_jax.envs.demonstrator import Demonstrator
+from moto_jax.envs.graphics import software_warning
+from moto_jax.envs.kitchen import KitchenEnv
+from moto_jax.envs.renderer import KitchenRenderer
+from moto_jax.envs.worker import Reset, Step
+
+_POLICY_ROWS = 4
+
+
+def measure_frames(rounds: int = 5, frames: int = 100, slow_frames: int = 2) -> Part:
+    """Yields frames a second of one core, and how near `fast` comes to `paper`.
+
+    Args:
+      rounds: measurements of each.
+      frames: of profile fast in a measurement.
+      slow_frames: of gymnasium-robotics, half a second each on a CPU.
+    """
+    qpos = _demonstration().qpos.astype(np.float64)
+    fast, paper = KitchenRenderer("fast"), KitchenRenderer("paper")
+    states = iter(np.tile(qpos, (100, 1)))
+    robotics = _RoboticsKitchen()
+    yield compare(
+        "frame/fast",
+        "frames/s of a core",
+        lambda: cpu_rate(lambda: fast.render(next(states)), frames),
+        "gymnasium-robotics' render()",
+        lambda: cpu_rate(robotics.render, slow_frames),
+        rounds=rounds,
+    )
+    rows = np.linspace(0, len(qpos) - 1, 12).astype(int)
+    images = [
+        np.stack([renderer.render(qpos[row]) for row in rows]).astype(float)
+        for renderer in (fast, paper)
+    ]
+    yield (
+        f"profile fast is {np.abs(images[0] - images[1]).mean():.1f} grey levels from "
+        "profile paper in the mean; mean RGB of the reset frame "
+        + " and ".join(
+            " ".join(f"{channel:.1f}" for channel in image[0].mean(axis=(0, 1)))
+            for image in images
+        )
+    )
+    yield f"frames are drawn by {fast.gl_renderer}"
+    warning = software_warning(fast.gl_renderer)
+    if warning:
+        yield warning
+    for drawing in (fast, paper, robotics):
+        drawing.close()
+
+
+def measure_steps(rounds: int = 5, steps: int = 100, slow_steps: int = 2) -> Part:
+    """Yields environment steps a second: physics and frame, of one core and of all."""
+    generator = np.random.default_rng(0)
+    actions = generator.uniform(-1, 1, (100_000, tasks.NUM_ACTIONS)).astype("f4")
+    upcoming = iter(actions)
+    kitchen, robotics = KitchenEnv(), _RoboticsKitchen()
+    kitchen.reset(seed=0)
+
+    def slow_step() -> None:
+        robotics.step(next(upcoming))
+        robotics.render()
+
+    yield compare(
+        "env_step/fast",
+        "steps/s of a core",
+        lambda: cpu_rate(lambda: kitchen.step(next(upcoming)), steps),
+        "gymnasium-robotics' step() and render()",
+        lambda: cpu_rate(slow_step, slow_steps),
+        rounds=rounds,
+    )
+    kitchen.close()
+    robotics.close()
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+    with (
+        WorkerPool(functools.partial(KitchenEnv, "mixed"), 1) as one,
+        WorkerPool(functools.partial(KitchenEnv, "mixed"), cores) as all_cores,
+    ):
+        for pool in (one, all_cores):
+            pool.exchange({slot: Reset(slot) for slot in range(pool.num_workers)})
+
+        def stepped(pool: WorkerPool) -> float:
+            workers = range(pool.num_workers)
+
+            def step() -> None:
+                pool.exchange({slot: Step(next(upcoming)) for slot in workers})
+
+            return len(workers) * rate(step, steps)
+
+        yield compare(
+            "env_step/workers",
+            "steps/s",
+            lambda: stepped(all_cores),
+            "one worker process",
+            lambda: stepped(one),
+            rounds=rounds,
+        )
+        yield f"env_step/workers: {cores} processes"
+
+
+def measure_policy(rounds: int = 5, calls: int = 50, preset: str = "cpu") -> Part:
+    """Yields policy calls a second: as collected with, and as one batch."""
+    agent = make_agent(preset)
+    policy = agent.policies["sampled"]
+    params = agent.acting_params(jax.jit(agent.init)(jax.random.key(0)))
+    rows = _POLICY_ROWS
+    image = np.zeros((rows, 64, 64, 3), np.uint8)
+    is_first = np.zeros(rows, np.bool_)
+    key = jax.random.key(0)
+    step = make_policy_step(policy)
+    batched = jax.jit(policy.act)
+    carries = {"ours": step.initial(rows), "batched": policy.initial(rows)}
+    seed, row = np.arange(rows, dtype=np.uint32), np.ones(rows, np.int32)
+
+    def ours() -> None:
+        action, carries["ours"] = step.step(
+            params, carries["ours"], image, is_first, key, seed, row
+        )
+        action.block_until_ready()
+
+    def theirs() -> None:
+        action, carries["batched"] = batched(
+            params, carries["batched"], image, is_first, key
+        )
+        action.block_until_ready()
+
+    yield compare(
+        f"policy/{preset}",
+        "calls/s",
+        lambda: rate(ours, calls),
+        "one batch, whose last bits depend on the number of workers",
+        lambda: rate(theirs, calls),
+        rounds=rounds,
+    )
+    yield f"policy/{preset}: {rows} workers a call, on {jax.default_backend()}"
+
+
+def _demonstration():
+    demonstrator = Demonstrator(tasks.TASKS["mixed"], seed=0)
+    env = KitchenEnv(render_frames=False)
+    episode = record_episode(env, demonstrator, 0, 0)
+    env.close()
+    return episode
+
+
+class _RoboticsKitchen:
+    """The registered environment as its users draw it, 64 pixels square."""
+
+    def __init__(self) -> None:
+        self._env: Any = gymnasium.make(
+            "FrankaKitchen-v1", render_mode="rgb_array", width=64, height=64
+        ).unwrapped
+        self._env.reset(seed=0)
+        self._env.render()
+        self._viewer = self._env.robot_env.mujoco_renderer.viewer
+
+    def step(self, action: np.ndarray) -> None:
+        self._env.step(action)
+
+    def render(self) -> None:
+        # Left to itself it draws into the context of whoever drew last: black.
+        self._viewer.make_context_current()
+        if not self._env.render().any():
+            raise RuntimeError("gymnasium-robotics drew a black frame")
+
+    def close(self) -> None:
+        self._viewer.make_context_current()
+        self._env.close()

@@ -1,0 +1,177 @@
+"""Training and collecting side by side, as the online phase does them."""
+
+import collections
+import functools
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from experiments.benchmarks.measure import Part, figure_of, seconds
+from experiments.benchmarks.sampling import make_episode
+from experiments.benchmarks.update import (
+    compile_update,
+    make_agent,
+    preset_config,
+)
+from moto_jax.collection import (
+    PolicyStep,
+    WorkerPool,
+    collect_episodes,
+    make_policy_step,
+)
+from moto_jax.data.episodes import Episode
+from moto_jax.data.replay import Replay, device_batches
+from moto_jax.envs import tasks
+from moto_jax.envs.kitchen import KitchenEnv
+from moto_jax.envs.worker import Observation, Reset, Step
+from moto_jax.online_episodes import OnlineEpisodes
+from moto_jax.types import Config
+
+_TIMELINE_COLUMNS = 72
+_KEY = jax.random.key(0)
+
+
+class _TimedPool(WorkerPool):
+    """Notes when each environment step was done."""
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.times: list[float] = []
+
+    def exchange(self, requests: Mapping[int, Reset | Step]) -> dict[int, Observation]:
+        answers = super().exchange(requests)
+        self.times.append(time.perf_counter())
+        return answers
+
+
+class Loop:
+    """What the driver does in a block of the online phase, part by part."""
+
+    def __init__(self, config: Config, pool: WorkerPool, dtype: str = "float32"):
+        """Compiles the update and fills a replay.
+
+        Args:
+          config: of the run; `config.training.updates_per_episode` make a block.
+          pool: the environments.
+          dtype: of the networks' arithmetic.
+        """
+        section = config.replay
+        self.replay = Replay(
+            tasks.resolve_task(config.task),
+            section.batch_size,
+            section.sequence_length,
+            seed=0,
+        )
+        for number in range(20):
+            self.replay.add(make_episode(number, config.env.image_size), str(number))
+        self.agent = make_agent(config.size, dtype=dtype)
+        self.updates_per_block = config.training.updates_per_episode
+        self.update_times: list[float] = []
+        self._pool = pool
+        self._policy: PolicyStep = make_policy_step(self.agent.policies["sampled"])
+        self._state = jax.jit(self.agent.init)(_KEY)
+        self._update = compile_update(self.agent, self.replay.sample(0))
+        self._done = 0
+
+    def train(self) -> None:
+        """Does a block's updates; returns once the last is done."""
+        in_flight: collections.deque[Any] = collections.deque()
+        # A CPU computes in the thread that asks.
+        limit = 0 if jax.default_backend() == "cpu" else 2
+        steps = range(self._done, self._done + self.updates_per_block)
+        for batch in device_batches(self.replay, steps):
+            self._state, metrics = self._update(self._state, batch)
+            in_flight.append(metrics)
+            if len(in_flight) > limit:
+                self._wait(in_flight)
+        while in_flight:
+            self._wait(in_flight)
+        self._done += self.updates_per_block
+
+    def _wait(self, in_flight: collections.deque[Any]) -> None:
+        jax.block_until_ready(in_flight.popleft())
+        self.update_times.append(time.perf_counter())
+
+    def collect(self, number: int, params: Any) -> Episode:
+        """Plays an episode."""
+        (episode,) = collect_episodes(self._pool, self._policy, params, _KEY, [number])
+        return episode
+
+    def params(self) -> Any:
+        """Returns what the policy acts with."""
+        return self.agent.acting_params(self._state)
+
+
+def measure_overlap(preset: str = "cpu", rounds: int = 3) -> Part:
+    """Yields the seconds of an online block beside those of its two halves alone."""
+    config = preset_config(preset)
+    section = dict(config.env)
+    section.pop("workers")
+    make_env = functools.partial(KitchenEnv, config.task, **section)
+    with (
+        tempfile.TemporaryDirectory() as directory,
+        _TimedPool(make_env, config.env.workers) as pool,
+    ):
+        loop = Loop(config, pool)
+        online = OnlineEpisodes(Path(directory), loop.collect, {})
+
+        def block(number: int) -> None:
+            online.start(number, loop.params())
+            loop.train()
+            online.take(number, None)
+
+        pairs, notes = [], []
+        for number in range(1 + rounds):
+            training = seconds(loop.train)
+            collecting = seconds(lambda: loop.collect(10_000 + number, loop.params()))  # noqa: B023
+            pool.times.clear()
+            loop.update_times.clear()
+            start = time.perf_counter()
+            both = seconds(lambda: block(number))  # noqa: B023
+            if number:
+                pairs.append((both, max(training, collecting)))
+            notes = [
+                f"overlap/online: {loop.updates_per_block} updates alone "
+                f"{training:.2f} s, an episode alone {collecting:.2f} s, both "
+                f"{both:.2f} s (last round)",
+                *timeline(start, both, loop.update_times, pool.times),
+            ]
+        online.close()
+    yield figure_of(
+        "overlap/online",
+        "s a block",
+        "the slower of training and collecting alone",
+        pairs,
+        less_is_better=True,
+    )
+    yield from notes
+
+
+def timeline(
+    start: float, duration: float, updates: Sequence[float], steps: Sequence[float]
+) -> list[str]:
+    """Returns two rows of text: how many updates, and of environment steps, when.
+
+    Args:
+      start: the first column's left end, seconds.
+      duration: from there to the last column's right end.
+      updates: when each update was done.
+      steps: when each environment step was done.
+    """
+    rows = []
+    for name, times in (("updates", updates), ("steps", steps)):
+        counts = [0] * _TIMELINE_COLUMNS
+        for moment in times:
+            column = int((moment - start) / duration * _TIMELINE_COLUMNS)
+            counts[min(max(column, 0), _TIMELINE_COLUMNS - 1)] += 1
+        cells = ("." if not count else min(count, 9) for count in counts)
+        rows.append(f"    {name:<8}{''.join(map(str, cells))}")
+    rows.append(
+        f"    a column is {duration / _TIMELINE_COLUMNS:.2f} s and shows how many were "
+        "done in it, 9 for more"
+    )
+    return rows
