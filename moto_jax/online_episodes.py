@@ -11,6 +11,24 @@ import jax.numpy as jnp
 from moto_jax.data.episodes import Episode, read_episode, write_episode
 
 
+def copy_beside_training(params: Any) -> Any:
+    """Returns a copy for a policy that acts while updates run.
+
+    A copy, since the next update donates its state; on the CPU, since an accelerator
+    does things in the order they were asked for, and each of an episode's 280 calls
+    would wait behind the updates that are queued already.
+    """
+    copied = jax.tree.map(jnp.copy, params)
+    if jax.default_backend() == "cpu":
+        return copied
+    try:
+        cpu = jax.local_devices(backend="cpu")[0]
+    except RuntimeError:
+        # $JAX_PLATFORMS leaves the CPU out: slower, and no worse.
+        return copied
+    return jax.device_put(copied, cpu)
+
+
 class OnlineEpisodes:
     """Collects online episodes one ahead of training, and keeps them on disk."""
 
@@ -53,8 +71,7 @@ class OnlineEpisodes:
         """Begins to collect an episode in the background, unless it is known."""
         name = f"{number:06d}.npz"
         if name not in self.known:
-            # The next update donates its state; the collector needs its own copy.
-            params = jax.tree.map(jnp.copy, params)
+            params = copy_beside_training(params)
             future = self._executor.submit(self._collect, number, params)
             self._pending = (name, future)
 

@@ -61,6 +61,13 @@ def compile_updates(agent: Agent, state: Any, batch: Batch) -> dict[str, Any]:
     return {phase: compiled[update] for phase, update in agent.updates.items()}
 
 
+def initialise(agent: Agent, key: jax.Array) -> Any:
+    """Returns the agent's first state; what runs once is compiled to compile fast."""
+    cheap: dict[str, str | bool] = {"xla_backend_optimization_level": "0"}
+    options = cheap if jax.default_backend() == "cpu" else None
+    return jax.jit(agent.init).lower(key).compile(options)(key)
+
+
 class Run:
     """The host side of a run; `advance` is the loop."""
 
@@ -103,7 +110,7 @@ class Run:
         self.done, known = 0, {}
         self.resumed = checkpoints.latest(workdir / "checkpoints") is not None
         if not self.resumed:
-            self.state = jax.jit(self.agent.init)(self._init_key)
+            self.state = initialise(self.agent, self._init_key)
         else:
             self.state, metadata = checkpoints.restore(workdir, abstract)
             self.done, known = metadata["updates"], metadata["online_episodes"]

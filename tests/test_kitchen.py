@@ -366,4 +366,22 @@ def test_a_patched_simulator_moves_like_an_unpatched_one(monkeypatch):
             name = f"{verb}_joint_{kind}"
             monkeypatch.setattr(utils, name, getattr(utils, name))
     assert mujoco_compat.patch_joint_lookup(utils, UnequalJoint)
+    # The library's own way to the robot's state, which looks its joints up.
+    monkeypatch.setattr(mujoco_compat, "robot_state", utils.robot_get_obs)
     np.testing.assert_array_equal(plain, final_state())
+
+
+def test_the_robots_state_is_what_the_library_gathers():
+    env = physics()
+    env.reset(seed=0)
+    env.step(random_actions(1)[0])
+    robot = env._simulator.robot_env
+    arguments = (robot.model, robot.data, robot.model_names.joint_names)
+    ours = mujoco_compat.robot_state(*arguments)
+    theirs = mujoco_compat.mujoco_utils.robot_get_obs(*arguments)
+    for a, b in zip(ours, theirs, strict=True):
+        assert a.shape == b.shape == (9,) and np.abs(a).max() > 0
+        np.testing.assert_array_equal(a, b)
+        # The controller adds noise to what it gets.
+        assert not np.shares_memory(a, robot.data.qpos)
+        assert not np.shares_memory(a, robot.data.qvel)

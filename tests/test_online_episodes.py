@@ -1,13 +1,14 @@
 import contextlib
 import threading
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from moto_jax import online_episodes
 from moto_jax.data.episodes import DatasetError, Episode
-from moto_jax.online_episodes import OnlineEpisodes
+from moto_jax.online_episodes import OnlineEpisodes, copy_beside_training
 
 
 class Collector:
@@ -188,3 +189,26 @@ def test_an_error_in_collecting_reaches_whoever_takes(tmp_path):
             online.take(0, weights(0.5))
         assert online.known == {}
     assert files(tmp_path) == []
+
+
+@pytest.mark.parametrize("backend", ["cpu", "gpu"])
+def test_the_collectors_parameters_outlive_those_of_the_update(monkeypatch, backend):
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    params = {"weight": jnp.arange(3.0)}
+    copied = copy_beside_training(params)
+    # As donating them does.
+    params["weight"].delete()
+    np.testing.assert_array_equal(copied["weight"], [0.0, 1.0, 2.0])
+    # Beside an accelerator they are held fast on the CPU, and so is what uses them.
+    assert copied["weight"].devices() == {jax.local_devices(backend="cpu")[0]}
+    assert copied["weight"].committed == (backend == "gpu")
+
+
+def test_without_a_cpu_the_collector_stays_on_the_accelerator(monkeypatch):
+    def no_cpu(backend):
+        raise RuntimeError(f"unknown backend {backend}")
+
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(jax, "local_devices", no_cpu)
+    copied = copy_beside_training({"weight": jnp.arange(3.0)})
+    np.testing.assert_array_equal(copied["weight"], [0.0, 1.0, 2.0])

@@ -208,6 +208,34 @@ def test_the_policy_that_collects_is_the_one_that_was_asked_for(
     assert {name for name, seed in asked if seed >= 1_000_000} == {"mean", "sampled"}
 
 
+def test_metrics_are_fetched_when_the_next_are_due(tmp_path, tape, monkeypatch):
+    compile_updates = training.compile_updates
+
+    def compile_and_record(agent, state, batch):
+        def record(update):
+            def recorded(state, batch):
+                tape.append("update")
+                return update(state, batch)
+
+            return recorded
+
+        updates = compile_updates(agent, state, batch)
+        return {phase: record(update) for phase, update in updates.items()}
+
+    monkeypatch.setattr(training, "compile_updates", compile_and_record)
+    config = small_config(
+        offline_updates=6, online_episodes=0, log_every=2, checkpoint_every=0
+    )
+    training.train(config, tmp_path)
+    first = tape.index("update")
+    assert tape[first:] == [
+        *("update", "update", "update", "update", "2 offline"),
+        # The end of the phase fetches what there is.
+        *("update", "update", "4 offline", "6 offline"),
+        *("evaluate", "evaluate", "6 evaluation offline", "save 6"),
+    ]
+
+
 def test_a_complete_run_has_nothing_left_to_do(tmp_path, tape):
     training.train(small_config(), tmp_path)
     before = (tmp_path / "metrics.jsonl").read_bytes()

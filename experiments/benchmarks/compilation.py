@@ -74,7 +74,7 @@ def main(preset: str) -> None:
         preset_config,
         random_batch,
     )
-    from moto_jax.training import compile_updates
+    from moto_jax.training import compile_updates, initialise
 
     events: list[str] = []
     jax.monitoring.register_event_listener(lambda event, **_: events.append(event))
@@ -86,7 +86,7 @@ def main(preset: str) -> None:
     agent = make_agent(preset)
     key = jax.random.key(0)
     updates = compile_updates(agent, jax.eval_shape(agent.init, key), batch)
-    state = jax.jit(agent.init)(key)
+    state = initialise(agent, key)
     jax.block_until_ready(updates["offline"](state, batch))
     result = {
         "seconds": time.perf_counter() - start,

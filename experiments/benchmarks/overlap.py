@@ -28,7 +28,7 @@ from moto_jax.data.replay import Replay, device_batches
 from moto_jax.envs import tasks
 from moto_jax.envs.kitchen import KitchenEnv
 from moto_jax.envs.worker import Observation, Reset, Step
-from moto_jax.online_episodes import OnlineEpisodes
+from moto_jax.online_episodes import OnlineEpisodes, copy_beside_training
 from moto_jax.types import Config
 
 _TIMELINE_COLUMNS = 72
@@ -102,8 +102,8 @@ class Loop:
         return episode
 
     def params(self) -> Any:
-        """Returns what the policy acts with."""
-        return self.agent.acting_params(self._state)
+        """Returns what the policy acts with beside training."""
+        return copy_beside_training(self.agent.acting_params(self._state))
 
 
 def measure_overlap(preset: str = "cpu", rounds: int = 3) -> Part:

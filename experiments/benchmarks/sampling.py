@@ -1,6 +1,8 @@
 """Sampling from replay against copying memory; what half a million steps take."""
 
+import statistics
 import time
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -50,12 +52,13 @@ def measure_replay(
         less_is_better=True,
     )
     image = make_episode(0, image_size).image
-    copying = [1e6 / rate(image.copy, 1) for _ in adding[-rounds:]]
+    copying = [1e6 / rate(image.copy, 1) for _ in adding]
     yield figure_of(
         "replay/add",
         "microseconds an episode",
         "one copy of the episode's own images",
-        list(zip(adding[-rounds:], copying, strict=True)),
+        # The newest episodes, which join the most.
+        list(zip(_medians(adding, rounds), _medians(copying, rounds), strict=True)),
         less_is_better=True,
     )
     yield (
@@ -73,6 +76,13 @@ def _fill(replay: Replay, steps: int, image_size: int) -> list[float]:
         replay.add(episode, str(number))
         adding.append(1e6 * (time.perf_counter() - start))
     return adding
+
+
+def _medians(values: Sequence[float], count: int) -> list[float]:
+    """Returns the medians of `count` runs of equal length at the end."""
+    length = max(1, len(values) // (2 * count))
+    ends = range(len(values) - (count - 1) * length, len(values) + 1, length)
+    return [statistics.median(values[end - length : end]) for end in ends]
 
 
 def make_episode(number: int, image_size: int) -> Episode:

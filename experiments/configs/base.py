@@ -21,8 +21,8 @@ def _full() -> ConfigDict:
     config.task = "mixed"
     config.seed = 0
     # Dtype of the networks' arithmetic, "float32" or "bfloat16"; parameters, losses and
-    # optimisers are float32 always.
-    config.compute_dtype = "float32"
+    # optimisers are float32 always. DreamerV2 computes in half precision too.
+    config.compute_dtype = "bfloat16"
 
     config.env = ConfigDict(
         {
@@ -172,6 +172,8 @@ def _cpu() -> ConfigDict:
     """The real kitchen with small networks, for two CPU cores."""
     config = _full()
     config.size = "cpu"
+    # CPUs have no fast bfloat16.
+    config.compute_dtype = "float32"
     config.env.update(render_profile="fast", workers=2)
     config.data.update(episodes=100, complete_share=0.2)
     config.replay.update(batch_size=12, sequence_length=24)

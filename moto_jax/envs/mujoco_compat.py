@@ -1,4 +1,4 @@
-"""Where gymnasium-robotics is imported, and what it needs to run on any MuJoCo.
+"""Where gymnasium-robotics is imported, what it needs to run on any MuJoCo, and faster.
 
 From MuJoCo 3.12 on, `mjtJoint.mjJNT_HINGE == np.int32(3)` is False, and
 gymnasium-robotics up to 1.4.2 asserts on exactly that comparison when it looks a joint
@@ -10,6 +10,7 @@ up. The mend here is applied only where the comparison fails.
 
 import contextlib
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -20,10 +21,13 @@ import numpy as np
 # The package prints a notice about another of its environments to stderr on import; in
 # every worker process it would only hide our own messages.
 with contextlib.redirect_stderr(io.StringIO()):
+    from gymnasium_robotics.envs.franka_kitchen import franka_env
     from gymnasium_robotics.envs.franka_kitchen.kitchen_env import (
         KitchenEnv as RoboticsKitchenEnv,
     )
     from gymnasium_robotics.utils import mujoco_utils
+
+_ROBOT_JOINTS = 9
 
 KITCHEN_XML = (
     Path(mujoco_utils.__file__).parents[1]
@@ -74,6 +78,18 @@ def patch_joint_lookup(
     return True
 
 
+def robot_state(
+    model: Any, data: Any, joint_names: Sequence[str]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the robot's joint positions and velocities, float64 [9] each.
+
+    What gymnasium-robotics gathers joint by joint and name by name at every step, which
+    takes a twentieth of the time of physics and frame; the robot's joints come first.
+    """
+    del model, joint_names
+    return data.qpos[:_ROBOT_JOINTS].copy(), data.qvel[:_ROBOT_JOINTS].copy()
+
+
 def make_simulator(robot_noise_ratio: float, object_noise_ratio: float) -> Any:
     """Returns gymnasium-robotics' kitchen, used for its physics alone.
 
@@ -81,6 +97,7 @@ def make_simulator(robot_noise_ratio: float, object_noise_ratio: float) -> Any:
     part of the dynamics: its controller aims from the last *noisy* joint positions.
     """
     patch_joint_lookup()
+    franka_env.robot_get_obs = robot_state
     return RoboticsKitchenEnv(
         terminate_on_tasks_completed=False,
         remove_task_when_completed=False,
