@@ -5,14 +5,13 @@ r"""Measures speed and memory, each as a ratio of interleaved runs with its spre
     python -m experiments.benchmark --out=results/benchmarks.md
 
 A ratio is above 1 where the number is better than its reference; low and high are the
-least and the largest of the rounds. --json adds a line a figure to a file, --out writes
-the table. `train` is left out unless asked for: it projects the time of the paper's
-whole budget, and is meant for a GPU.
+least and the largest of the rounds. --json adds a line a figure to a file, --out adds a
+table of what was measured and on which machine. `train` is left out unless asked for:
+it projects the time of the paper's whole budget, and is meant for a GPU.
 """
 
 import dataclasses
 import json
-import shlex
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -24,6 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments.command_line import fail, prepare_jax, run_program
+from moto_jax.data.files import write_atomically
 
 if TYPE_CHECKING:
     from experiments.benchmarks.measure import Figure, Part
@@ -47,7 +47,14 @@ _SIZE = flags.DEFINE_enum(
     "Preset of parts update, memory and train; their own choice where not given.",
 )
 _JSON = flags.DEFINE_string("json", None, "File to add a JSON object a figure to.")
-_OUT = flags.DEFINE_string("out", None, "Markdown file to write.")
+_OUT = flags.DEFINE_string("out", None, "Markdown file to add a section to.")
+
+_HEADER = """# Benchmarks
+
+A ratio is above 1 where the number is better than its reference; low and high are the
+least and the largest of the interleaved rounds. A section was measured by the command
+above its table.
+"""
 
 
 def main(argv: Sequence[str]) -> None:
@@ -61,8 +68,9 @@ def main(argv: Sequence[str]) -> None:
         choose_backend()
         figures, notes = _measure(_parts(_SIZE.value))
         if _OUT.value:
-            Path(_OUT.value).parent.mkdir(parents=True, exist_ok=True)
-            Path(_OUT.value).write_text(markdown(figures, notes))
+            arguments = [f"--part={part}" for part in dict.fromkeys(_PART.value)]
+            arguments += [f"--size={_SIZE.value}"] if _SIZE.value else []
+            _append_section(Path(_OUT.value), markdown(arguments, figures, notes))
     except (ValueError, RuntimeError, OSError) as error:
         fail(error)
 
@@ -155,18 +163,17 @@ def _table(figures: "Sequence[Figure]") -> Table:
     return table
 
 
-def markdown(figures: "Sequence[Figure]", notes: Sequence[str]) -> str:
-    """Returns the report: machine, versions, command, table, notes."""
+def markdown(
+    arguments: Sequence[str], figures: "Sequence[Figure]", notes: Sequence[str]
+) -> str:
+    """Returns a section of the report: command, machine, versions, table, notes."""
     from moto_jax.provenance import describe, hardware, versions
 
     packages = ", ".join(f"{name} {number}" for name, number in versions().items())
     lines = [
-        "# Benchmarks",
+        f"## {', '.join(dict.fromkeys(figure.name.split('/')[0] for figure in figures))}",
         "",
-        "A ratio is above 1 where the number is better than its reference; low and",
-        "high are the least and the largest of the interleaved rounds.",
-        "",
-        f"    {shlex.join(['python', '-m', 'experiments.benchmark', *sys.argv[1:]])}",
+        f"    python -m experiments.benchmark {' '.join(arguments)}",
         "",
         f"Made on {describe(hardware())}, with {packages}.",
         "",
@@ -174,11 +181,20 @@ def markdown(figures: "Sequence[Figure]", notes: Sequence[str]) -> str:
         "|" + "---|" * len(_HEADINGS),
         *("| " + " | ".join(_cells(figure)) + " |" for figure in figures),
         "",
+        *(f"- {note}" for note in notes if not _is_drawing(note)),
     ]
-    for note in notes:
-        # Indented notes are drawings, which stay as they are.
-        lines += [note] if note.startswith("    ") else ["", f"- {note}", ""]
-    return "\n".join(lines) + "\n"
+    drawings = [note for note in notes if _is_drawing(note)]
+    return "\n".join([*lines, *([""] if drawings else []), *drawings]) + "\n"
+
+
+def _is_drawing(note: str) -> bool:
+    return note.startswith("    ")
+
+
+def _append_section(path: Path, section: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    before = path.read_text(encoding="utf-8") if path.exists() else _HEADER
+    write_atomically(path, f"{before}\n{section}".encode())
 
 
 if __name__ == "__main__":

@@ -187,11 +187,19 @@ class TestFigures:
             "hardware": "a machine",
         }
 
-    def test_the_table_tells_machine_and_figures(self):
+    def test_the_report_grows_by_sections(self, tmp_path):
         figure = Figure("update/cpu", 5.0, "frames/s", "plain", 1.0, 5.0, 4.0, 6.0)
-        text = benchmark.markdown([figure], ["a note", "    a drawing"])
-        assert "| update/cpu | 5 | frames/s | plain | 1 | 5.00 | 4.00–6.00 |" in text
-        assert "- a note" in text and "\n    a drawing" in text
+        path = tmp_path / "results" / "benchmarks.md"
+        for part in ("update", "train"):
+            section = benchmark.markdown(
+                [f"--part={part}"], [figure], ["a note", "    a drawing"]
+            )
+            benchmark._append_section(path, section)
+        text = path.read_text()
+        row = "| update/cpu | 5 | frames/s | plain | 1 | 5.00 | 4.00–6.00 |"
+        assert text.count("# Benchmarks") == 1 and text.count(row) == 2
+        assert text.count("\n- a note\n\n    a drawing\n") == 2
+        assert "\n    python -m experiments.benchmark --part=train\n" in text
         assert "cores" in text and "jax" in text
 
     def test_a_timeline_counts_by_column(self):
