@@ -170,8 +170,9 @@ def markdown(
     from moto_jax.provenance import describe, hardware, versions
 
     packages = ", ".join(f"{name} {number}" for name, number in versions().items())
+    kinds = dict.fromkeys(figure.name.split("/")[0] for figure in figures)
     lines = [
-        f"## {', '.join(dict.fromkeys(figure.name.split('/')[0] for figure in figures))}",
+        f"## {', '.join(kinds)}",
         "",
         f"    python -m experiments.benchmark {' '.join(arguments)}",
         "",
