@@ -43,8 +43,9 @@ _PART = flags.DEFINE_multi_enum(
 _SIZE = flags.DEFINE_enum(
     "size",
     None,
-    ["full", "cpu", "tiny"],
-    "Preset of parts update, memory and train; their own choice where not given.",
+    ["full", "cpu"],
+    "Preset of parts update, memory and train; where not given, update takes cpu and "
+    "full, memory full, and train full on an accelerator and cpu without.",
 )
 _JSON = flags.DEFINE_string("json", None, "File to add a JSON object a figure to.")
 _OUT = flags.DEFINE_string("out", None, "Markdown file to add a section to.")
@@ -66,11 +67,7 @@ def main(argv: Sequence[str]) -> None:
 
     try:
         choose_backend()
-        figures, notes = _measure(_parts(_SIZE.value))
-        if _OUT.value:
-            arguments = [f"--part={part}" for part in dict.fromkeys(_PART.value)]
-            arguments += [f"--size={_SIZE.value}"] if _SIZE.value else []
-            _append_section(Path(_OUT.value), markdown(arguments, figures, notes))
+        _measure(_parts(_SIZE.value))
     except (ValueError, RuntimeError, OSError) as error:
         fail(error)
 
@@ -90,10 +87,9 @@ def _parts(preset: str | None) -> "dict[str, Callable[[], Part]]":
         yield from frames.measure_policy()
 
     sizes = [size for size in update.SIZES if preset in (None, size.preset)]
-    full = update.FULL_BATCH
     return {
         "update": lambda: update.measure_updates(sizes),
-        "memory": lambda: update.measure_memory(full),
+        "memory": lambda: update.measure_memory(update.own_batch(preset or "full")),
         "compile": compilation.measure_compilation,
         "frames": frames.measure_frames,
         "collect": collect,
@@ -103,9 +99,8 @@ def _parts(preset: str | None) -> "dict[str, Callable[[], Part]]":
     }
 
 
-def _measure(
-    parts: "dict[str, Callable[[], Part]]",
-) -> "tuple[list[Figure], list[str]]":
+def _measure(parts: "dict[str, Callable[[], Part]]") -> None:
+    """Measures, shows and writes down part by part: an error loses what follows."""
     from experiments.benchmarks.measure import Figure
     from moto_jax.provenance import describe, hardware
     from moto_jax.run_control import return_free_memory
@@ -113,23 +108,24 @@ def _measure(
     console = Console(width=None if sys.stdout.isatty() else 100, highlight=False)
     machine = describe(hardware())
     console.print(machine)
-    figures, notes = [], []
     for part in dict.fromkeys(_PART.value):
         start = time.perf_counter()
-        found = []
+        figures, notes = [], []
         for item in parts[part]():
             if isinstance(item, Figure):
-                found.append(item)
+                figures.append(item)
                 if _JSON.value:
                     _append_json(Path(_JSON.value), item, machine)
             else:
                 notes.append(item)
                 print(item, flush=True)
-        figures += found
         return_free_memory()
-        console.print(_table(found))
+        console.print(_table(figures))
         console.print(f"{part}: {time.perf_counter() - start:.0f} s\n")
-    return figures, notes
+        if _OUT.value:
+            arguments = [f"--part={part}"]
+            arguments += [f"--size={_SIZE.value}"] if _SIZE.value else []
+            _append_section(Path(_OUT.value), markdown(arguments, figures, notes))
 
 
 def _append_json(path: Path, figure: "Figure", machine: str) -> None:

@@ -223,6 +223,21 @@ class TestPolicy:
 
 
 class TestBuilding:
+    @pytest.mark.parametrize("change", ["missing", "unknown"])
+    def test_a_section_of_another_version_is_refused_by_its_key(self, change):
+        section = dict(get_config("full").moto)
+        if change == "missing":
+            del section["alpha"]
+        else:
+            section["alpha_2"] = 1.0
+        with pytest.raises(ValueError, match=rf"config\.moto\.alpha.* is {change}"):
+            moto.make_hyperparameters(section)
+
+    def test_a_section_from_before_rematerialising_is_taken(self):
+        section = dict(get_config("full").moto)
+        del section["rematerialise"]
+        assert moto.make_hyperparameters(section).rematerialise is False
+
     @pytest.mark.parametrize(
         "field", ["disagreement", "target_reduction", "value_divisor", "row_weights"]
     )

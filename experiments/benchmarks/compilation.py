@@ -68,19 +68,12 @@ def main(preset: str) -> None:
     prepare_jax()
     import jax
 
-    from experiments.benchmarks.update import (
-        Size,
-        make_agent,
-        preset_config,
-        random_batch,
-    )
+    from experiments.benchmarks.update import make_agent, own_batch, random_batch
     from moto_jax.training import compile_updates, initialise
 
     events: list[str] = []
     jax.monitoring.register_event_listener(lambda event, **_: events.append(event))
-    section = preset_config(preset).replay
-    size = Size(preset, section.batch_size, section.sequence_length, 1, 1)
-    batch = random_batch(size)
+    batch = random_batch(own_batch(preset))
     jax.devices()
     start = time.perf_counter()
     agent = make_agent(preset)

@@ -49,8 +49,6 @@ class Size(NamedTuple):
 
 
 SIZES = (Size("cpu", 12, 24, 4, 6), Size("full", 16, 50, 1, 3))
-# The paper's batch, for memory.
-FULL_BATCH = Size("full", 64, 50, 1, 1)
 
 
 def measure_updates(sizes: Sequence[Size] = SIZES) -> Part:
@@ -59,7 +57,7 @@ def measure_updates(sizes: Sequence[Size] = SIZES) -> Part:
         yield from _measure_size(size)
 
 
-def measure_memory(size: Size = FULL_BATCH) -> Part:
+def measure_memory(size: Size) -> Part:
     """Yields what one update holds at its peak, by the compiled program's own count."""
     batch = random_batch(size)
     held = []
@@ -80,6 +78,12 @@ def measure_memory(size: Size = FULL_BATCH) -> Part:
         f"horizon {horizon}, {jax.default_backend()} program; ours with "
         "config.moto.rematerialise"
     )
+
+
+def own_batch(preset: str) -> Size:
+    """Returns a preset with the batch of its configuration."""
+    section = preset_config(preset).replay
+    return Size(preset, section.batch_size, section.sequence_length, 1, 1)
 
 
 def preset_config(name: str) -> Config:

@@ -168,9 +168,18 @@ def make_hyperparameters(section: Any) -> Hyperparameters:
     """Returns the hyper-parameters of `config.moto`, names replaced by functions.
 
     Raises:
-      ValueError: for a name that no function has.
+      ValueError: for a name that no function has, or another set of keys.
     """
     values = dict(section)
+    fields = set(Hyperparameters._fields)
+    optional = set(Hyperparameters._field_defaults)
+    wrong = sorted((values.keys() - fields) | (fields - optional - values.keys()))
+    if wrong:
+        raise ValueError(
+            f"config.moto.{wrong[0]} is "
+            f"{'unknown' if wrong[0] in values else 'missing'}: the configuration is "
+            "of another version of this code"
+        )
     for field, table in _CHOICES.items():
         if values[field] not in table:
             raise ValueError(

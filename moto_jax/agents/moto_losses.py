@@ -65,11 +65,12 @@ class Hyperparameters(NamedTuple):
     target_period: int
     return_range_decay: float
     acting_average: float
-    rematerialise: bool
     disagreement: Callable[[jax.Array], jax.Array]
     target_reduction: Reduction
     value_divisor: Callable[[jax.Array], jax.Array | float]
     row_weights: Callable[[int, float], jax.Array | float]
+    # Checkpoints from before this choice lack it; it changes no number.
+    rematerialise: bool = False
 
 
 def model_loss(
