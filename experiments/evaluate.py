@@ -3,6 +3,7 @@ r"""Plays episodes with a checkpoint's policy; needs nothing but the checkpoint.
     python -m experiments.evaluate --checkpoint=runs/mixed-cpu-moto-seed0 --video
     python -m experiments.evaluate --checkpoint=RUN/checkpoints/1500 --policy=mean \
         --task="kettle, microwave" --episodes=50
+    python -m experiments.evaluate --checkpoint=runs/mixed-cpu-moto-seeds0,1,2 --seed=2
 
 Prints each policy's rates and writes them to `evaluation.json`, beside the videos.
 """
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING
 from absl import flags, logging
 
 from experiments.command_line import fail, prepare_jax, run_program
+from moto_jax.analysis.runs import seed_directory
 
 if TYPE_CHECKING:
     from moto_jax.evaluation import EvaluationResult
@@ -37,9 +39,13 @@ _TASK = flags.DEFINE_string(
     "task", None, "Task, or objects separated by commas; the run's where not given."
 )
 _SEED = flags.DEFINE_integer(
-    "seed",
+    "seed", None, "Which of the run's seeds; may be left out where there is one."
+)
+_FIRST_EPISODE = flags.DEFINE_integer(
+    "first_episode",
     2_000_000,
-    "Of the first episode, the others follow; runs use those below 2,000,000.",
+    "Environment seed of the first episode, the others follow; runs use those below "
+    "2,000,000.",
     lower_bound=0,
 )
 _WORKERS = flags.DEFINE_integer(
@@ -74,7 +80,7 @@ def _evaluate() -> None:
     from moto_jax.envs import tasks
     from moto_jax.restoring import restore_agent
 
-    restored = restore_agent(_CHECKPOINT.value)
+    restored = restore_agent(_CHECKPOINT.value, _SEED.value)
     config = restored.config
     if _TASK.value is not None:
         config.task = _TASK.value
@@ -90,14 +96,16 @@ def _evaluate() -> None:
 
 
 def _default_out(restored: "Restored") -> Path:
-    """Returns a directory in the run, or beside a step that lies on its own."""
+    """Returns a directory in the seed's, or beside a step that lies on its own."""
     parent = restored.path.parent
-    run = parent.parent if parent.name == "checkpoints" else parent
-    return run / f"evaluation-{restored.metadata['updates']}"
+    if parent.name == "checkpoints":
+        parent = seed_directory(parent.parent, restored.config.seeds, restored.seed)
+    return parent / f"evaluation-{restored.metadata['updates']}"
 
 
 def _play(restored: "Restored") -> dict[str, "EvaluationResult"]:
     import jax
+    import numpy as np
 
     from moto_jax.assembly import make_pool
     from moto_jax.collection import make_policy_step
@@ -105,7 +113,9 @@ def _play(restored: "Restored") -> dict[str, "EvaluationResult"]:
 
     names = ["mean", "sampled"] if _POLICY.value == "both" else [_POLICY.value]
     params = restored.agent.acting_params(restored.state)
-    seeds = range(_SEED.value, _SEED.value + _EPISODES.value)
+    params = jax.tree.map(lambda leaf: np.asarray(leaf)[None], params)
+    keys = jax.random.key(_FIRST_EPISODE.value)[None]
+    seeds = range(_FIRST_EPISODE.value, _FIRST_EPISODE.value + _EPISODES.value)
     results = {}
     with make_pool(restored.config) as pool:
         for name in names:
@@ -114,7 +124,7 @@ def _play(restored: "Restored") -> dict[str, "EvaluationResult"]:
                 pool,
                 make_policy_step(restored.agent.policies[name]),
                 params,
-                jax.random.key(_SEED.value),
+                keys,
                 seeds,
                 restored.config.task,
             )
@@ -137,7 +147,8 @@ def _write(
         "command": shlex.join(["python", "-m", "experiments.evaluate", *sys.argv[1:]]),
         "updates": restored.metadata["updates"],
         "task": next(iter(results.values())).task,
-        "seed": _SEED.value,
+        "seed": restored.seed,
+        "first_episode": _FIRST_EPISODE.value,
         "policies": {
             name: {
                 **result.summary(),
@@ -160,8 +171,8 @@ def _show(restored: "Restored", results: Mapping[str, "EvaluationResult"]) -> No
     summaries = {name: result.summary() for name, result in results.items()}
     objects = next(iter(results.values())).task
     table = Table(
-        title=f"{restored.metadata['updates']} updates, {_EPISODES.value} episodes, "
-        "95 % intervals"
+        title=f"seed {restored.seed}, {restored.metadata['updates']} updates, "
+        f"{_EPISODES.value} episodes, 95 % intervals"
     )
     table.add_column("")
     for name in summaries:

@@ -40,7 +40,13 @@ _OUT = flags.DEFINE_string(
     required=True,
 )
 _SEED = flags.DEFINE_integer(
-    "seed", 2_000_000, "Of the demonstration and of what the model draws.", 0
+    "seed", None, "Which of the run's seeds; may be left out where there is one."
+)
+_EPISODE = flags.DEFINE_integer(
+    "episode",
+    2_000_000,
+    "Environment seed of the demonstration; also of what the model draws.",
+    lower_bound=0,
 )
 _CONTEXT = flags.DEFINE_integer("context", 5, "Frames the model sees.", lower_bound=1)
 _PREDICTED = flags.DEFINE_integer(
@@ -77,7 +83,7 @@ def _open_loop(out: Path) -> None:
     # Takes seconds, which a wrong name need not wait for.
     from moto_jax.restoring import restore_agent
 
-    restored = restore_agent(_CHECKPOINT.value)
+    restored = restore_agent(_CHECKPOINT.value, _SEED.value)
     if restored.agent.open_loop is None:
         raise ValueError(
             f"{restored.path} is of agent {restored.config.agent}, which has no model "
@@ -109,7 +115,7 @@ def _demonstration(config: "Config") -> "Episode":
     from moto_jax.envs.kitchen import KitchenEnv
 
     demonstrator = Demonstrator(
-        tasks.resolve_task(config.task), _SEED.value, config.data.action_noise
+        tasks.resolve_task(config.task), _EPISODE.value, config.data.action_noise
     )
     env = KitchenEnv(
         config.task,
@@ -119,7 +125,7 @@ def _demonstration(config: "Config") -> "Episode":
         object_noise_ratio=config.env.object_noise_ratio,
     )
     try:
-        return record_episode(env, demonstrator, _SEED.value, tail_steps=10)
+        return record_episode(env, demonstrator, _EPISODE.value, tail_steps=10)
     finally:
         env.close()
 
@@ -172,7 +178,7 @@ def _predict(
     assert restored.agent.open_loop is not None
     open_loop = jax.jit(restored.agent.open_loop, static_argnums=2)
     params = restored.agent.acting_params(restored.state)
-    key = jax.random.key(_SEED.value)
+    key = jax.random.key(_EPISODE.value)
     prediction = open_loop(params, batch, _CONTEXT.value, key)
     return np.asarray(batch.image), np.asarray(prediction)
 

@@ -1,13 +1,20 @@
 r"""Trains an agent: demonstrations, offline updates, online episodes, evaluation.
 
     python -m experiments.run --config=experiments/configs/mixed.py:cpu
-    python -m experiments.run --config=experiments/configs/partial.py --config.seed=1
+    python -m experiments.run --config=experiments/configs/partial.py --config.seeds=0,1
 
-The same command with the same --workdir takes up a run that was interrupted. Ctrl-C and
-SIGTERM end the update under way, save, and leave with status 128 + the signal's number.
+Several seeds are trained by one program. The same command with the same --workdir takes
+up a run that was interrupted. Ctrl-C and SIGTERM end the update under way, save, and
+leave with status 128 + the signal's number.
+
+Several processes do one run together when each is started with the same command and
+--config.distributed=true: under SLURM or Open MPI as they are, elsewhere with
+JAX_COORDINATOR_ADDRESS=HOST:PORT, JAX_NUM_PROCESSES and JAX_PROCESS_ID set.
 """
 
+import functools
 import os
+import statistics
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,7 +27,7 @@ from rich.table import Table
 
 from experiments.command_line import fail, prepare_jax, run_program
 from moto_jax.analysis.figures import curves
-from moto_jax.analysis.runs import SUMMARY_NAME
+from moto_jax.analysis.runs import SUMMARY_NAME, seed_directories
 from moto_jax.envs.graphics import choose_backend
 from moto_jax.run_directory import read_json
 from moto_jax.types import Config
@@ -35,7 +42,8 @@ _CONFIG = config_flags.DEFINE_config_file(
 _WORKDIR = flags.DEFINE_string(
     "workdir",
     None,
-    "Directory of the run; runs/TASK-SIZE-AGENT-seedSEED where not given.",
+    "Directory of the run; runs/TASK-SIZE-AGENT-seedSEED where not given, and with "
+    "several seeds runs/TASK-SIZE-AGENT-seedsSEED,SEED.",
 )
 _ALLOW_VERSION_CHANGE = flags.DEFINE_bool(
     "allow_version_change",
@@ -50,13 +58,23 @@ def main(argv: Sequence[str]) -> None:
     # Orbax tells every step of every save.
     logging.set_verbosity(logging.WARNING)
     prepare_jax()
+    from moto_jax import machines
+
+    joined = False
     try:
+        config = _CONFIG.value
         choose_backend()
-        stopped_by, workdir = _train(_CONFIG.value)
+        if config.distributed:
+            machines.join()
+            joined = True
+        stopped_by, workdir = _train(config)
         if stopped_by is None:
-            report(workdir)
+            if machines.is_first():
+                report(workdir)
             return
     except (ValueError, RuntimeError, OSError, FloatingPointError) as error:
+        if joined:
+            machines.leave(error)
         fail(error)
     print(f"stopped and saved; the same command goes on from here: {workdir}")
     sys.exit(128 + stopped_by)
@@ -68,9 +86,7 @@ def _train(config: Config) -> tuple[int | None, Path]:
 
     from moto_jax.training import train
 
-    task = config.task.replace(" ", "_").replace(",", "+")
-    default = f"runs/{task}-{config.size}-{config.agent}-seed{config.seed}"
-    workdir = Path(_WORKDIR.value or default)
+    workdir = Path(_WORKDIR.value or default_workdir(config))
     if config.size == "full" and jax.default_backend() == "cpu":
         updates = (
             config.training.offline_updates
@@ -84,28 +100,44 @@ def _train(config: Config) -> tuple[int | None, Path]:
     return train(config, workdir, _ALLOW_VERSION_CHANGE.value), workdir
 
 
+def default_workdir(config: Config) -> str:
+    """Returns where a run lies unless --workdir says."""
+    task = config.task.replace(" ", "_").replace(",", "+")
+    plural = "s" if len(config.seeds) > 1 else ""
+    seeds = ",".join(map(str, config.seeds))
+    return f"runs/{task}-{config.size}-{config.agent}-seed{plural}{seeds}"
+
+
 def report(workdir: Path) -> None:
     """Prints a finished run's figures and where its pictures are."""
-    summary = read_json(workdir / SUMMARY_NAME)
+    directories = seed_directories(workdir)
+    summaries = [read_json(path / SUMMARY_NAME) for path in directories]
     console = Console(width=None if sys.stdout.isatty() else 88)
-    console.print(_phase_table(summary))
-    console.print(_time_table(summary))
-    curves([workdir], workdir / "curves.png")
-    console.print(f"peak memory   {summary['peak_rss_bytes'] / 2**30:.1f} GiB")
+    console.print(_phase_table(summaries))
+    # Time and memory are those of all seeds together.
+    console.print(_time_table(summaries[0]))
+    curves(directories, workdir / "curves.png")
+    console.print(f"peak memory   {summaries[0]['peak_rss_bytes'] / 2**30:.1f} GiB")
+    videos = directories[0] / "videos"
     paths = {
         "run": workdir,
-        "figures": workdir / SUMMARY_NAME,
+        "figures": directories[0] / SUMMARY_NAME,
         "curves": workdir / "curves.png",
-        "best episode": workdir / "videos" / f"{summary['updates']:06d}-best.mp4",
-        "last episode": workdir / "videos" / f"{summary['updates']:06d}-last.mp4",
+        "best episode": videos / f"{summaries[0]['updates']:06d}-best.mp4",
+        "last episode": videos / f"{summaries[0]['updates']:06d}-last.mp4",
     }
     for name, path in paths.items():
         # Not through rich, which would break a long path in two.
         print(f"{name:<13} {path}")
+    if len(directories) > 1:
+        print(f"and the same in {', '.join(path.name for path in directories[1:])}")
 
 
-def _phase_table(summary: dict[str, Any]) -> Table:
-    table = Table(title="objects completed an evaluation episode, and success")
+def _phase_table(summaries: Sequence[dict[str, Any]]) -> Table:
+    title = "objects completed an evaluation episode, and success"
+    if len(summaries) > 1:
+        title += f", mean of {len(summaries)} seeds"
+    table = Table(title=title)
     table.add_column("evaluated")
     for policy in ("mean policy", "sampled policy"):
         table.add_column(policy, justify="right")
@@ -116,16 +148,21 @@ def _phase_table(summary: dict[str, Any]) -> Table:
         ("offline", "after offline"),
         ("online", "after online"),
     ):
-        if f"objects_{phase}" in summary:
+        if f"objects_{phase}" in summaries[0]:
+            mean = functools.partial(_mean, summaries)
             table.add_row(
                 label,
-                f"{summary[f'objects_{phase}']:.2f}",
-                f"{summary[f'success_{phase}']:.0%}",
-                f"{summary[f'objects_{phase}_sampled']:.2f}",
-                f"{summary[f'success_{phase}_sampled']:.0%}",
-                f"{summary[f'cloned_share_{phase}']:.0%}",
+                f"{mean(f'objects_{phase}'):.2f}",
+                f"{mean(f'success_{phase}'):.0%}",
+                f"{mean(f'objects_{phase}_sampled'):.2f}",
+                f"{mean(f'success_{phase}_sampled'):.0%}",
+                f"{mean(f'cloned_share_{phase}'):.0%}",
             )
     return table
+
+
+def _mean(summaries: Sequence[dict[str, Any]], figure: str) -> float:
+    return statistics.mean(summary[figure] for summary in summaries)
 
 
 def _time_table(summary: dict[str, Any]) -> Table:

@@ -3,9 +3,9 @@ r"""Finished runs as one table: Markdown for people, CSV for programs.
     python -m experiments.tabulate runs/mixed-cpu-moto-seed0 \
         runs/mixed-cpu-moto-seed1 --out=results/demo --title="The demo, two seeds"
 
-Writes `results/demo.md` and `results/demo.csv`: a row a run with the configuration
-values in which the runs differ, and a row with the mean of those that differ in nothing
-but the seed.
+Writes `results/demo.md` and `results/demo.csv`: a row a run and seed with the
+configuration values in which they differ, and a row with the mean of those that differ
+in nothing but the seed.
 """
 
 import csv
@@ -15,6 +15,7 @@ import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 
@@ -26,8 +27,11 @@ from moto_jax.analysis.runs import (
     differing_keys,
     flat_config,
     mean_results,
+    program_directory,
+    read_config,
     read_run,
     results,
+    seed_directories,
     seed_groups,
     up_to,
 )
@@ -54,7 +58,7 @@ def main(argv: Sequence[str]) -> None:
     try:
         if len(argv) < 2:
             raise ValueError("no run to tabulate: give the directories of runs")
-        runs = [read_run(directory) for directory in argv[1:]]
+        runs = [read_run(path) for run in argv[1:] for path in seed_directories(run)]
         if _AT.value is not None:
             runs = [up_to(run, _AT.value) for run in runs]
         command = ["python", "-m", "experiments.tabulate", *sys.argv[1:]]
@@ -80,10 +84,11 @@ def table_rows(runs: Sequence[RunFiles]) -> list[tuple[str, list[str], Figures]]
     for group in seed_groups(runs):
         figures = [results(run) for run in group]
         for run, own in zip(group, figures, strict=True):
-            rows.append((run.name, [str(run.config.get(key)) for key in keys], own))
+            rows.append((run.name, [_value(run.config.get(key)) for key in keys], own))
         if len(group) > 1:
             values = [
-                "" if key == "seed" else str(group[0].config.get(key)) for key in keys
+                "" if key == "seeds" else _value(group[0].config.get(key))
+                for key in keys
             ]
             rows.append((f"mean of {len(group)}", values, mean_results(figures)))
     return rows
@@ -92,24 +97,28 @@ def table_rows(runs: Sequence[RunFiles]) -> list[tuple[str, list[str], Figures]]
 def run_command(run: RunFiles) -> str:
     """Returns the command that does the run again: its preset and what differs from it.
 
-    It makes its own demonstrations, equal to those that lay elsewhere.
+    Of a run of several seeds it does all. It makes its own demonstrations, equal to
+    those that lay elsewhere.
 
     Raises:
       ValueError: for a size that no longer exists.
     """
-    task = run.config["task"]
+    path = program_directory(run.path)
+    several = path != run.path.resolve()
+    config = read_config(path) if several else run.config
+    task = config["task"]
     file = task if task in _CONFIG_FILES else _CONFIG_FILES[0]
     module = importlib.import_module(f"experiments.configs.{file}")
-    size = run.config["size"]
+    size = config["size"]
     preset = flat_config(module.get_config(size).to_dict())
     words = [
         *("python", "-m", "experiments.run"),
         f"--config=experiments/configs/{file}.py:{size}",
-        f"--workdir={run.path}",
+        f"--workdir={run.path.parent if several else run.path}",
     ]
-    for key, value in run.config.items():
-        if preset.get(key) != value and key != "data.directory":
-            words.append(f"--config.{key}={value}")
+    for key, value in config.items():
+        if _value(preset.get(key)) != _value(value) and key != "data.directory":
+            words.append(f"--config.{key}={_value(value)}")
     return shlex.join(words)
 
 
@@ -135,7 +144,7 @@ def markdown(runs: Sequence[RunFiles], title: str, command: str) -> str:
     lines = [
         title,
         "",
-        *(f"    {run_command(run)}" for run in runs),
+        *dict.fromkeys(f"    {run_command(run)}" for run in runs),
         f"    {command}",
         "",
         f"Objects completed and success {_PHASES_IN_WORDS}; means over "
@@ -168,6 +177,12 @@ def comma_separated(runs: Sequence[RunFiles]) -> str:
         )
         writer.writerow([name, *values, *numbers])
     return file.getvalue()
+
+
+def _value(value: Any) -> str:
+    """Returns a configuration value as the command line takes it."""
+    several = isinstance(value, list | tuple)
+    return ",".join(map(str, value)) if several else str(value)
 
 
 def _number(value: float | None, digits: int) -> str:

@@ -2,6 +2,7 @@
 
 import functools
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from moto_jax.collection import WorkerPool
@@ -59,20 +60,32 @@ def make_dataset(config: Config, directory: Path) -> list[tuple[str, Episode]]:
     return list(zip(names, episodes, strict=True))
 
 
-def make_replay(config: Config, workdir: Path) -> Replay:
-    """Returns a replay that holds the demonstrations of `config.data`."""
+def make_replays(
+    config: Config, workdir: Path, seeds: Sequence[int] | None = None
+) -> list[Replay]:
+    """Returns replays that hold the demonstrations of `config.data`, images shared.
+
+    Args:
+      config: the run's.
+      workdir: its directory.
+      seeds: one replay for each; `config.seeds` where not given.
+    """
     share = config.replay.online_share
-    replay = Replay(
-        tasks.resolve_task(config.task),
-        config.replay.batch_size,
-        config.replay.sequence_length,
-        config.seed,
-        online_share=None if share < 0 else share,
-    )
+    replays = [
+        Replay(
+            tasks.resolve_task(config.task),
+            config.replay.batch_size,
+            config.replay.sequence_length,
+            seed,
+            online_share=None if share < 0 else share,
+        )
+        for seed in (config.seeds if seeds is None else seeds)
+    ]
     directory = Path(config.data.directory or workdir / "dataset")
     for name, episode in make_dataset(config, directory):
-        replay.add(episode, name)
-    return replay
+        for replay in replays:
+            replay.add(episode, name)
+    return replays
 
 
 def announce_renderer() -> None:

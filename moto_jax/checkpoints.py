@@ -25,6 +25,8 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from moto_jax import machines
+
 _MANIFEST = "MANIFEST.sha256"
 _METADATA = "metadata.json"
 _STATE = "state"
@@ -51,6 +53,7 @@ def save(
 ) -> Path:
     """Saves a checkpoint and returns its directory `directory/<step>`.
 
+    Of a run of several processes all must call it; each writes what its devices hold.
     The step appears under its name only when it is complete and on the disk. Left-overs
     of interrupted saves, steps newer than this one (a resumed run passed them over as
     corrupt) and all but the `keep` newest steps are then removed.
@@ -79,14 +82,17 @@ def save(
         ) from error
     partial = directory / f"{step}{_PARTIAL}"
     try:
-        directory.mkdir(parents=True, exist_ok=True)
-        _remove_leftovers(directory)
-        _require_free_space(directory, state)
-        partial.mkdir()
+        if machines.is_first():
+            directory.mkdir(parents=True, exist_ok=True)
+            _remove_leftovers(directory)
+            _require_free_space(directory, state)
+            partial.mkdir()
+        machines.wait_for_all("checkpoint begun")
         _write_state(partial / _STATE, state)
-        (partial / _METADATA).write_text(text)
-        _write_manifest(partial)
-        _commit(partial, directory / str(step))
+        if machines.is_first():
+            (partial / _METADATA).write_text(text)
+            _write_manifest(partial)
+            _commit(partial, directory / str(step))
     # TensorStore reports a full disk as a bare Exception.
     except Exception as error:
         reason = str(error).strip().split("\n")[0] or type(error).__name__
@@ -95,8 +101,11 @@ def save(
             "checkpoints are untouched"
         ) from error
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    _prune(directory, step, keep)
+        if machines.is_first():
+            shutil.rmtree(partial, ignore_errors=True)
+    if machines.is_first():
+        _prune(directory, step, keep)
+    machines.wait_for_all("checkpoint saved")
     return directory / str(step)
 
 

@@ -198,8 +198,9 @@ class PolicyStep(NamedTuple):
 
     Attributes:
       initial: number of workers n -> carry; every leaf is [n, 1, ...].
-      step: (params, carry, image uint8 [n, height, width, 3], is_first bool [n], key,
-        seed uint32 [n], row int32 [n]) -> (action float32 [n, A], carry).
+      step: (params [M, ...], carry, image uint8 [n, height, width, 3], is_first bool
+        [n], keys [M], member int32 [n], seed uint32 [n], row int32 [n]) -> (action
+        float32 [n, A], carry).
     """
 
     initial: Callable[[int], Any]
@@ -209,8 +210,9 @@ class PolicyStep(NamedTuple):
 def make_policy_step(policy: Policy) -> PolicyStep:
     """Returns the policy with a key of its own for every episode and row.
 
-    Row i acts with the key `fold_in(fold_in(key, seed[i]), row[i])`. On a CPU it does
-    so alone, in a loop: a batched product may differ in the last bit with the size of
+    Of M parameter sets row i acts with number `member[i]`, and with the key
+    `fold_in(fold_in(keys[member[i]], seed[i]), row[i])`. On a CPU it does so alone, in
+    a loop: a batched product may differ in the last bit with the size of
     the batch, and contacts in the simulator soon turn a bit into another episode. The
     loop takes up to twice as long as one batch, a millisecond or two a row at the `cpu`
     preset (`experiments.benchmark --part=collect`). An accelerator, whose products
@@ -222,17 +224,18 @@ def make_policy_step(policy: Policy) -> PolicyStep:
         return jax.tree.map(lambda leaf: np.stack([leaf] * num_workers), one)
 
     @jax.jit
-    def step(params, carry, image, is_first, key, seed, row):
+    def step(params, carry, image, is_first, keys, member, seed, row):
         def act(inputs):
-            carry, image, is_first, seed, row = inputs
+            carry, image, is_first, member, seed, row = inputs
+            # Of a single member nothing is picked, or every row would carry a copy.
+            member = member if len(keys) > 1 else 0
+            own, key = jax.tree.map(lambda leaf: leaf[member], (params, keys))
             row_key = jax.random.fold_in(jax.random.fold_in(key, seed), row)
-            action, carry = policy.act(
-                params, carry, image[None], is_first[None], row_key
-            )
+            action, carry = policy.act(own, carry, image[None], is_first[None], row_key)
             return action[0], carry
 
         return jax.lax.platform_dependent(
-            (carry, image, is_first, seed, row),
+            (carry, image, is_first, member, seed, row),
             cpu=lambda rows: jax.lax.map(act, rows),
             default=jax.vmap(act),
         )
@@ -240,18 +243,30 @@ def make_policy_step(policy: Policy) -> PolicyStep:
     return PolicyStep(initial, step)
 
 
+class Play(NamedTuple):
+    """An episode to be played.
+
+    Attributes:
+      member: which of M parameter sets acts.
+      seed: of the environment's reset, in [0, 2**32).
+    """
+
+    member: int
+    seed: int
+
+
 @dataclasses.dataclass
 class _Running:
-    """An episode under way: its place in the order, its seed, and its rows so far."""
+    """An episode under way: its place in the order, and its rows so far."""
 
     index: int
-    seed: int
+    play: Play
     observations: list[Observation] = dataclasses.field(default_factory=list)
     actions: list[np.ndarray] = dataclasses.field(default_factory=list)
 
     def request(self) -> Reset | Step:
         """Returns what to ask of the worker next."""
-        return Step(self.actions[-1]) if self.observations else Reset(self.seed)
+        return Step(self.actions[-1]) if self.observations else Reset(self.play.seed)
 
     def record(self, observation: Observation | None) -> None:
         """Takes the answer; without one, the worker failed: all over from the start."""
@@ -279,36 +294,37 @@ def collect_episodes(
     pool: WorkerPool,
     policy_step: PolicyStep,
     params: Params,
-    key: jax.Array,
-    seeds: Sequence[int],
+    keys: jax.Array,
+    plays: Sequence[Play],
 ) -> Iterator[Episode]:
-    """Yields one whole episode for each environment seed, in the order of `seeds`.
+    """Yields one whole episode for each of `plays`, in their order.
 
     May run in a thread beside training, as long as nothing donates `params` meanwhile.
 
     Args:
       pool: the environments; all in use until the iterator ends or is closed.
       policy_step: from `make_policy_step`.
-      params: what the policy acts with.
-      key: typed PRNG key; an episode's actions depend on it and on the episode's seed.
-      seeds: of the environments' resets, each in [0, 2**32).
+      params: what the policy acts with, M sets of it: every leaf is [M, ...].
+      keys: typed PRNG keys [M]; an episode's actions depend on its member's and on the
+        episode's seed.
+      plays: who acts, and where.
 
     Raises:
       ValueError: for a seed out of range.
       FloatingPointError: if the policy's action is not finite.
       WorkerError: if workers keep failing.
     """
-    for seed in seeds:
-        if not 0 <= seed < 2**32:
-            raise ValueError(f"environment seed {seed} is not in [0, 2**32)")
+    for play in plays:
+        if not 0 <= play.seed < 2**32:
+            raise ValueError(f"environment seed {play.seed} is not in [0, 2**32)")
     waiting = collections.deque(
-        _Running(index, int(seed)) for index, seed in enumerate(seeds)
+        _Running(index, play) for index, play in enumerate(plays)
     )
     running: dict[int, _Running] = {}
     finished: dict[int, Episode] = {}
     with pool.claimed():
         carry = policy_step.initial(pool.num_workers)
-        for index in range(len(seeds)):
+        for index in range(len(plays)):
             while index not in finished:
                 for slot in range(pool.num_workers):
                     if slot not in running and waiting:
@@ -320,7 +336,9 @@ def collect_episodes(
                     one.record(answers.get(slot))
                     if one.is_over:
                         finished[one.index] = running.pop(slot).episode()
-                carry = _act(policy_step, params, carry, key, pool.num_workers, running)
+                carry = _act(
+                    policy_step, params, carry, keys, pool.num_workers, running
+                )
             yield finished.pop(index)
 
 
@@ -328,7 +346,7 @@ def _act(
     policy_step: PolicyStep,
     params: Params,
     carry: Any,
-    key: jax.Array,
+    keys: jax.Array,
     num_workers: int,
     running: Mapping[int, _Running],
 ) -> Any:
@@ -342,19 +360,22 @@ def _act(
         return carry
     like = next(iter(acting.values())).observations[-1].image
     image = np.zeros((num_workers, *like.shape), like.dtype)
+    member = np.zeros(num_workers, np.int32)
     seed = np.zeros(num_workers, np.uint32)
     row = np.zeros(num_workers, np.int32)
     for slot, one in acting.items():
         image[slot] = one.observations[-1].image
-        seed[slot] = one.seed
+        member[slot], seed[slot] = one.play
         row[slot] = len(one.actions)
-    action, carry = policy_step.step(params, carry, image, row == 0, key, seed, row)
+    action, carry = policy_step.step(
+        params, carry, image, row == 0, keys, member, seed, row
+    )
     action = np.asarray(action, np.float32)
     for slot, one in acting.items():
         if not np.isfinite(action[slot]).all():
             raise FloatingPointError(
                 f"the policy's action in row {row[slot]} of the episode with seed "
-                f"{one.seed} is not finite: its parameters have diverged"
+                f"{one.play.seed} is not finite: its parameters have diverged"
             )
         one.actions.append(np.clip(action[slot], -1.0, 1.0))
     return carry

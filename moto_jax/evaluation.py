@@ -3,7 +3,7 @@
 import dataclasses
 import os
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import imageio.v3
@@ -11,7 +11,7 @@ import imageio_ffmpeg
 import jax
 import numpy as np
 
-from moto_jax.collection import PolicyStep, WorkerPool, collect_episodes
+from moto_jax.collection import Play, PolicyStep, WorkerPool, collect_episodes
 from moto_jax.data.episodes import Episode
 from moto_jax.data.files import write_atomically
 from moto_jax.envs import tasks
@@ -78,7 +78,7 @@ def evaluate(
     pool: WorkerPool,
     policy_step: PolicyStep,
     params: Params,
-    key: jax.Array,
+    keys: jax.Array,
     seeds: Sequence[int],
     task: str | Sequence[str],
 ) -> EvaluationResult:
@@ -87,8 +87,8 @@ def evaluate(
     Args:
       pool: the environments.
       policy_step: from `collection.make_policy_step`.
-      params: what the policy acts with.
-      key: typed PRNG key of the policy's noise.
+      params: the one set that the policy acts with: every leaf is [1, ...].
+      keys: the one typed PRNG key of the policy's noise, [1].
       seeds: of the environments' resets.
       task: a task's name, or its objects.
 
@@ -101,7 +101,8 @@ def evaluate(
     reached, at_end, returns = [], [], []
     best = last = None
     best_score = (-1, -1.0)
-    for last in collect_episodes(pool, policy_step, params, key, seeds):
+    plays = [Play(0, seed) for seed in seeds]
+    for last in collect_episodes(pool, policy_step, params, keys, plays):
         in_goal = last.objects_in_goal
         reached.append(tasks.objects_reached(in_goal, objects))
         at_end.append(in_goal[-1, columns])
@@ -119,6 +120,28 @@ def evaluate(
         best=best,
         last=last,
     )
+
+
+def write_videos(
+    directory: Path, name: str, results: Mapping[str, EvaluationResult]
+) -> None:
+    """Writes NAME-best.mp4, its strip NAME-best.png, and NAME-last.mp4.
+
+    Args:
+      directory: made where missing.
+      name: of the files.
+      results: by policy: the best episode of any, the last of "sampled".
+    """
+    directory.mkdir(exist_ok=True)
+    best = max(
+        results.values(),
+        key=lambda result: (result.reached.sum(axis=1).max(), result.returns.max()),
+    ).best
+    write_video(directory / f"{name}-best.mp4", best.image)
+    # The part in which things happen, to the last object and a second more.
+    happens = tasks.first_completion(best.objects_in_goal).max() + 13
+    write_strip(directory / f"{name}-best.png", best.image[: happens + 1])
+    write_video(directory / f"{name}-last.mp4", results["sampled"].last.image)
 
 
 def wilson_interval(successes: int, trials: int) -> tuple[float, float]:

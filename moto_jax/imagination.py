@@ -16,7 +16,7 @@ FeaturePolicy = Callable[[jax.Array, jax.Array], jax.Array]
 
 @struct.dataclass
 class Imagined:
-    """A rollout of H steps from N starts.
+    """A rollout of H steps from N starts; N is one axis, or several such as T, B.
 
     Attributes:
       feature: [H + 1, N, F], of s^0 .. s^H.
@@ -50,15 +50,16 @@ def imagine(
       params: its parameters.
       policy: (feature [N, F], key) -> action [N, A].
       uncertainty: logits of all members [E, N, S, K] -> [N].
-      starts: states [N].
+      starts: states [N], where N stands for any leading axes. Those of a batch stay
+        apart, [T, B]: merged into one, a sharded B would be gathered.
       horizon: H.
       key: one key.
       rematerialise: whether the gradient computes each step again instead of keeping
         what it computed: less memory, more time, the same numbers.
     """
-    count = starts.deter.shape[0]
+    leading = starts.deter.shape[:-1]
     scan_key, member_key, last_key = jax.random.split(key, 3)
-    members = jax.random.randint(member_key, (horizon, count), 0, model.members)
+    members = jax.random.randint(member_key, (horizon, *leading), 0, model.members)
 
     def act(latent: LatentState, key: jax.Array) -> jax.Array:
         return policy(jax.lax.stop_gradient(latent.feature), key)

@@ -19,29 +19,47 @@ class Restored(NamedTuple):
     Attributes:
       path: of the step's directory.
       config: the run's resolved configuration.
-      agent: built from it.
-      state: the agent's.
+      seed: the one of its seeds that was asked for.
+      agent: built from the configuration.
+      state: the agent's, of that seed.
       metadata: everything else; see `training.Run.save`.
     """
 
     path: Path
     config: Config
+    seed: int
     agent: Agent
     state: Any
     metadata: dict[str, Any]
 
 
-def restore_agent(path: str | os.PathLike[str]) -> Restored:
+def restore_agent(path: str | os.PathLike[str], seed: int | None = None) -> Restored:
     """Returns the agent of a run's newest intact checkpoint, or of a step's.
 
+    Args:
+      path: a run, its checkpoints, or one step of them.
+      seed: which of the run's; may be left out where there is one.
+
     Raises:
-      CheckpointError: if there is none, or it does not fit the code.
+      CheckpointError: if there is none, it does not fit the code, or lacks the seed.
     """
     path = checkpoints.find(path)
     config: Config = ConfigDict(checkpoints.read_metadata(path)["config"])
+    seeds = list(config.get("seeds", ()))
+    if seed is None and len(seeds) == 1:
+        seed = seeds[0]
+    if seed is None or seed not in seeds:
+        raise checkpoints.CheckpointError(
+            f"checkpoint {path} holds the seeds {', '.join(map(str, seeds))}: choose "
+            "one of them with --seed"
+        )
     agent = make_agent(
         config, action_size=tasks.NUM_ACTIONS, image_size=config.env.image_size
     )
-    abstract = jax.eval_shape(agent.init, jax.random.key(0))
-    state, metadata = checkpoints.restore(path, abstract)
-    return Restored(path, config, agent, state, metadata)
+    keys = jax.random.split(jax.random.key(0), len(seeds))
+    abstract = jax.eval_shape(jax.vmap(agent.init), keys)
+    states, metadata = checkpoints.restore(path, abstract)
+    index = seeds.index(seed)
+    # In one program, in place of one for every leaf's shape.
+    state = jax.jit(lambda tree: jax.tree.map(lambda leaf: leaf[index], tree))(states)
+    return Restored(path, config, seed, agent, state, metadata)

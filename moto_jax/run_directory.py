@@ -2,8 +2,13 @@
 
 config.json      the resolved configuration
 dataset/         demonstrations, unless they come from elsewhere
+checkpoints/     the newest few, whole states of all seeds
+
+and for each seed, in the directory itself where there is one, in `seed0`, `seed1` and
+so on where there are several:
+
+config.json      the same for this seed alone
 online/          one npz a collected episode
-checkpoints/     the newest few, whole states
 metrics.jsonl    numbers by step
 videos/          evaluation episodes
 summary.json     the run in figures, written at the end
@@ -18,7 +23,12 @@ from pathlib import Path
 from typing import Any
 
 from moto_jax import provenance
-from moto_jax.analysis.runs import CONFIG_NAME, SUMMARY_NAME, flat_config
+from moto_jax.analysis.runs import (
+    CONFIG_NAME,
+    SUMMARY_NAME,
+    flat_config,
+    seed_directory,
+)
 from moto_jax.data.files import write_atomically
 from moto_jax.metrics import METRICS_NAME
 from moto_jax.run_control import Stopwatch
@@ -55,12 +65,20 @@ def claimed(directory: Path, config: Mapping[str, Any]) -> Iterator[None]:
 
 
 def bind(directory: Path, config: Mapping[str, Any]) -> None:
-    """Makes the directory this configuration's for good.
+    """Makes the directory, and those of its seeds, this configuration's for good.
 
     Called once the demonstrations are there: a command that failed before can be mended
     and given again with the same directory.
     """
-    path = directory / CONFIG_NAME
+    seeds = config["seeds"]
+    for seed in seeds:
+        own = seed_directory(directory, seeds, seed)
+        own.mkdir(exist_ok=True)
+        _write_once(own / CONFIG_NAME, {**config, "seeds": [seed]})
+    _write_once(directory / CONFIG_NAME, config)
+
+
+def _write_once(path: Path, config: Mapping[str, Any]) -> None:
     if not path.exists():
         write_json(path, config)
 
@@ -102,13 +120,13 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
 
 
 def write_summary(directory: Path, watch: Stopwatch, peak_rss_bytes: int) -> None:
-    """Writes a finished run's figures: metrics.jsonl's, time, memory, machine.
+    """Writes one seed's figures of a finished run: metrics, time, memory, machine.
 
-    For each of the phases "before", "offline" and "online": `objects_*`, the mean
-    number of the task's objects completed an evaluation episode, and `success_*`, the
-    share of episodes that completed all, of the mean policy; the same with `_sampled`
-    at the end of the name, of the sampled one; `cloned_share_*`, the share of stored
-    rows whose action is cloned.
+    Time and memory are those of all seeds together. For each of the phases "before",
+    "offline" and "online": `objects_*`, the mean number of the task's objects completed
+    an evaluation episode, and `success_*`, the share of episodes that completed all, of
+    the mean policy; the same with `_sampled` at the end of the name, of the sampled
+    one; `cloned_share_*`, the share of stored rows whose action is cloned.
     """
     summary: dict[str, Any] = {}
     lines = (directory / METRICS_NAME).read_text(encoding="utf-8").splitlines()

@@ -2,27 +2,30 @@
 
 import collections
 import contextlib
+import logging
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
+from jax.sharding import Mesh
 
-from moto_jax import checkpoints, provenance
+from moto_jax import checkpoints, devices, machines, provenance
 from moto_jax.agents import make_agent
-from moto_jax.analysis.runs import SUMMARY_NAME
-from moto_jax.assembly import announce_renderer, make_pool, make_replay
-from moto_jax.collection import WorkerPool, collect_episodes, make_policy_step
+from moto_jax.analysis.runs import SUMMARY_NAME, seed_directory
+from moto_jax.assembly import announce_renderer, make_pool, make_replays
+from moto_jax.collection import WorkerPool
 from moto_jax.data.episodes import Episode
-from moto_jax.data.replay import Replay, device_batches
+from moto_jax.data.replay import Replay, device_batches, empty_batches
 from moto_jax.envs import tasks
 from moto_jax.envs.graphics import choose_backend
-from moto_jax.evaluation import evaluate, write_strip, write_video
-from moto_jax.metrics import MetricsWriter, TerminalView, to_floats
 from moto_jax.online_episodes import OnlineEpisodes
+from moto_jax.players import Players, run_keys
+from moto_jax.recording import Recorder, split_seeds
 from moto_jax.run_control import StopRequest, Stopwatch, return_free_memory
 from moto_jax.run_directory import RunError, bind, claimed, write_summary
 from moto_jax.schedule import Block, Schedule, make_schedule
-from moto_jax.types import Agent, Batch, Config, Metrics
+from moto_jax.types import Agent, Batch, Config, Metrics, Params
 
 # What the terminal shows of the metrics.
 _SHOWN = (
@@ -35,20 +38,19 @@ _SHOWN = (
     "sampled/objects",
 )
 
-# Environment seeds: evaluations play the same ones each time, apart from the online
-# episodes'.
-_EVALUATION_SEED = 1_000_000
-
 # Updates that the device may lag behind the host: enough to keep it busy, few enough
 # that a request to stop is followed at once.
 _MAX_IN_FLIGHT = 2
+
+# Several processes tell each other so often whether one was asked to stop.
+_UPDATES_BETWEEN_TALKS = 10
 
 # Packages whose version decides numbers: a resumed run must have the same.
 _DECISIVE = ("jax", "jaxlib", "flax", "optax", "mujoco", "gymnasium-robotics", "numpy")
 
 
 class DivergedError(RuntimeError):
-    """Too many updates in a row were not finite."""
+    """Of every seed too many updates in a row were not finite."""
 
 
 def compile_updates(agent: Agent, state: Any, batch: Batch) -> dict[str, Any]:
@@ -62,7 +64,7 @@ def compile_updates(agent: Agent, state: Any, batch: Batch) -> dict[str, Any]:
 
 
 def initialise(agent: Agent, key: jax.Array) -> Any:
-    """Returns the agent's first state; what runs once is compiled to compile fast."""
+    """Returns `agent.init(key)`; what runs once is compiled to compile fast."""
     cheap: dict[str, str | bool] = {"xla_backend_optimization_level": "0"}
     options = cheap if jax.default_backend() == "cpu" else None
     return jax.jit(agent.init).lower(key).compile(options)(key)
@@ -77,18 +79,20 @@ class Run:
         workdir: Path,
         agent: Agent,
         pool: WorkerPool,
-        replay: Replay,
+        replays: Sequence[Replay],
         watch: Stopwatch,
+        mesh: Mesh,
     ):
         """Compiles the agent's updates, and restores the newest checkpoint.
 
         Args:
           config: of the run.
           workdir: the run's directory.
-          agent: what learns.
+          agent: what learns, with one seed.
           pool: the environments.
-          replay: holds the demonstrations.
+          replays: hold the demonstrations, one for each seed that this process feeds.
           watch: has counted what came before.
+          mesh: what the seeds are trained on.
         """
         self.config = config
         self.workdir = workdir
@@ -96,84 +100,113 @@ class Run:
         self.task = tasks.resolve_task(config.task)
         self.watch = watch
         self.pool = pool
-        self.replay = replay
-        self.agent = agent
-        self._policy_steps = {
-            name: make_policy_step(policy)
-            for name, policy in self.agent.policies.items()
-        }
-        seeds = jax.random.split(jax.random.key(config.seed), 3)
-        self._init_key, self._collect_key, self._evaluate_key = seeds
-        abstract = jax.eval_shape(self.agent.init, self._init_key)
+        self.mesh = mesh
+        self.agent = devices.over_seeds(agent, mesh)
+        shape = (len(config.seeds), config.replay.batch_size)
+        self.share = devices.own_share(mesh, *shape)
+        self._place = lambda batch: devices.place_batch(batch, *shape, mesh)
+        self.replays = dict(zip(self.share.seeds, replays, strict=True))
+        self.directories = _seed_directories(workdir, config)
+        init_keys, collect_keys, evaluate_keys = run_keys(config.seeds)
+        self.players = Players(
+            config,
+            agent.policies,
+            pool,
+            (collect_keys, evaluate_keys),
+            self.share.seeds,
+        )
+        abstract = devices.abstract_state(self.agent, init_keys, mesh)
         self._in_flight: collections.deque[Any] = collections.deque()
         self._unwritten: tuple[int, str, Metrics] | None = None
-        self.done, known = 0, {}
+        self._stopped: set[int] = set()
+        self.done, known = 0, [{} for _ in config.seeds]
         self.resumed = checkpoints.latest(workdir / "checkpoints") is not None
         if not self.resumed:
-            self.state = initialise(self.agent, self._init_key)
+            self.state = initialise(self.agent, init_keys)
         else:
             self.state, metadata = checkpoints.restore(workdir, abstract)
             self.done, known = metadata["updates"], metadata["online_episodes"]
             for part, seconds in metadata["wall_seconds"].items():
                 self.watch.seconds[part] += seconds
         with self.watch.part("compilation"):
-            self._updates = compile_updates(self.agent, abstract, replay.sample(0))
-        self.online = OnlineEpisodes(workdir / "online", self._collect, known)
+            batch = empty_batches(replays, self.share.columns)
+            batch = devices.abstract_batch(batch, *shape, mesh)
+            self._updates = compile_updates(self.agent, abstract, batch)
+        self.online = OnlineEpisodes(
+            [directory / "online" for directory in self.directories],
+            self.players.collect,
+            known,
+        )
         for number in range(self.schedule.episodes_stored(self.done - 1)):
             self._store(number)
 
-    def _collect(self, number: int, params: Any) -> Episode:
-        step = self._policy_steps[self.config.training.collect_with]
-        seed = self.config.seed * self.schedule.online_episodes + number
-        (episode,) = collect_episodes(
-            self.pool, step, params, self._collect_key, [seed]
-        )
-        return episode
+    def _collecting_params(self, number: int) -> Callable[[], Params]:
+        return lambda: self.players.params(self.agent.acting_params(self.state), number)
 
-    def _store(self, number: int) -> Episode:
-        name, episode = self.online.take(number, self._acting_params())
-        self.replay.add(episode, f"online/{name}", online=True)
-        return episode
+    def _store(self, number: int) -> dict[int, Episode]:
+        """Adds a round to the replays; returns its episodes by the seed's index."""
+        # Those that it feeds; the first process writes down the numbers of all.
+        every = range(len(self.config.seeds))
+        wanted = every if machines.is_first() else self.share.seeds
+        taken = self.online.take(number, wanted, self._collecting_params(number))
+        for index, (name, episode) in taken.items():
+            if index in self.replays:
+                self.replays[index].add(episode, f"online/{name}", online=True)
+        return {index: episode for index, (_, episode) in taken.items()}
 
-    def _acting_params(self) -> Any:
-        return self.agent.acting_params(self.state)
+    def advance(self, recorder: Recorder, stop: StopRequest) -> int | None:
+        """Does the updates that are left, or those until a stop is asked for.
 
-    def advance(
-        self, writer: MetricsWriter, view: TerminalView, stop: StopRequest
-    ) -> None:
-        """Does the updates that are left, or those until a stop is asked for."""
+        Returns:
+          The number of the signal that asked for the stop, in whichever process.
+        """
         if self.done == 0:
-            self._evaluate(writer, view, "before")
+            self._evaluate(recorder, "before")
         for block in self.schedule.blocks(self.done):
             if block.phase == "online":
-                self._write_metrics(writer, view)
-                self._open_block(block, writer)
-            steps = range(block.first, block.last)
-            with contextlib.closing(device_batches(self.replay, steps)) as batches:
+                self._write_metrics(recorder)
+                self._open_block(block, recorder)
+            batches = device_batches(
+                list(self.replays.values()),
+                range(block.first, block.last),
+                self.share.columns,
+                self._place,
+            )
+            with contextlib.closing(batches):
                 for batch in batches:
-                    self._update(block, batch, writer, view)
-                    if stop.signal_number is not None:
-                        self._write_metrics(writer, view)
+                    self._update(block, batch, recorder)
+                    asked = self._asked_to_stop(stop)
+                    if asked is not None and self.done < self.schedule.total:
+                        self._write_metrics(recorder)
                         self.save()
-                        return
+                        return asked
+        return None
 
-    def _open_block(self, block: Block, writer: MetricsWriter) -> None:
-        """Stores the block's own episode and sets out for the next."""
+    def _asked_to_stop(self, stop: StopRequest) -> int | None:
+        """Returns the signal that came to any process; all stop at the same update."""
+        if jax.process_count() > 1 and self.done % _UPDATES_BETWEEN_TALKS:
+            return None
+        signals = machines.gather(stop.signal_number)
+        return next((number for number in signals if number is not None), None)
+
+    def _open_block(self, block: Block, recorder: Recorder) -> None:
+        """Stores the block's own episodes and sets out for the next."""
         with self.watch.part("waiting for episodes"):
             first = self.schedule.episodes_stored(block.first - 1) <= block.episode
             if first:
-                episode = self._store(block.episode)
-                reward = tasks.task_reward(episode.objects_in_goal[1:], self.task)
-                reached = tasks.objects_reached(episode.objects_in_goal, self.task)
-                numbers = {"return": reward.sum(), "objects": reached.sum()}
+                numbers = []
+                for _, episode in sorted(self._store(block.episode).items()):
+                    in_goal = episode.objects_in_goal
+                    reward = tasks.task_reward(in_goal[1:], self.task)
+                    reached = tasks.objects_reached(in_goal, self.task)
+                    numbers.append({"return": reward.sum(), "objects": reached.sum()})
                 # Not of the step before, whose checkpoint is already saved.
-                writer.write(self.done + 1, "collection", numbers)
-        if block.episode + 1 < self.schedule.online_episodes:
-            self.online.start(block.episode + 1, self._acting_params())
+                recorder.write(self.done + 1, "collection", numbers)
+        following = block.episode + 1
+        if following < self.schedule.online_episodes:
+            self.online.start(following, self._collecting_params(following))
 
-    def _update(
-        self, block: Block, batch: Any, writer: MetricsWriter, view: TerminalView
-    ) -> None:
+    def _update(self, block: Block, batch: Any, recorder: Recorder) -> None:
         """One update, and what is due after it."""
         with self.watch.part(f"{block.phase} updates"):
             self.state, metrics = self._updates[block.phase](self.state, batch)
@@ -182,82 +215,70 @@ class Run:
             if len(self._in_flight) > _MAX_IN_FLIGHT:
                 jax.block_until_ready(self._in_flight.popleft())
         if self.schedule.logs(self.done):
-            self._write_metrics(writer, view)
+            self._write_metrics(recorder)
             jax.tree.map(lambda metric: metric.copy_to_host_async(), metrics)
             self._unwritten = (self.done, block.phase, metrics)
-        view.show(self.done, block.phase)
+        recorder.show(self.done, block.phase)
         if self.schedule.evaluates(self.done):
-            self._write_metrics(writer, view)
-            self._evaluate(writer, view, block.phase)
+            self._write_metrics(recorder)
+            self._evaluate(recorder, block.phase)
         if self.schedule.saves(self.done):
-            self._write_metrics(writer, view)
+            self._write_metrics(recorder)
             self.save()
 
-    def _write_metrics(self, writer: MetricsWriter, view: TerminalView) -> None:
-        """Writes the newest log line, which waits for the next to be due.
+    def _write_metrics(self, recorder: Recorder) -> None:
+        """Writes the newest log lines, which wait for the next to be due.
 
-        By then the device has long computed it, so the loop does not stop to fetch it.
+        By then the device has long computed them, so the loop does not stop to fetch.
         """
         if self._unwritten is None:
             return
         step, phase, metrics = self._unwritten
         self._unwritten = None
         with self.watch.part(f"{phase} updates"):
-            floats = to_floats(metrics)
-        writer.write(step, phase, floats)
-        view.show(self.done, phase, floats)
-        if floats["skipped_in_a_row"] > self.config.training.max_skipped:
+            by_seed = split_seeds(metrics)
+        recorder.write(step, phase, by_seed)
+        recorder.show(self.done, phase, by_seed)
+        self._check_progress(step, [one["skipped_in_a_row"] for one in by_seed])
+
+    def _check_progress(self, step: int, skipped: Sequence[float]) -> None:
+        """Names seeds that have stopped learning; once all have, it is an error."""
+        limit = self.config.training.max_skipped
+        counts = dict(zip(self.config.seeds, skipped, strict=True))
+        stopped = {seed for seed, count in counts.items() if count > limit}
+        if stopped == counts.keys():
             raise DivergedError(
-                f"{floats['skipped_in_a_row']:.0f} updates in a row up to {step} were "
-                "not finite: lower the learning rates; the last checkpoint in "
+                f"{min(skipped):.0f} updates in a row up to {step} were not finite: "
+                "lower the learning rates; the last checkpoint in "
                 f"{self.workdir / 'checkpoints'} is from before"
             )
+        for seed in sorted(stopped - self._stopped):
+            logging.warning(
+                "seed %d: %d updates in a row up to %d were not finite; the other "
+                "seeds go on",
+                *(seed, counts[seed], step),
+            )
+        self._stopped = stopped
 
-    def _evaluate(self, writer: MetricsWriter, view: TerminalView, phase: str) -> None:
-        """Plays episodes with the mean and the sampled policy; writes their videos."""
+    def _evaluate(self, recorder: Recorder, phase: str) -> None:
+        """Plays episodes with the mean and the sampled policy of each seed."""
         with self.watch.part("evaluation"):
             self.online.finish()
-            seeds = range(
-                _EVALUATION_SEED, _EVALUATION_SEED + self.config.evaluation.episodes
-            )
-            numbers: dict[str, float] = {}
-            results = {}
-            for name, step in self._policy_steps.items():
-                results[name] = evaluate(
-                    self.pool,
-                    step,
-                    self._acting_params(),
-                    jax.random.fold_in(self._evaluate_key, self.done),
-                    seeds,
-                    self.task,
-                )
-                summary = results[name].summary()
-                numbers |= {f"{name}/{key}": value for key, value in summary.items()}
-            best = max(
-                results.values(),
-                key=lambda result: (
-                    result.reached.sum(axis=1).max(),
-                    result.returns.max(),
-                ),
-            ).best
-            videos = self.workdir / "videos"
-            videos.mkdir(exist_ok=True)
-            write_video(videos / f"{self.done:06d}-best.mp4", best.image)
-            # The part in which things happen, to the last object and a second more.
-            happens = tasks.first_completion(best.objects_in_goal).max() + 13
-            write_strip(videos / f"{self.done:06d}-best.png", best.image[: happens + 1])
-            last = results["sampled"].last.image
-            write_video(videos / f"{self.done:06d}-last.mp4", last)
-        numbers["cloned_share"] = self.replay.behaviour_share
-        writer.write(self.done, f"evaluation {phase}", numbers)
-        view.show(self.done, phase, numbers)
+            params = self.agent.acting_params(self.state)
+            shares = {
+                index: {"cloned_share": replay.behaviour_share}
+                for index, replay in self.replays.items()
+            }
+            by_seed = self.players.evaluate(params, self.done, self.directories, shares)
+        recorder.write(self.done, f"evaluation {phase}", by_seed)
+        recorder.show(self.done, phase, by_seed)
 
     def close(self) -> None:
-        """Waits for the episode under way."""
+        """Waits for the episodes under way."""
         self.online.close()
 
     def save(self) -> None:
-        """Saves everything that resuming needs, an episode under way included."""
+        """Saves everything that resuming needs, episodes under way included."""
         with self.watch.part("checkpoints"):
             self.online.finish()
             metadata = {
@@ -266,6 +287,7 @@ class Run:
                 "wall_seconds": dict(self.watch.seconds),
                 "config": self.config.to_dict(),
                 "versions": provenance.versions(),
+                "devices": list(self.mesh.devices.shape),
             }
             checkpoints.save(
                 self.workdir / "checkpoints",
@@ -299,52 +321,98 @@ def train(
     choose_backend()
     schedule = make_schedule(config.training)
     tasks.resolve_task(config.task)
+    _check_seeds(config.seeds)
+    mesh = devices.make_mesh(config)
     # Before anything is written: what does not fit the networks is refused here.
     agent = make_agent(
         config, action_size=tasks.NUM_ACTIONS, image_size=config.env.image_size
     )
-    with claimed(workdir, config.to_dict()):
+    with machines.watched(), _claimed_by_first(workdir, config):
         done = checkpoints.latest(workdir / "checkpoints")
-        if done == schedule.total and (workdir / SUMMARY_NAME).exists():
+        summaries = [path / SUMMARY_NAME for path in _seed_directories(workdir, config)]
+        if done == schedule.total and all(path.exists() for path in summaries):
             return None
         if done is not None:
-            _check_versions(workdir, allow_version_change)
+            _check_versions(workdir, mesh, allow_version_change)
         watch = Stopwatch()
         announce_renderer()
         with watch.part("demonstrations"):
-            replay = make_replay(config, workdir)
-        bind(workdir, config.to_dict())
+            replays = _replays(config, workdir, mesh)
+        if machines.is_first():
+            bind(workdir, config.to_dict())
         with (
             make_pool(config) as pool,
-            contextlib.closing(Run(config, workdir, agent, pool, replay, watch)) as run,
+            contextlib.closing(
+                Run(config, workdir, agent, pool, replays, watch, mesh)
+            ) as run,
         ):
             stopped_by = _advance(run, config, workdir)
-            if stopped_by is None:
+            if stopped_by is None and machines.is_first():
                 peak = provenance.peak_rss_bytes(pool.process_ids)
-                write_summary(workdir, watch, peak)
+                for directory in run.directories:
+                    write_summary(directory, watch, peak)
+            machines.wait_for_all("end")
             return stopped_by
+
+
+def _check_seeds(seeds: Sequence[int]) -> None:
+    wrong = [seed for seed in seeds if not isinstance(seed, int) or seed < 0]
+    if wrong or not seeds or len(set(seeds)) < len(seeds):
+        raise ValueError(
+            f"config.seeds is {tuple(seeds)}: give different integers of at least 0, "
+            "such as --config.seeds=0,1,2"
+        )
+
+
+def _seed_directories(workdir: Path, config: Config) -> list[Path]:
+    return [seed_directory(workdir, config.seeds, seed) for seed in config.seeds]
+
+
+@contextlib.contextmanager
+def _claimed_by_first(workdir: Path, config: Config) -> Iterator[None]:
+    """Makes the directory this run's; of several processes the first holds it."""
+    with contextlib.ExitStack() as stack:
+        if machines.is_first():
+            stack.enter_context(claimed(workdir, config.to_dict()))
+        machines.wait_for_all("claimed")
+        yield
+
+
+def _replays(config: Config, workdir: Path, mesh: Mesh) -> list[Replay]:
+    """Returns the replays of the seeds that this process feeds."""
+    share = devices.own_share(mesh, len(config.seeds), config.replay.batch_size)
+    seeds = [config.seeds[index] for index in share.seeds]
+    # The first makes the demonstrations, the others find them.
+    if not machines.is_first():
+        machines.wait_for_all("demonstrations")
+    replays = make_replays(config, workdir, seeds)
+    if machines.is_first():
+        machines.wait_for_all("demonstrations")
+    return replays
 
 
 def _advance(run: Run, config: Config, workdir: Path) -> int | None:
     with (
-        MetricsWriter(workdir, config.tensorboard) as writer,
-        TerminalView(run.schedule.total, _SHOWN) as view,
+        Recorder(
+            run.directories, run.schedule.total, _SHOWN, config.tensorboard
+        ) as recorder,
         StopRequest() as stop,
     ):
-        writer.truncate_after(run.done if run.resumed else -1)
+        recorder.truncate_after(run.done if run.resumed else -1)
         if run.resumed:
-            view.message(f"{workdir}: going on after {run.done} updates")
-        run.advance(writer, view, stop)
-        return stop.signal_number
+            recorder.message(f"{workdir}: going on after {run.done} updates")
+        return run.advance(recorder, stop)
 
 
-def _check_versions(workdir: Path, allow_change: bool) -> None:
-    saved = checkpoints.read_metadata(workdir)["versions"]
-    now = provenance.versions()
-    for package in _DECISIVE:
-        if saved.get(package) != now.get(package) and not allow_change:
+def _check_versions(workdir: Path, mesh: Mesh, allow_change: bool) -> None:
+    metadata = checkpoints.read_metadata(workdir)
+    before = {name: metadata["versions"].get(name) for name in _DECISIVE}
+    after = {name: provenance.versions().get(name) for name in _DECISIVE}
+    before["groups x devices"] = " x ".join(map(str, metadata["devices"]))
+    after["groups x devices"] = " x ".join(map(str, mesh.devices.shape))
+    for what in before:
+        if before[what] != after[what] and not allow_change:
             raise RunError(
-                f"{workdir} was made with {package} {saved.get(package)}, not "
-                f"{now.get(package)}: install that version, or accept other numbers "
-                "with --allow_version_change"
+                f"{workdir} was made with {what} {before[what]}, not {after[what]}: "
+                "use the same, or accept other numbers with --allow_version_change"
             )

@@ -1,8 +1,9 @@
 """The nouns of device code and the axis letters.
 
 Axes: `T` sequence time, `B` batch, `E` ensemble member, `H` horizon, `N` imagined
-starts (= T * B), `C` critic, `A` action, `S` groups and `K` classes of the stochastic
-state, `D` deterministic state, `F` feature. Device arrays are time-major.
+starts (T * B as one axis, or the axes T, B), `C` critic, `A` action, `S` groups and `K`
+classes of the stochastic state, `D` deterministic state, `F` feature. Device arrays are
+time-major. A run of several seeds has their axis before all others.
 
 Alignment, fixed once: an episode of L steps becomes L + 1 rows. Row j holds image x_j,
 the action that led to it (`prev_action`, zero in row 0) and the reward received on

@@ -23,7 +23,7 @@ import numpy as np
 from flax import struct
 
 from experiments.configs import base
-from moto_jax import assembly, checkpoints, training
+from moto_jax import assembly, checkpoints, evaluation, players, training
 from moto_jax.collection import WorkerPool, make_policy_step
 from moto_jax.metrics import MetricsWriter
 from moto_jax.types import Agent, Policy
@@ -41,6 +41,7 @@ def small_config(**changes: Any):
     config = base.get_config("tiny")
     config.env.update(image_size=8, workers=2)
     config.replay.update(batch_size=2, sequence_length=4)
+    config.mesh.update(seed=1, data=1)
     config.training.update(
         offline_updates=OFFLINE,
         online_episodes=EPISODES,
@@ -132,13 +133,13 @@ def install(
       agent: what learns.
     """
     replace(assembly, "make_dataset", lambda config, directory: DEMONSTRATIONS)
+    replace(players, "make_policy_step", _policy_step_once)
+    replace(evaluation, "write_video", lambda path, frames: path.write_bytes(b""))
     replacements = {
         "announce_renderer": lambda: None,
         "choose_backend": lambda: "",
         "make_agent": lambda config, **sizes: agent,
-        "make_policy_step": _policy_step_once,
         "make_pool": lambda config: contextlib.nullcontext(pool),
-        "write_video": lambda path, frames: path.write_bytes(b""),
     }
     for name, replacement in replacements.items():
         replace(training, name, replacement)
@@ -170,6 +171,12 @@ def on_update(
     replace(training.Run, "_update", update_and_act)
 
 
+def abstract_states(agent: Agent = AGENT, seeds: int = 1):
+    """Returns shapes and dtypes of what a checkpoint of so many seeds holds."""
+    keys = jax.random.split(jax.random.key(0), seeds)
+    return jax.eval_shape(jax.vmap(agent.init), keys)
+
+
 class Outcome(NamedTuple):
     """Everything about a run that must not depend on how often it was interrupted.
 
@@ -187,9 +194,8 @@ class Outcome(NamedTuple):
 
 
 def outcome(workdir: Path, agent: Agent = AGENT) -> Outcome:
-    """Reads a run's outcome from its directory."""
-    abstract = jax.eval_shape(agent.init, jax.random.key(0))
-    state, metadata = checkpoints.restore(workdir, abstract)
+    """Reads a run's outcome from its directory; the run has one seed."""
+    state, metadata = checkpoints.restore(workdir, abstract_states(agent))
     leaves = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(state):
         if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):

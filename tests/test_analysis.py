@@ -52,7 +52,7 @@ def metrics_rows(more=0.0):
 
 def write_run(directory, rows=None, summary=True, **changes):
     """Writes a run of the tiny preset; `changes` are of flat configuration keys."""
-    directory.mkdir()
+    directory.mkdir(parents=True)
     config = mixed.get_config("tiny")
     config.training.update(
         offline_updates=20, online_episodes=1, updates_per_episode=10
@@ -69,9 +69,9 @@ def write_run(directory, rows=None, summary=True, **changes):
 
 
 def test_reads_what_a_run_writes(tmp_path):
-    run = runs.read_run(write_run(tmp_path / "run", seed=3))
+    run = runs.read_run(write_run(tmp_path / "run", seeds=(3,)))
     assert run.name == "run"
-    assert run.config["seed"] == 3
+    assert run.config["seeds"] == [3]
     assert run.config["optimizer.learning_rates.actor"] == 1e-3
     assert run.updates == 30
     assert run.summary["hardware"] == HARDWARE
@@ -169,15 +169,15 @@ def test_means_need_every_run():
 
 def test_runs_are_grouped_by_everything_but_seed_and_housekeeping(tmp_path):
     changes = [
-        {"seed": 0},
+        {"seeds": (0,)},
         {"moto.alpha": 0.0},
-        {"seed": 1, "data.directory": "elsewhere"},
+        {"seeds": (1,), "data.directory": "elsewhere"},
     ]
     read = [
         runs.read_run(write_run(tmp_path / str(number), **change))
         for number, change in enumerate(changes)
     ]
-    assert runs.differing_keys(read) == ["moto.alpha", "seed"]
+    assert runs.differing_keys(read) == ["moto.alpha", "seeds"]
     assert runs.differing_keys(read[:1]) == []
     names = [[run.name for run in group] for group in runs.seed_groups(read)]
     assert names == [["0", "2"], ["1"]]
@@ -347,8 +347,10 @@ def tabulate(directory, *arguments):
 
 
 def test_a_table_of_runs(tmp_path):
-    write_run(tmp_path / "a", metrics_rows(0.0), seed=0)
-    write_run(tmp_path / "b", metrics_rows(1.0), seed=1, **{"data.directory": "there"})
+    write_run(tmp_path / "a", metrics_rows(0.0), seeds=(0,))
+    write_run(
+        tmp_path / "b", metrics_rows(1.0), seeds=(1,), **{"data.directory": "there"}
+    )
     rows = metrics_rows()[:5]
     write_run(tmp_path / "c", rows, summary=False, **{"moto.alpha": 0.0})
     arguments = ("a", "b", "c", "--out=results/table", "--title=Three runs")
@@ -365,13 +367,13 @@ def test_a_table_of_runs(tmp_path):
     )
     assert lines[2:6] == [
         f"{run} --workdir=a {schedule}",
-        f"{run} --workdir=b --config.seed=1 {schedule}",
+        f"{run} --workdir=b --config.seeds=1 {schedule}",
         f"{run} --workdir=c --config.moto.alpha=0.0 {schedule}",
         "    python -m experiments.tabulate a b c --out=results/table "
         "'--title=Three runs'",
     ]
     assert "Made on abacus, 2 cores, 1.5 GB of memory." in lines
-    assert lines[-6].startswith("| run | moto.alpha | seed | objects, mean policy |")
+    assert lines[-6].startswith("| run | moto.alpha | seeds | objects, mean policy |")
     assert lines[-3:] == [
         "| b | 2.5 | 1 | 0.00 / 3.00 / 4.00 | 0.00 / 1.00 / 1.50 | "
         "0.00 / 0.75 / 1.00 | 0.00 / 0.25 / 0.38 | 30 | 2.5 |",
@@ -385,6 +387,21 @@ def test_a_table_of_runs(tmp_path):
     assert [row["run"] for row in table] == ["a", "b", "mean of 2", "c"]
     assert [row["objects_online"] for row in table] == ["3", "4", "3.5", ""]
     assert [row["minutes"] for row in table] == ["2.5", "2.5", "2.5", "2"]
+
+
+def test_a_run_of_several_seeds_is_as_many_rows_and_one_command(tmp_path):
+    write_run(tmp_path / "runs" / "both", seeds=(0, 4))
+    for seed in (0, 4):
+        directory = tmp_path / "runs" / "both" / f"seed{seed}"
+        write_run(directory, metrics_rows(float(seed)), seeds=(seed,))
+    done = tabulate(tmp_path, "runs/both", "--out=table")
+    assert done.returncode == 0, done.stderr
+    lines = (tmp_path / "table.md").read_text().splitlines()
+    commands = [line for line in lines if "experiments.run" in line]
+    assert len(commands) == 1
+    assert "--workdir=runs/both --config.seeds=0,4" in commands[0]
+    names = [line.split(" | ")[0] for line in lines[-3:]]
+    assert names == ["| both/seed0", "| both/seed4", "| mean of 2"]
 
 
 @pytest.mark.parametrize(

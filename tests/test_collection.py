@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from moto_jax.collection import (
+    Play,
     WorkerError,
     WorkerPool,
     collect_episodes,
@@ -45,7 +46,12 @@ def random_recurrent_policy():
 
 def collect(pool, seeds, policy=None, params=None, key=KEY):
     policy_step = make_policy_step(policy or constant_policy())
-    return list(collect_episodes(pool, policy_step, params, key, seeds))
+    params = jax.tree.map(lambda leaf: leaf[None], params)
+    return list(collect_episodes(pool, policy_step, params, key[None], plays(seeds)))
+
+
+def plays(seeds, member=0):
+    return [Play(member, seed) for seed in seeds]
 
 
 @pytest.fixture(scope="module")
@@ -139,7 +145,7 @@ def test_policy_is_traced_once(pool):
 
     policy_step = make_policy_step(Policy(initial=jnp.zeros, act=act))
     for seeds in ([0], [1, 2, 3], []):
-        list(collect_episodes(pool, policy_step, None, KEY, seeds))
+        list(collect_episodes(pool, policy_step, None, KEY[None], plays(seeds)))
     # Once for the loop of a CPU and once for the batch of an accelerator.
     assert traces == 2 * [(1, 4, 4, 3)]
 
@@ -148,11 +154,12 @@ def test_an_accelerator_computes_all_rows_at_once():
     policy_step = make_policy_step(random_recurrent_policy())
     rows = 3
     arguments = (
-        np.ones(48, np.float32),
+        np.ones((2, 48), np.float32),
         policy_step.initial(rows),
         np.zeros((rows, 4, 4, 3), np.uint8),
         np.ones(rows, np.bool_),
-        KEY,
+        jax.random.split(KEY, 2),
+        np.zeros(rows, np.int32),
         np.arange(rows, dtype=np.uint32),
         np.zeros(rows, np.int32),
     )
@@ -163,6 +170,30 @@ def test_an_accelerator_computes_all_rows_at_once():
         return program.count("stablehlo.while")
 
     assert loops("cuda") == 0 < loops("cpu")
+
+
+def test_members_that_play_together_play_as_they_would_alone(pool):
+    """Three parameter sets, three episodes each, over two workers."""
+    policy = random_recurrent_policy()
+    params = np.random.default_rng(0).normal(size=(3, 48)).astype(np.float32)
+    keys = jax.random.split(KEY, 3)
+    together = collect_episodes(
+        pool,
+        make_policy_step(policy),
+        params,
+        keys,
+        [Play(member, seed) for seed in (5, 6, 7) for member in (2, 0, 1)],
+    )
+    episodes = iter(list(together))
+    alone = {
+        member: collect(pool, [5, 6, 7], policy, params[member], keys[member])
+        for member in range(3)
+    }
+    for number in range(3):
+        for member in (2, 0, 1):
+            assert_same(next(episodes), alone[member][number])
+    # Equal environments, so that only the member tells them apart.
+    assert (alone[0][0].action[:, 1] != alone[1][0].action[:, 1]).any()
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -183,7 +214,7 @@ def test_a_worker_killed_from_outside_is_replaced(pool):
     unharmed = collect(pool, range(5))
     episodes = []
     for episode in collect_episodes(
-        pool, make_policy_step(constant_policy()), None, KEY, range(5)
+        pool, make_policy_step(constant_policy()), None, KEY[None], plays(range(5))
     ):
         if not episodes:
             killed = pool.process_ids[1]
@@ -248,7 +279,7 @@ def test_an_interruption_leaves_no_stale_answer(pool, monkeypatch):
 
 def test_a_pool_serves_one_caller_at_a_time(pool):
     policy_step = make_policy_step(constant_policy())
-    iterator = collect_episodes(pool, policy_step, None, KEY, [0, 1, 2])
+    iterator = collect_episodes(pool, policy_step, None, KEY[None], plays([0, 1, 2]))
     next(iterator)
     with pytest.raises(RuntimeError, match="already"):
         collect(pool, [0])

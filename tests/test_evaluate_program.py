@@ -24,7 +24,7 @@ STEPS = 10
 
 def _zeros(leaf):
     if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-        return jax.random.key(0)
+        return jax.random.split(jax.random.key(0), leaf.shape[0])
     return np.zeros(leaf.shape, leaf.dtype)
 
 
@@ -34,11 +34,13 @@ def run(tmp_path_factory):
     directory = tmp_path_factory.mktemp("run")
     config = mixed.get_config("tiny")
     config.env.episode_steps = STEPS
+    config.seeds = (3, 5)
     agent = make_agent(
         config, action_size=tasks.NUM_ACTIONS, image_size=config.env.image_size
     )
     # All zero, which spares the seconds that compiling `init` takes.
-    abstract = jax.eval_shape(agent.init, jax.random.key(0))
+    keys = jax.random.split(jax.random.key(0), 2)
+    abstract = jax.eval_shape(jax.vmap(agent.init), keys)
     state = jax.tree.map(_zeros, abstract)
     metadata = {"updates": 7, "config": config.to_dict()}
     checkpoints.save(directory / "checkpoints", 7, state, metadata)
@@ -73,6 +75,7 @@ def test_evaluates_a_checkpoint_on_another_task(run):
         "--policy=sampled",
         "--task=kettle, hinge cabinet",
         "--seed=5",
+        "--first_episode=8",
         "--video",
     )
     assert done.returncode == 0, done.stderr
@@ -83,11 +86,12 @@ def test_evaluates_a_checkpoint_on_another_task(run):
     _, high = evaluation.wilson_interval(0, 2)
     assert f"0.00  (0.00 to {high:.2f})" in done.stdout
 
-    out = run / "evaluation-7"
+    out = run / "seed5" / "evaluation-7"
     names = sorted(path.name for path in out.iterdir())
     assert names == ["evaluation.json", "sampled-best.mp4", "sampled-last.mp4"]
     report = json.loads((out / "evaluation.json").read_text())
     assert (report["updates"], report["seed"]) == (7, 5)
+    assert report["first_episode"] == 8
     assert report["task"] == ["kettle", "hinge cabinet"]
     assert list(report["policies"]) == ["sampled"]
     figures = report["policies"]["sampled"]
@@ -105,6 +109,7 @@ def test_predicts_a_demonstration(run, tmp_path):
     done = program(
         "open_loop",
         f"--checkpoint={run / 'checkpoints' / '7'}",
+        "--seed=3",
         f"--out={tmp_path / 'results' / 'strip.png'}",
         "--context=2",
         "--predicted=7",
@@ -135,9 +140,17 @@ def test_a_checkpoint_that_is_not_there_is_named(tmp_path):
 
 
 @pytest.mark.kitchen
+@pytest.mark.parametrize("seed", [(), ("--seed=4",)])
+def test_one_of_the_seeds_must_be_chosen(run, tmp_path, seed):
+    flags = [f"--checkpoint={run}", f"--out={tmp_path / 'out'}", *seed]
+    assert_refused(program("evaluate", *flags), "holds the seeds 3, 5: choose one")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.kitchen
 def test_an_unknown_object_is_named(run, tmp_path):
     flags = [f"--checkpoint={run}", f"--out={tmp_path / 'out'}", "--task=toaster"]
-    assert_refused(program("evaluate", *flags), "'toaster'")
+    assert_refused(program("evaluate", *flags, "--seed=3"), "'toaster'")
     assert not list(tmp_path.iterdir())
 
 

@@ -25,7 +25,7 @@ def evaluate():
     policy_step = make_policy_step(Policy(initial=lambda n: (), act=act))
     with WorkerPool(functools.partial(CountingEnv, length=3), 2) as pool:
         yield lambda seeds, task: evaluation.evaluate(
-            pool, policy_step, None, jax.random.key(0), seeds, task
+            pool, policy_step, None, jax.random.key(0)[None], seeds, task
         )
 
 

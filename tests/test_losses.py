@@ -105,9 +105,7 @@ class TestModelValueLoss:
 
 
 def test_cumulative_discounts_by_hand():
-    np.testing.assert_allclose(
-        losses.cumulative_discounts(3, 0.5), [[1.0], [0.5], [0.25]]
-    )
+    np.testing.assert_allclose(losses.cumulative_discounts(3, 0.5), [1.0, 0.5, 0.25])
 
 
 class TestCriticLosses:

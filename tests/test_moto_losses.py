@@ -72,11 +72,11 @@ def actor_loss_gradient(params, batch, return_range=0.0, settings=(), **weights)
 
 
 def rolled_out(params, dream, *, alpha, normalise):
-    """Rewards (Eq. 3) and Q [C, H + 1, N] of a float64 rollout of the actor.
+    """Rewards (Eq. 3) and Q [C, H + 1, N] of a float64 rollout; N is T and B as one.
 
     The policy looks at the features as `dream` recorded them; members are the dream's.
     """
-    seen = np.float64(dream.feature)
+    seen = np.float64(dream.feature).reshape(HORIZON + 1, STARTS, -1)
     record = seen[..., fakes.DETER :]
     feature, rewards = [seen[0]], []
     for t in range(HORIZON):
@@ -132,9 +132,7 @@ class TestActorLoss:
     def test_value_and_gradient_are_those_of_the_equations(self, settings):
         params, batch = parameters(), recorded_batch()
         loss, (dream, _, _) = actor_loss(params, batch, 4.0, settings)
-        np.testing.assert_array_equal(
-            dream.feature[0], posterior().feature.reshape(STARTS, -1)
-        )
+        np.testing.assert_array_equal(dream.feature[0], posterior().feature)
         expected = self.expected(exact(params), dream, batch, settings)
         np.testing.assert_allclose(loss, expected, rtol=1e-4)
         gradient = actor_loss_gradient(params, batch, 4.0, settings)["actor"]
@@ -151,7 +149,7 @@ class TestActorLoss:
     def test_mixture_is_what_eq_5_averages(self):
         params, batch = parameters(), recorded_batch()
         loss, (dream, mixture, metrics) = actor_loss(params, batch, beta=0.0)
-        assert mixture.shape == (HORIZON + 1, STARTS)
+        assert mixture.shape == (HORIZON + 1, LENGTH, SIZE)
         np.testing.assert_allclose(loss, -np.mean(mixture[:-1]), rtol=1e-5)
         np.testing.assert_allclose(
             metrics["dream/uncertainty"], np.mean(dream.uncertainty), rtol=1e-5
@@ -249,7 +247,7 @@ class TestCritics:
         return jax.tree.map(lambda x: x[::-1] + 0.3, parameters()["critic"])
 
     def expected_targets(self, reduce):
-        """Gbar^t of imagined rows, and Eq. 7's targets, in float64."""
+        """Gbar^t of imagined rows [H, T, B], and Eq. 7's targets, in float64."""
         params = {**exact(parameters()), "critic": exact(self.target_params())}
         reward, q_values = rolled_out(params, self.dream(), alpha=0.8, normalise=True)
         value = reduce(q_values)
@@ -263,7 +261,7 @@ class TestCritics:
             0.9,
             0.7,
         )
-        return returns[:-1], recorded
+        return returns[:-1].reshape(HORIZON, LENGTH, SIZE), recorded
 
     def measured_targets(self, key=KEY, reduction="min"):
         return targets_of(
@@ -315,7 +313,8 @@ class TestCritics:
             np.float64(posterior().feature[:-1]),
             np.float64(batch.prev_action[1:]),
         )
-        eq_6 = reference.imagined_critic_loss(imagined[:, :-1], np.float64(targets[0]))
+        target = np.float64(targets[0]).reshape(HORIZON, STARTS)
+        eq_6 = reference.imagined_critic_loss(imagined[:, :-1], target)
         eq_7 = reference.recorded_critic_loss(
             np.stack(recorded), np.float64(targets[1]), batch.is_first
         )

@@ -1,14 +1,13 @@
 import contextlib
 import threading
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from moto_jax import online_episodes
+from moto_jax import machines, online_episodes
 from moto_jax.data.episodes import DatasetError, Episode
-from moto_jax.online_episodes import OnlineEpisodes, copy_beside_training
+from moto_jax.online_episodes import OnlineEpisodes
 
 
 class Collector:
@@ -56,7 +55,22 @@ def written(monkeypatch):
 
 
 def opened(tmp_path, collect, known=None):
-    return contextlib.closing(OnlineEpisodes(tmp_path / "online", collect, known or {}))
+    """One seed's episodes."""
+    known = {} if known is None else known
+    online = OnlineEpisodes(
+        [tmp_path / "online"],
+        lambda number, params: {0: collect(number, params)},
+        [known],
+    )
+    return contextlib.closing(online)
+
+
+def take(online, number, params):
+    return online.take(number, [0], lambda: params)[0]
+
+
+def start(online, number, params):
+    online.start(number, lambda: params)
 
 
 def weights(value):
@@ -69,12 +83,12 @@ def files(tmp_path):
 
 def test_an_episode_is_collected_once_and_written_once(tmp_path, collect, written):
     with opened(tmp_path, collect) as online:
-        name, episode = online.take(0, weights(0.5))
+        name, episode = take(online, 0, weights(0.5))
         assert name == "000000.npz"
         assert episode.action[0, 1] == np.float32(0.5)
         assert files(tmp_path) == ["000000.npz"]
         online.finish()
-        again_name, again = online.take(0, weights(0.25))
+        again_name, again = take(online, 0, weights(0.25))
     assert collect.numbers == [0] and written == ["000000.npz"]
     assert again_name == name
     np.testing.assert_array_equal(again.action, episode.action)
@@ -83,8 +97,8 @@ def test_an_episode_is_collected_once_and_written_once(tmp_path, collect, writte
 
 def test_an_episode_under_way_is_the_one_taken(tmp_path, collect, written):
     with opened(tmp_path, collect) as online:
-        online.start(0, weights(0.5))
-        _, episode = online.take(0, weights(0.25))
+        start(online, 0, weights(0.5))
+        _, episode = take(online, 0, weights(0.25))
     assert episode.action[0, 1] == np.float32(0.5)
     assert collect.numbers == [0] and written == ["000000.npz"]
 
@@ -92,24 +106,12 @@ def test_an_episode_under_way_is_the_one_taken(tmp_path, collect, written):
 def test_collecting_does_not_hold_up_the_caller(tmp_path, collect):
     with opened(tmp_path, collect) as online:
         collect.gate.clear()
-        online.start(0, weights(0.5))
-        assert online.known == {}
+        start(online, 0, weights(0.5))
+        assert online.known == [{}]
         assert files(tmp_path) == []
         collect.gate.set()
         online.finish()
-        assert list(online.known) == ["000000.npz"]
-
-
-def test_the_policy_keeps_the_parameters_it_began_with(tmp_path, collect):
-    """The update that follows frees the buffers of the state it was given."""
-    params = weights(0.5)
-    with opened(tmp_path, collect) as online:
-        collect.gate.clear()
-        online.start(0, params)
-        params["weight"].delete()
-        collect.gate.set()
-        _, episode = online.take(0, weights(0.25))
-    assert episode.action[0, 1] == np.float32(0.5)
+        assert list(online.known[0]) == ["000000.npz"]
 
 
 def test_finishing_writes_once_and_nothing_when_nothing_is_under_way(
@@ -117,7 +119,7 @@ def test_finishing_writes_once_and_nothing_when_nothing_is_under_way(
 ):
     with opened(tmp_path, collect) as online:
         online.finish()
-        online.start(0, weights(0.5))
+        start(online, 0, weights(0.5))
         online.finish()
         online.finish()
     assert written == ["000000.npz"]
@@ -125,15 +127,15 @@ def test_finishing_writes_once_and_nothing_when_nothing_is_under_way(
 
 def test_a_known_episode_is_read_and_not_collected_again(tmp_path, collect, written):
     with opened(tmp_path, collect) as online:
-        first = [online.take(number, weights(0.5))[1] for number in range(2)]
-        known = dict(online.known)
+        first = [take(online, number, weights(0.5))[1] for number in range(2)]
+        known = dict(online.known[0])
     other = Collector()
     with opened(tmp_path, other, known) as online:
-        online.start(0, weights(0.25))
+        start(online, 0, weights(0.25))
         online.finish()
-        second = [online.take(number, weights(0.25))[1] for number in range(2)]
-        assert online.known == known
-        _, third = online.take(2, weights(0.25))
+        second = [take(online, number, weights(0.25))[1] for number in range(2)]
+        assert online.known == [known]
+        _, third = take(online, 2, weights(0.25))
     assert other.numbers == [2]
     assert written == ["000000.npz", "000001.npz", "000002.npz"]
     assert third.action[0, 1] == np.float32(0.25)
@@ -144,28 +146,28 @@ def test_a_known_episode_is_read_and_not_collected_again(tmp_path, collect, writ
 def test_the_callers_record_is_not_changed(tmp_path, collect):
     known = {}
     with opened(tmp_path, collect, known) as online:
-        online.take(0, weights(0.5))
+        take(online, 0, weights(0.5))
     assert known == {}
 
 
 def test_episodes_of_lost_updates_are_removed(tmp_path, collect):
     with opened(tmp_path, collect) as online:
         for number in range(3):
-            online.take(number, weights(0.5))
-        known = dict(online.known)
+            take(online, number, weights(0.5))
+        known = dict(online.known[0])
     del known["000002.npz"]
     (tmp_path / "online" / "notes.txt").write_text("mine")
     with opened(tmp_path, collect, known) as online:
         assert files(tmp_path) == ["000000.npz", "000001.npz", "notes.txt"]
-        _, episode = online.take(2, weights(0.25))
+        _, episode = take(online, 2, weights(0.25))
     assert episode.action[0, 1] == np.float32(0.25)
 
 
 @pytest.mark.parametrize("damage", ["change", "remove"])
 def test_a_known_episode_must_be_as_it_was_written(tmp_path, collect, damage):
     with opened(tmp_path, collect) as online:
-        online.take(0, weights(0.5))
-        known = dict(online.known)
+        take(online, 0, weights(0.5))
+        known = dict(online.known[0])
     path = tmp_path / "online" / "000000.npz"
     if damage == "change":
         contents = bytearray(path.read_bytes())
@@ -175,7 +177,7 @@ def test_a_known_episode_must_be_as_it_was_written(tmp_path, collect, damage):
         path.unlink()
     with opened(tmp_path, collect, known) as online:
         with pytest.raises(DatasetError, match=r"000000\.npz"):
-            online.take(0, weights(0.5))
+            take(online, 0, weights(0.5))
     assert collect.numbers == [0]
 
 
@@ -184,31 +186,53 @@ def test_an_error_in_collecting_reaches_whoever_takes(tmp_path):
         raise RuntimeError("environment workers failed 6 times")
 
     with opened(tmp_path, collect) as online:
-        online.start(0, weights(0.5))
+        start(online, 0, weights(0.5))
         with pytest.raises(RuntimeError, match="failed 6 times"):
-            online.take(0, weights(0.5))
-        assert online.known == {}
+            take(online, 0, weights(0.5))
+        assert online.known == [{}]
     assert files(tmp_path) == []
 
 
-@pytest.mark.parametrize("backend", ["cpu", "gpu"])
-def test_the_collectors_parameters_outlive_those_of_the_update(monkeypatch, backend):
-    monkeypatch.setattr(jax, "default_backend", lambda: backend)
-    params = {"weight": jnp.arange(3.0)}
-    copied = copy_beside_training(params)
-    # As donating them does.
-    params["weight"].delete()
-    np.testing.assert_array_equal(copied["weight"], [0.0, 1.0, 2.0])
-    # Beside an accelerator they are held fast on the CPU, and so is what uses them.
-    assert copied["weight"].devices() == {jax.local_devices(backend="cpu")[0]}
-    assert copied["weight"].committed == (backend == "gpu")
+def test_a_round_has_an_episode_of_every_seed(tmp_path, collect):
+    """Seeds 0 and 2 are collected here; seed 1's file comes from another process."""
+    directories = [tmp_path / name for name in "abc"]
+
+    def collect_round(number, params):
+        return {index: collect(number + 10 * index, params) for index in (0, 2)}
+
+    online = OnlineEpisodes(directories, collect_round, [{}, {}, {}])
+    with contextlib.closing(online):
+        taken = online.take(3, [2, 0], lambda: weights(0.5))
+        assert list(taken) == [2, 0]
+        for index, (name, episode) in taken.items():
+            assert name == "000003.npz"
+            assert episode.image[0, 0, 0, 0] == 3 + 10 * index
+        with pytest.raises(KeyError):
+            online.take(3, [1], lambda: weights(0.5))
+    assert [list(files) for files in online.known] == [[name], [], [name]]
+    assert [path.is_file() for path in (d / name for d in directories)] == [1, 0, 1]
 
 
-def test_without_a_cpu_the_collector_stays_on_the_accelerator(monkeypatch):
-    def no_cpu(backend):
-        raise RuntimeError(f"unknown backend {backend}")
+def test_processes_tell_each_other_their_checksums(tmp_path, collect, monkeypatch):
+    directories = [tmp_path / "a", tmp_path / "b"]
+    theirs = Collector()(0, weights(0.25))
 
-    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    monkeypatch.setattr(jax, "local_devices", no_cpu)
-    copied = copy_beside_training({"weight": jnp.arange(3.0)})
-    np.testing.assert_array_equal(copied["weight"], [0.0, 1.0, 2.0])
+    def gather(own):
+        # As another process would: the file first, then its checksum.
+        checksum = online_episodes.write_episode(directories[1] / "000000.npz", theirs)
+        return [own, {"1": checksum}]
+
+    monkeypatch.setattr(machines, "gather", gather)
+    online = OnlineEpisodes(
+        directories, lambda number, params: {0: collect(number, params)}, [{}, {}]
+    )
+    with contextlib.closing(online):
+        taken = online.take(0, [0, 1], lambda: weights(0.5))
+    assert [episode.action[0, 1] for _, episode in taken.values()] == [0.5, 0.25]
+
+
+def test_another_round_than_the_one_under_way_is_refused(tmp_path, collect):
+    with opened(tmp_path, collect) as online:
+        start(online, 1, weights(0.5))
+        with pytest.raises(RuntimeError, match="round 0 is asked for while 1"):
+            take(online, 0, weights(0.5))

@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import functools
 import itertools
 import threading
 import tracemalloc
@@ -9,7 +10,9 @@ import tracemalloc
 import jax
 import numpy as np
 import pytest
+from jax.sharding import Mesh
 
+from moto_jax import devices
 from moto_jax.data.episodes import DatasetError, Episode, Rows, to_rows
 from moto_jax.data.replay import Replay, device_batches, prefetch
 from moto_jax.envs import tasks
@@ -246,16 +249,40 @@ def test_a_batch_written_over_is_the_batch_of_its_step():
             np.testing.assert_array_equal(ours, theirs, err_msg=field.name)
 
 
+def test_columns_of_a_batch_are_those_of_the_whole():
+    replay = make_replay([30, 40, 50], batch_size=6)
+    whole = replay.sample(4)
+    for columns in (range(2, 5), range(0, 6), range(5, 6)):
+        part = replay.sample(4, columns=columns)
+        for field in dataclasses.fields(Rows):
+            np.testing.assert_array_equal(
+                getattr(part, field.name),
+                getattr(whole, field.name)[:, columns],
+                err_msg=field.name,
+            )
+
+
 def test_a_batch_on_the_device_outlives_the_buffer_it_came_from():
     # As large as in training: small arrays are copied to a device in other ways.
-    replay = make_replay([60, 70], batch_size=12, sequence_length=24, image_size=64)
-    batches = list(device_batches(replay, range(5)))
+    replays = [
+        make_replay(
+            [60, 70], batch_size=12, sequence_length=24, image_size=64, seed=seed
+        )
+        for seed in (3, 4)
+    ]
+    mesh = Mesh(np.array(jax.devices()[:1]).reshape(1, 1), ("seed", "data"))
+    columns = range(4, 10)
+    place = functools.partial(devices.place_batch, seeds=2, batch_size=6, mesh=mesh)
+    batches = list(device_batches(replays, range(5), columns, place))
     assert len(batches) == 5
     for step, batch in enumerate(batches):
-        fresh = replay.sample(step)
-        for field in dataclasses.fields(Rows):
-            ours = getattr(batch, field.name)
-            assert isinstance(ours, jax.Array)
-            np.testing.assert_array_equal(
-                np.asarray(ours), getattr(fresh, field.name), err_msg=field.name
-            )
+        for index, replay in enumerate(replays):
+            fresh = replay.sample(step)
+            for field in dataclasses.fields(Rows):
+                ours = getattr(batch, field.name)
+                assert isinstance(ours, jax.Array)
+                np.testing.assert_array_equal(
+                    np.asarray(ours)[index],
+                    getattr(fresh, field.name)[:, columns],
+                    err_msg=field.name,
+                )

@@ -11,7 +11,7 @@ from pathlib import Path
 import jax
 import pytest
 
-from moto_jax import checkpoints, provenance, training
+from moto_jax import checkpoints, players, provenance, training
 from moto_jax.checkpoints import CheckpointError
 from moto_jax.collection import WorkerError, WorkerPool
 from moto_jax.data.episodes import DatasetError
@@ -96,7 +96,7 @@ def test_two_unbroken_runs_are_equal(tmp_path, unbroken):
         pytest.param((OFFLINE,), id="between the phases"),
         pytest.param((OFFLINE + UPDATES - 1,), id="within a block"),
         pytest.param((OFFLINE + UPDATES,), id="between blocks"),
-        pytest.param(range(1, TOTAL + 1), id="after every update"),
+        pytest.param(range(1, TOTAL), id="after every update"),
     ],
 )
 def test_a_stopped_run_goes_on_as_if_it_had_not_been(tmp_path, unbroken, stops):
@@ -107,6 +107,12 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(tmp_path, unbroken, stops):
         assert checkpoints.latest(workdir / "checkpoints") == update
         assert not (workdir / "summary.json").exists()
     assert training.train(small_config(), workdir) is None
+    assert_ends_as(workdir, unbroken)
+
+
+def test_a_stop_in_the_last_update_changes_nothing(tmp_path, unbroken):
+    workdir = tmp_path / "run"
+    assert train_until(workdir, TOTAL) is None
     assert_ends_as(workdir, unbroken)
 
 
@@ -138,14 +144,14 @@ def test_a_signal_during_an_evaluation_waits_for_one_update(
     tmp_path, monkeypatch, unbroken
 ):
     workdir = tmp_path / "run"
-    evaluate = training.evaluate
+    evaluate = players.evaluate
 
     def interrupted(*args):
         signal.raise_signal(signal.SIGTERM)
-        monkeypatch.setattr(training, "evaluate", evaluate)
+        monkeypatch.setattr(players, "evaluate", evaluate)
         return evaluate(*args)
 
-    monkeypatch.setattr(training, "evaluate", interrupted)
+    monkeypatch.setattr(players, "evaluate", interrupted)
     assert training.train(small_config(), workdir) == signal.SIGTERM
     assert checkpoints.latest(workdir / "checkpoints") == 1
     training.train(small_config(), workdir)
@@ -254,17 +260,17 @@ def test_a_corrupt_checkpoint_is_passed_over(tmp_path, unbroken, caplog):
 
 def test_a_run_whose_environments_fail_can_be_taken_up(tmp_path, monkeypatch, unbroken):
     workdir = tmp_path / "run"
-    collect = training.collect_episodes
+    collect = players.collect_episodes
 
-    def fail(pool, step, params, key, seeds):
-        if list(seeds) == [1]:
+    def fail(pool, step, params, keys, plays):
+        if [play.seed for play in plays] == [1]:
             raise WorkerError("environment workers failed 6 times")
-        return collect(pool, step, params, key, seeds)
+        return collect(pool, step, params, keys, plays)
 
-    monkeypatch.setattr(training, "collect_episodes", fail)
+    monkeypatch.setattr(players, "collect_episodes", fail)
     with pytest.raises(WorkerError, match="failed 6 times"):
         training.train(small_config(), workdir)
-    monkeypatch.setattr(training, "collect_episodes", collect)
+    monkeypatch.setattr(players, "collect_episodes", collect)
     training.train(small_config(), workdir)
     assert_ends_as(workdir, unbroken)
 
@@ -328,7 +334,7 @@ def test_a_checkpoint_of_another_network_is_refused(stopped, monkeypatch):
     agent = make_fake_agent()._replace(init=init)
     monkeypatch.setattr(training, "make_agent", lambda config, **sizes: agent)
     message = refused(stopped, CheckpointError)
-    assert ".weight" in message and "(9,)" in message and "(5,)" in message
+    assert ".weight" in message and "(1, 9)" in message and "(1, 5)" in message
 
 
 def test_a_damaged_online_episode_is_refused_by_name(stopped):

@@ -10,7 +10,7 @@ from moto_jax.run_directory import RunError, bind, claimed, read_json, write_jso
 ROOT = Path(__file__).parents[1]
 
 CONFIG = {
-    "seed": 0,
+    "seeds": [0],
     "env": {"image_size": 64, "noise": {"robot": 0.01}},
     "sizes": (1, 2),
 }
@@ -54,7 +54,7 @@ def test_the_configuration_is_kept(tmp_path):
 @pytest.mark.parametrize(
     ("other", "key", "made_with", "wanted"),
     [
-        ({**CONFIG, "seed": 1}, "seed", 0, 1),
+        ({**CONFIG, "seeds": [1]}, "seeds", [0], [1]),
         (
             {**CONFIG, "env": {"image_size": 64, "noise": {"robot": 0.1}}},
             "env.noise.robot",
@@ -63,7 +63,7 @@ def test_the_configuration_is_kept(tmp_path):
         ),
         ({**CONFIG, "sizes": (2, 1)}, "sizes", [1, 2], [2, 1]),
         ({**CONFIG, "new": 3}, "new", None, 3),
-        ({"env": CONFIG["env"], "sizes": (1, 2)}, "seed", 0, None),
+        ({"env": CONFIG["env"], "sizes": (1, 2)}, "seeds", [0], None),
     ],
 )
 def test_another_configuration_is_refused_by_key(
@@ -83,7 +83,7 @@ def test_another_configuration_is_refused_by_key(
 def test_a_refused_directory_is_free_again(tmp_path):
     with claimed(tmp_path, CONFIG):
         bind(tmp_path, CONFIG)
-    with pytest.raises(RunError), claimed(tmp_path, {**CONFIG, "seed": 1}):
+    with pytest.raises(RunError), claimed(tmp_path, {**CONFIG, "seeds": [1]}):
         pytest.fail("claimed")
     with claimed(tmp_path, CONFIG):
         pass

@@ -121,7 +121,7 @@ def test_what_cannot_be_run_is_refused_before_anything_is_done(
 ):
     for maker in ("scripted_episodes", "d4rl_episodes"):
         monkeypatch.setattr(assembly, maker, work)
-    for maker in ("make_pool", "make_replay", "announce_renderer"):
+    for maker in ("make_pool", "make_replays", "announce_renderer"):
         monkeypatch.setattr(training, maker, work)
     assert_one_sentence(main(config), culprit)
     assert not (tmp_path / "run").exists()
@@ -201,7 +201,7 @@ def test_a_run_without_a_workdir_is_named_after_itself(
     install(monkeypatch.setattr, pool)
     config = small_config(offline_updates=1, online_episodes=0)
     config.task = "kettle, light switch"
-    config.seed = 3
+    config.seeds = (3,)
     assert main(config, workdir=None) is None
     (directory,) = (tmp_path / "runs").iterdir()
     for part in ("kettle+_light_switch", "tiny", "moto", "3"):

@@ -1,8 +1,7 @@
-import jax
 import numpy as np
 import pytest
 
-from moto_jax import assembly, checkpoints, training
+from moto_jax import assembly, checkpoints, players, training
 from moto_jax.collection import WorkerPool, collect_episodes
 from moto_jax.data.episodes import read_episode
 from moto_jax.data.replay import Replay
@@ -16,6 +15,7 @@ from tests.fake_training import (
     OFFLINE,
     TOTAL,
     UPDATES,
+    abstract_states,
     install,
     make_fake_agent,
     metrics_lines,
@@ -52,7 +52,7 @@ def tape(monkeypatch, fakes):
 
     record(Replay, "add", lambda replay, episode, name: f"add {name}")
     record(OnlineEpisodes, "start", lambda online, number, params: f"start {number}")
-    record(training, "evaluate", lambda *args: "evaluate")
+    record(players, "evaluate", lambda *args: "evaluate")
     record(checkpoints, "save", lambda directory, step, *rest: f"save {step}")
     on_line(monkeypatch.setattr, lambda step, phase: events.append(f"{step} {phase}"))
     return events
@@ -133,15 +133,15 @@ def test_episodes_are_collected_with_their_blocks_first_parameters(
     """Episode 0 with those the offline phase left, 1 too, 2 with those of block 1."""
     collected = []
 
-    def record(pool, step, params, key, seeds):
-        # Evaluations use seeds apart from these.
-        if max(seeds) < 1_000_000:
-            collected.append((list(seeds), np.array(params["weight"])))
-        return collect_episodes(pool, step, params, key, seeds)
+    def record(pool, step, params, keys, plays):
+        (weight,) = np.array(params["weight"])
+        collected.append(([play.seed for play in plays], weight))
+        return collect_episodes(pool, step, params, keys, plays)
 
-    monkeypatch.setattr(training, "collect_episodes", record)
+    # Evaluations find the function elsewhere.
+    monkeypatch.setattr(players, "collect_episodes", record)
     config = small_config()
-    config.seed = 2
+    config.seeds = (2,)
     training.train(config, tmp_path)
     assert [seeds for seeds, _ in collected] == [[6], [7], [8]]
     updates = updates_of(tmp_path)
@@ -157,7 +157,7 @@ def test_every_update_sees_its_own_batch_of_the_episodes_of_its_block(tmp_path, 
     training.train(config, tmp_path)
     signals = [line["signal"] for _, line in sorted(updates_of(tmp_path).items())]
     assert len(signals) == TOTAL
-    replay = Replay(tasks.resolve_task("mixed"), 2, 4, config.seed)
+    replay = Replay(tasks.resolve_task("mixed"), 2, 4, *config.seeds)
     for name, episode in DEMONSTRATIONS:
         replay.add(episode, name)
     expected = [float(summary(replay.sample(update))) for update in range(OFFLINE)]
@@ -196,13 +196,13 @@ def test_the_policy_that_collects_is_the_one_that_was_asked_for(
         names = {id(policy.act): name for name, policy in AGENT.policies.items()}
         return step._replace(
             step=lambda *args: (
-                asked.append((names[id(policy.act)], int(args[5].max())))
+                asked.append((names[id(policy.act)], int(args[6].max())))
                 or step.step(*args)
             )
         )
 
-    make_policy_step = training.make_policy_step
-    monkeypatch.setattr(training, "make_policy_step", record)
+    make_policy_step = players.make_policy_step
+    monkeypatch.setattr(players, "make_policy_step", record)
     training.train(small_config(collect_with=which), tmp_path)
     assert {name for name, seed in asked if seed < 1_000_000} == {which}
     assert {name for name, seed in asked if seed >= 1_000_000} == {"mean", "sampled"}
@@ -249,7 +249,7 @@ def test_seeds_give_other_runs_and_equal_seeds_equal_ones(tmp_path, fakes):
     signals = []
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         config = small_config(offline_updates=2, online_episodes=1)
-        config.seed = seed
+        config.seeds = (seed,)
         training.train(config, tmp_path / name)
         signals.append(metrics_lines(tmp_path / name))
     assert signals[0] == signals[1]
@@ -272,8 +272,7 @@ def test_updates_that_stay_infinite_end_the_run(tmp_path, monkeypatch, pool):
     assert updates_of(tmp_path)[8]["signal"] is None
     # The checkpoint that is left holds finite numbers, from before the fifth.
     assert checkpoints.latest(tmp_path / "checkpoints") == 6
-    abstract = jax.eval_shape(agent.init, jax.random.key(0))
-    state, _ = checkpoints.restore(tmp_path, abstract)
+    state, _ = checkpoints.restore(tmp_path, abstract_states(agent))
     assert np.isfinite(state.weight).all()
 
 

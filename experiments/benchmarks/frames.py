@@ -124,11 +124,13 @@ def measure_policy(rounds: int = 5, calls: int = 50, preset: str = "cpu") -> Par
     step = make_policy_step(policy)
     batched = jax.jit(policy.act)
     carries = {"ours": step.initial(rows), "batched": policy.initial(rows)}
-    seed, row = np.arange(rows, dtype=np.uint32), np.ones(rows, np.int32)
+    member, row = np.zeros(rows, np.int32), np.ones(rows, np.int32)
+    seed = np.arange(rows, dtype=np.uint32)
+    stacked = jax.tree.map(lambda leaf: leaf[None], params)
 
     def ours() -> None:
         action, carries["ours"] = step.step(
-            params, carries["ours"], image, is_first, key, seed, row
+            stacked, carries["ours"], image, is_first, key[None], member, seed, row
         )
         action.block_until_ready()
 

@@ -12,27 +12,27 @@ import jax
 
 from experiments.benchmarks.measure import Part, figure_of, seconds
 from experiments.benchmarks.sampling import make_episode
-from experiments.benchmarks.update import (
-    compile_update,
-    make_agent,
-    preset_config,
-)
+from experiments.benchmarks.update import make_agent, preset_config
+from moto_jax import devices
 from moto_jax.collection import (
+    Play,
     PolicyStep,
     WorkerPool,
     collect_episodes,
     make_policy_step,
 )
 from moto_jax.data.episodes import Episode
-from moto_jax.data.replay import Replay, device_batches
+from moto_jax.data.replay import Replay, device_batches, empty_batches
 from moto_jax.envs import tasks
 from moto_jax.envs.kitchen import KitchenEnv
 from moto_jax.envs.worker import Observation, Reset, Step
-from moto_jax.online_episodes import OnlineEpisodes, copy_beside_training
-from moto_jax.types import Config
+from moto_jax.online_episodes import OnlineEpisodes
+from moto_jax.players import acting_device
+from moto_jax.training import compile_updates
+from moto_jax.types import Batch, Config
 
 _TIMELINE_COLUMNS = 72
-_KEY = jax.random.key(0)
+_KEYS = jax.random.split(jax.random.key(0), 1)
 
 
 class _TimedPool(WorkerPool):
@@ -68,13 +68,21 @@ class Loop:
         )
         for number in range(20):
             self.replay.add(make_episode(number, config.env.image_size), str(number))
-        self.agent = make_agent(config.size, dtype=dtype)
+        self._mesh = devices.make_mesh(config)
+        agent = make_agent(config.size, dtype=dtype)
+        self.agent = devices.over_seeds(agent, self._mesh)
         self.updates_per_block = config.training.updates_per_episode
         self.update_times: list[float] = []
         self._pool = pool
         self._policy: PolicyStep = make_policy_step(self.agent.policies["sampled"])
-        self._state = jax.jit(self.agent.init)(_KEY)
-        self._update = compile_update(self.agent, self.replay.sample(0))
+        self._state = jax.jit(self.agent.init)(_KEYS)
+        self._columns = range(section.batch_size)
+        batch = empty_batches([self.replay], self._columns)
+        self._update = compile_updates(
+            self.agent,
+            devices.abstract_state(self.agent, _KEYS, self._mesh),
+            devices.abstract_batch(batch, 1, section.batch_size, self._mesh),
+        )["offline"]
         self._done = 0
 
     def train(self) -> None:
@@ -83,7 +91,7 @@ class Loop:
         # A CPU computes in the thread that asks.
         limit = 0 if jax.default_backend() == "cpu" else 2
         steps = range(self._done, self._done + self.updates_per_block)
-        for batch in device_batches(self.replay, steps):
+        for batch in device_batches([self.replay], steps, self._columns, self._place):
             self._state, metrics = self._update(self._state, batch)
             in_flight.append(metrics)
             if len(in_flight) > limit:
@@ -92,18 +100,23 @@ class Loop:
             self._wait(in_flight)
         self._done += self.updates_per_block
 
+    def _place(self, batch: Batch) -> Batch:
+        return devices.place_batch(batch, 1, len(self._columns), self._mesh)
+
     def _wait(self, in_flight: collections.deque[Any]) -> None:
         jax.block_until_ready(in_flight.popleft())
         self.update_times.append(time.perf_counter())
 
     def collect(self, number: int, params: Any) -> Episode:
         """Plays an episode."""
-        (episode,) = collect_episodes(self._pool, self._policy, params, _KEY, [number])
+        plays = [Play(0, number)]
+        (episode,) = collect_episodes(self._pool, self._policy, params, _KEYS, plays)
         return episode
 
     def params(self) -> Any:
         """Returns what the policy acts with beside training."""
-        return copy_beside_training(self.agent.acting_params(self._state))
+        params = self.agent.acting_params(self._state)
+        return devices.local_copy(params, [0], acting_device())
 
 
 def measure_overlap(preset: str = "cpu", rounds: int = 3) -> Part:
@@ -117,12 +130,16 @@ def measure_overlap(preset: str = "cpu", rounds: int = 3) -> Part:
         _TimedPool(make_env, config.env.workers) as pool,
     ):
         loop = Loop(config, pool)
-        online = OnlineEpisodes(Path(directory), loop.collect, {})
+        online = OnlineEpisodes(
+            [Path(directory)],
+            lambda number, params: {0: loop.collect(number, params)},
+            [{}],
+        )
 
         def block(number: int) -> None:
-            online.start(number, loop.params())
+            online.start(number, loop.params)
             loop.train()
-            online.take(number, None)
+            online.take(number, [0], loop.params)
 
         pairs, notes = [], []
         for number in range(1 + rounds):

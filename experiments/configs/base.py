@@ -19,7 +19,13 @@ def _full() -> ConfigDict:
     config.agent = "moto"
     # "mixed", "partial", or any of the seven objects in order, separated by commas.
     config.task = "mixed"
-    config.seed = 0
+    # Each trains an agent of its own; all at once, in one program.
+    config.seeds = (0,)
+    # Devices: `seed` groups, between which the seeds are split, of `data` devices, over
+    # which a group's batches are split; 0: as many as divide seeds and batch.
+    config.mesh = ConfigDict({"seed": 0, "data": 0})
+    # Whether this is one of several processes of the run; see moto_jax/machines.py.
+    config.distributed = False
     # Dtype of the networks' arithmetic, "float32" or "bfloat16"; parameters, losses and
     # optimisers are float32 always. DreamerV2 computes in half precision too.
     config.compute_dtype = "bfloat16"

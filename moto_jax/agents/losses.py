@@ -41,9 +41,9 @@ def model_value_loss(mixture: Array, weights: Array | float = 1.0) -> jax.Array:
 
     Args:
       mixture: [H + 1, N].
-      weights: [H, 1] or scalar.
+      weights: [H] or scalar.
     """
-    return -jnp.mean(weights * mixture[:-1])
+    return -jnp.mean(weights * _row_means(mixture[:-1]))
 
 
 def imagined_critic_loss(
@@ -54,11 +54,16 @@ def imagined_critic_loss(
     Args:
       value: [C, H, N], Q_i(s^t, a^t) for t < H.
       target: [H, N], from the target critics.
-      weights: [H, 1] or scalar.
+      weights: [H] or scalar.
     """
     target = jax.lax.stop_gradient(target)
     error = jnp.mean(jnp.square(value - target[None]), axis=0)
-    return jnp.mean(weights * error)
+    return jnp.mean(weights * _row_means(error))
+
+
+def _row_means(values: jax.Array) -> jax.Array:
+    """Returns [H], the means of [H, N] over N."""
+    return jnp.mean(values, axis=tuple(range(1, values.ndim)))
 
 
 def recorded_critic_loss(value: Array, target: Array, mask: Array) -> jax.Array:
@@ -75,5 +80,5 @@ def recorded_critic_loss(value: Array, target: Array, mask: Array) -> jax.Array:
 
 
 def cumulative_discounts(horizon: int, discount: float) -> jax.Array:
-    """Returns [H, 1] weights discount^t of imagined rows (the authors' code's)."""
-    return (discount ** jnp.arange(horizon, dtype=jnp.float32))[:, None]
+    """Returns [H] weights discount^t of imagined rows (the authors' code's)."""
+    return discount ** jnp.arange(horizon, dtype=jnp.float32)

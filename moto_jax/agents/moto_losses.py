@@ -107,7 +107,7 @@ def model_loss(
 def penalised_reward(
     networks: Networks, hyper: Hyperparameters, model_params: Params, dream: Imagined
 ) -> jax.Array:
-    """Returns r^{t+1} = r_theta(s^{t+1}) - alpha u(s^t, a^t), [H, N] (Eq. 3)."""
+    """Returns r^{t+1} = r_theta(s^{t+1}) - alpha u(s^t, a^t), [H, T, B] (Eq. 3)."""
     reward = networks.model.reward(model_params, dream.feature[1:])
     return reward - hyper.alpha * dream.uncertainty
 
@@ -126,7 +126,7 @@ def actor_loss(
     """Eq. 10: value expansion in the model (Eq. 5) plus the behaviour prior (Eq. 9).
 
     The gradient reaches the actor through its sampled actions, the dynamics, the reward
-    and the penalty. Returns also the rollout and its lambda-mixture [H + 1, N].
+    and the penalty. Returns also the rollout and its lambda-mixture [H + 1, T, B].
     """
     policy = networks.policy(params)
     dream = imagine(
@@ -134,7 +134,7 @@ def actor_loss(
         model_params,
         lambda feature, key: policy(feature).sample(key),
         hyper.disagreement,
-        jax.tree.map(lambda field: field.reshape((-1, *field.shape[2:])), posterior),
+        posterior,
         hyper.horizon,
         key,
         rematerialise=hyper.rematerialise,
@@ -179,7 +179,7 @@ def critic_targets(
     batch: Batch,
     key: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
-    """Returns Gbar^t of imagined rows [H, N], and the recorded rows' targets [T-1, B].
+    """Returns imagined rows' Gbar^t [H, T, B] and recorded rows' targets [T - 1, B].
 
     The rollout that starts at row j + 1 gives row j's target (Eq. 7); its recorded
     reward carries no penalty.
@@ -194,7 +194,7 @@ def critic_targets(
     recorded = one_step_targets(
         batch.reward[1:],
         hyper.discount * continues,
-        start.reshape(batch.reward.shape)[1:],
+        start[1:],
     )
     return returns[:-1], recorded
 

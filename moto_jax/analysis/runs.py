@@ -27,7 +27,10 @@ POLICY_SUFFIXES = {"": "mean", "_sampled": "sampled"}
 # nothing else are equal.
 HOUSEKEEPING_KEYS = (
     "data.directory",
+    "distributed",
     "env.workers",
+    "mesh.data",
+    "mesh.seed",
     "tensorboard",
     "training.checkpoint_every",
     "training.evaluate_every",
@@ -38,6 +41,36 @@ HOUSEKEEPING_KEYS = (
 
 class RunFileError(ValueError):
     """A file of a run that is missing or not as a run writes it; the message says."""
+
+
+def seed_directory(path: Path, seeds: Sequence[int], seed: int) -> Path:
+    """Returns where a seed's files of a run lie: a run of one seed has no folder more.
+
+    Args:
+      path: of the run.
+      seeds: all that it trains.
+      seed: one of them.
+    """
+    return path if len(seeds) == 1 else path / f"seed{seed}"
+
+
+def seed_directories(path: str | os.PathLike[str]) -> list[Path]:
+    """Returns the directories of a run's seeds, each readable as a run of one seed.
+
+    Raises:
+      RunFileError: if it is no run's directory.
+    """
+    path = Path(path)
+    _require_run(path)
+    seeds = _read_object(path / CONFIG_NAME).get("seeds", [0])
+    return [seed_directory(path, seeds, seed) for seed in seeds]
+
+
+def program_directory(path: Path) -> Path:
+    """Returns the directory of the run that a seed's directory belongs to."""
+    path = path.resolve()
+    is_seed = path.name.startswith("seed") and (path.parent / CONFIG_NAME).is_file()
+    return path.parent if is_seed else path
 
 
 class Series(NamedTuple):
@@ -70,8 +103,10 @@ class RunFiles:
 
     @property
     def name(self) -> str:
-        """The directory's name."""
-        return self.path.resolve().name
+        """The directory's name; of one of several seeds its run's name before it."""
+        path = self.path.resolve()
+        inside = program_directory(path) != path
+        return f"{path.parent.name}/{path.name}" if inside else path.name
 
     @property
     def updates(self) -> int:
@@ -105,18 +140,27 @@ def read_run(path: str | os.PathLike[str]) -> RunFiles:
       RunFileError: if it is no run's, or a file is damaged; names file, line and mend.
     """
     path = Path(path)
+    _require_run(path)
+    summary = path / SUMMARY_NAME
+    return RunFiles(
+        path=path,
+        config=read_config(path),
+        rows=_read_rows(path / METRICS_NAME),
+        summary=_read_object(summary) if summary.exists() else {},
+    )
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Returns a run's resolved configuration, flat: "moto.alpha" -> 2.5."""
+    return flat_config(_read_object(path / CONFIG_NAME))
+
+
+def _require_run(path: Path) -> None:
     if not (path / CONFIG_NAME).is_file():
         raise RunFileError(
             f"{path} is no run's directory, it has no {CONFIG_NAME}: give the "
             "--workdir of a run"
         )
-    summary = path / SUMMARY_NAME
-    return RunFiles(
-        path=path,
-        config=flat_config(_read_object(path / CONFIG_NAME)),
-        rows=_read_rows(path / METRICS_NAME),
-        summary=_read_object(summary) if summary.exists() else {},
-    )
 
 
 def flat_config(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -151,7 +195,7 @@ def seed_groups(runs: Sequence[RunFiles]) -> list[list[RunFiles]]:
         rest = {
             key: value
             for key, value in run.config.items()
-            if key != "seed" and key not in HOUSEKEEPING_KEYS
+            if key != "seeds" and key not in HOUSEKEEPING_KEYS
         }
         groups.setdefault(json.dumps(rest, sort_keys=True), []).append(run)
     return list(groups.values())

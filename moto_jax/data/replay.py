@@ -13,7 +13,6 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from moto_jax.data.episodes import DatasetError, Episode, Rows, to_rows
@@ -160,8 +159,11 @@ class Replay:
         self._names[name] = online
         self._row_shapes = shapes
 
-    def empty_batch(self) -> Batch:
+    def empty_batch(self, columns: int | None = None) -> Batch:
         """Returns a batch of NumPy arrays [T, B, ...] for `sample` to write.
+
+        Args:
+          columns: how many sequences to leave room for; all B where not given.
 
         Raises:
           DatasetError: if no episode was added yet.
@@ -170,7 +172,7 @@ class Replay:
             raise DatasetError("the replay holds no episode: add one before sampling")
         pool = self._offline if self._offline.episodes else self._online
         first = pool.episodes[0]
-        leading = (self._sequence_length, self._batch_size)
+        leading = (self._sequence_length, columns or self._batch_size)
         fields = {field.name: getattr(first, field.name) for field in _ROW_FIELDS}
         return Batch(
             **{
@@ -179,7 +181,9 @@ class Replay:
             }
         )
 
-    def sample(self, step: int, out: Batch | None = None) -> Batch:
+    def sample(
+        self, step: int, out: Batch | None = None, columns: range | None = None
+    ) -> Batch:
         """Returns the batch of `step`, every field a NumPy array [T, B, ...].
 
         A sequence that begins inside an episode keeps the action that led to its first
@@ -190,12 +194,16 @@ class Replay:
             as the same episodes are stored.
           out: an earlier batch to write over, three times faster than fresh memory;
             nothing may read it any more.
+          columns: the sequences of the batch to return; all where not given. Which they
+            are does not depend on it.
 
         Raises:
           DatasetError: if no episode was added yet.
         """
-        batch = self.empty_batch() if out is None else out
-        for column, (rows, start) in enumerate(self._choose_sequences(step)):
+        columns = range(self._batch_size) if columns is None else columns
+        batch = self.empty_batch(len(columns)) if out is None else out
+        chosen = self._choose_sequences(step)
+        for column, (rows, start) in enumerate(chosen[i] for i in columns):
             stop = start + self._sequence_length
             for field in _ROW_FIELDS:
                 time_major = getattr(batch, field.name)
@@ -251,17 +259,37 @@ def prefetch(make: Callable[[int], T], steps: Iterable[int]) -> Generator[T]:
             yield pending.result()
 
 
-def device_batches(replay: Replay, steps: Iterable[int]) -> Generator[Batch]:
+def empty_batches(replays: Sequence[Replay], columns: range) -> Batch:
+    """Returns NumPy arrays [S, T, len(columns), ...] for a batch of each replay."""
+    one = replays[0].empty_batch(len(columns))
+    return jax.tree.map(
+        lambda part: np.empty((len(replays), *part.shape), part.dtype), one
+    )
+
+
+def device_batches(
+    replays: Sequence[Replay],
+    steps: Iterable[int],
+    columns: range,
+    place: Callable[[Batch], Batch],
+) -> Generator[Batch]:
     """Yields the batches of some steps on the device, each made one ahead in a thread.
 
     All are sampled into one host buffer. To add episodes, finish the steps first.
+
+    Args:
+      replays: one a seed, S of them.
+      steps: of the samples.
+      columns: the sequences of each batch to sample.
+      place: takes NumPy arrays [S, T, len(columns), ...], which are written over once
+        what it returns is ready.
     """
-    buffer = replay.empty_batch()
+    buffer = empty_batches(replays, columns)
 
     def make(step: int) -> Batch:
-        # Copies: `device_put` on a CPU may return the buffer itself, `may_alias=False`
-        # or not. They must have ended before the next step writes the buffer.
-        batch = jax.tree.map(jnp.array, replay.sample(step, out=buffer))
-        return jax.block_until_ready(batch)
+        for index, replay in enumerate(replays):
+            own = jax.tree.map(lambda part, index=index: part[index], buffer)
+            replay.sample(step, own, columns)
+        return jax.block_until_ready(place(buffer))
 
     return prefetch(make, steps)

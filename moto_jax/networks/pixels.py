@@ -25,8 +25,24 @@ def check_image_size(image_size: int) -> None:
         )
 
 
-def _flatten_leading(inputs: jax.Array, trailing: int) -> jax.Array:
+def _merge_leading(inputs: jax.Array, trailing: int) -> jax.Array:
+    """Returns [N, ...]: all axes before the last `trailing` ones as one.
+
+    The last of them, a batch's sequences, goes to the front first: where it is sharded
+    over devices, so is N, while merged behind another axis it would be gathered.
+    """
+    if inputs.ndim > trailing:
+        inputs = jnp.moveaxis(inputs, -trailing - 1, 0)
     return inputs.reshape((-1, *inputs.shape[inputs.ndim - trailing :]))
+
+
+def _split_leading(outputs: jax.Array, leading: tuple[int, ...]) -> jax.Array:
+    """Returns the outputs for inputs that `_merge_leading` merged, [*leading, ...]."""
+    trailing = outputs.shape[1:]
+    if not leading:
+        return outputs.reshape(trailing)
+    outputs = outputs.reshape((leading[-1], *leading[:-1], *trailing))
+    return jnp.moveaxis(outputs, 0, len(leading) - 1)
 
 
 class Encoder(nn.Module):
@@ -40,11 +56,11 @@ class Encoder(nn.Module):
     def __call__(self, image: jax.Array) -> jax.Array:
         """Maps uint8 images to embeddings in `dtype`."""
         leading = image.shape[:-3]
-        hidden = _flatten_leading(image, 3).astype(self.dtype) / 255.0 - 0.5
+        hidden = _merge_leading(image, 3).astype(self.dtype) / 255.0 - 0.5
         for layer, kernel in enumerate(self.kernels):
             hidden = HalvingConv(2**layer * self.depth, kernel, self.dtype)(hidden)
             hidden = nn.elu(hidden)
-        return hidden.reshape((*leading, -1))
+        return _split_leading(hidden.reshape((hidden.shape[0], -1)), leading)
 
 
 class Decoder(nn.Module):
@@ -58,14 +74,11 @@ class Decoder(nn.Module):
     def __call__(self, feature: jax.Array) -> jax.Array:
         """Maps features to mean images, of which -0.5 is black and 0.5 white."""
         leading = feature.shape[:-1]
-        hidden = nn.Dense(32 * self.depth, dtype=self.dtype)(
-            _flatten_leading(feature, 1)
-        )
+        hidden = nn.Dense(32 * self.depth, dtype=self.dtype)(_merge_leading(feature, 1))
         hidden = hidden[:, None, None, :]
         for layer, kernel in enumerate(self.kernels):
             last = layer == len(self.kernels) - 1
             channels = 3 if last else 2 ** (len(self.kernels) - 2 - layer) * self.depth
             hidden = DoublingConv(channels, kernel, self.dtype)(hidden)
             hidden = hidden if last else nn.elu(hidden)
-        image = hidden.astype(jnp.float32)
-        return image.reshape((*leading, *image.shape[1:]))
+        return _split_leading(hidden.astype(jnp.float32), leading)

@@ -1,0 +1,178 @@
+"""Who plays which episode of a run: seeds over processes, policies over workers."""
+
+import functools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from moto_jax import devices, machines
+from moto_jax.collection import Play, WorkerPool, collect_episodes, make_policy_step
+from moto_jax.data.episodes import Episode
+from moto_jax.envs import tasks
+from moto_jax.evaluation import evaluate, write_videos
+from moto_jax.types import Config, Params, Policy
+
+# Environment seeds: evaluations play the same ones each time, apart from the online
+# episodes'.
+_EVALUATION_SEED = 1_000_000
+
+
+class Players:
+    """Plays the episodes of the seeds whose parameters this process holds.
+
+    Where several processes hold a seed they take turns, round by round.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        policies: Mapping[str, Policy],
+        pool: WorkerPool,
+        keys: tuple[jax.Array, jax.Array],
+        held: Sequence[int],
+    ):
+        """Takes the policies; nothing is played yet.
+
+        Args:
+          config: of the run.
+          policies: "mean" and "sampled".
+          pool: the environments.
+          keys: [seeds] to collect with, and to evaluate with.
+          held: indices of the seeds whose parameters this process holds.
+        """
+        self._config = config
+        self._pool = pool
+        self._task = tasks.resolve_task(config.task)
+        self._steps = {
+            name: make_policy_step(policy) for name, policy in policies.items()
+        }
+        self._collect_keys, self._evaluate_keys = keys
+        self._held = list(held)
+
+    @functools.cached_property
+    def _holders(self) -> list[list[int]]:
+        """For each seed the processes that hold it."""
+        shares = machines.gather(self._held)
+        return [
+            [process for process, share in enumerate(shares) if index in share]
+            for index in range(len(self._config.seeds))
+        ]
+
+    def turns(self, number: int) -> list[int]:
+        """Returns indices of the seeds that this process plays for in a round.
+
+        Each seed is some process's turn. All must have called it once before one of
+        them may call it alone.
+        """
+        own = jax.process_index()
+        return [
+            index
+            for index, holders in enumerate(self._holders)
+            if holders[number % len(holders)] == own
+        ]
+
+    def params(self, params: Params, number: int) -> Params:
+        """Returns copies of what the seeds of `turns(number)` act with.
+
+        Args:
+          params: acting parameters [seeds, ...].
+          number: of the round.
+        """
+        indices = self.turns(number)
+        return devices.local_copy(params, indices, acting_device()) if indices else None
+
+    def collect(self, number: int, params: Params) -> dict[int, Episode]:
+        """Plays this process's part of a round; may run in a thread beside training.
+
+        Args:
+          number: of the round.
+          params: from the method `params`.
+
+        Returns:
+          Index of the seed -> its episode.
+        """
+        indices = self.turns(number)
+        if not indices:
+            return {}
+        rounds = self._config.training.online_episodes
+        plays = [
+            Play(member, self._config.seeds[index] * rounds + number)
+            for member, index in enumerate(indices)
+        ]
+        step = self._steps[self._config.training.collect_with]
+        keys = self._collect_keys[np.array(indices)]
+        episodes = collect_episodes(self._pool, step, params, keys, plays)
+        return dict(zip(indices, episodes, strict=True))
+
+    def evaluate(
+        self,
+        params: Params,
+        done: int,
+        directories: Sequence[Path],
+        extra: Mapping[int, Mapping[str, float]],
+    ) -> list[dict[str, float]]:
+        """Plays each seed's evaluation episodes and writes their videos.
+
+        All processes must call it.
+
+        Args:
+          params: acting parameters [seeds, ...].
+          done: updates that made them.
+          directories: of the seeds.
+          extra: further numbers, by index of the seeds that this process holds.
+
+        Returns:
+          Each seed's numbers, of both policies.
+        """
+        own = {
+            str(index): self._evaluate_seed(params, done, index, directories[index])
+            | dict(extra[index])
+            for index in self.turns(0)
+        }
+        shared = {}
+        for of_process in machines.gather(own):
+            shared |= of_process
+        return [shared[str(index)] for index in range(len(directories))]
+
+    def _evaluate_seed(
+        self, params: Params, done: int, index: int, directory: Path
+    ) -> dict[str, float]:
+        params = devices.local_copy(params, [index])
+        key = jax.random.fold_in(self._evaluate_keys[index], done)
+        seeds = range(
+            _EVALUATION_SEED, _EVALUATION_SEED + self._config.evaluation.episodes
+        )
+        results = {
+            name: evaluate(self._pool, step, params, key[None], seeds, self._task)
+            for name, step in self._steps.items()
+        }
+        write_videos(directory / "videos", f"{done:06d}", results)
+        return {
+            f"{name}/{figure}": value
+            for name, result in results.items()
+            for figure, value in result.summary().items()
+        }
+
+
+def acting_device() -> Any:
+    """Returns the device of a policy that acts while updates run: a CPU.
+
+    An accelerator does things in the order they were asked for, and each of an
+    episode's 280 calls would wait behind the updates that are queued already.
+    """
+    try:
+        return jax.local_devices(backend="cpu")[0]
+    except RuntimeError:
+        # $JAX_PLATFORMS leaves the CPU out: slower, and no worse.
+        return jax.local_devices()[0]
+
+
+def run_keys(seeds: Sequence[int]) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Returns keys [seeds] to initialise with, to collect with, to evaluate with."""
+    keys = [jax.random.split(jax.random.key(seed), 3) for seed in seeds]
+    init, collect, evaluate = jnp.stack(keys, axis=1)
+    return init, collect, evaluate

@@ -1,0 +1,103 @@
+"""MOTO's update on a mesh of forced CPU devices, told as JSON; tests run it.
+
+    python -m tests.device_program GROUPS WIDTH
+
+Two seeds, batches of four sequences, three updates.
+"""
+
+import json
+import os
+import re
+import sys
+
+# Before jax starts; without optimisation, since compiling takes most of the time.
+os.environ["XLA_FLAGS"] = (
+    "--xla_force_host_platform_device_count=4 --xla_backend_optimization_level=0"
+)
+
+import jax
+import numpy as np
+
+from experiments.configs.base import get_config
+from moto_jax import devices
+from moto_jax.agents.moto import make_moto
+from moto_jax.players import run_keys
+from moto_jax.training import compile_updates
+from tests.fakes import random_batch
+
+SEEDS, BATCH_SIZE, UPDATES = (0, 1), 4, 3
+COLLECTIVES = (
+    *("all-gather", "all-reduce", "all-to-all", "collective-permute"),
+    *("reduce-scatter", "collective-broadcast"),
+)
+
+
+def batch_of(step):
+    """Returns NumPy arrays [seeds, T, B, ...]."""
+    size = {"action_size": 9, "image_size": 64}
+    each = [
+        random_batch(6, BATCH_SIZE, seed=10 * seed + step, **size) for seed in SEEDS
+    ]
+    return jax.tree.map(lambda *parts: np.stack(parts), *each)
+
+
+def collectives(text):
+    """Returns the largest number of elements that each kind of collective makes."""
+    largest = {}
+    for line in text.splitlines():
+        for kind in COLLECTIVES:
+            made = re.search(rf"= (.*?) {kind}(-start)?\(", line)
+            if made:
+                shapes = re.findall(r"\w+\[([\d,]*)\]", made[1])
+                sizes = [
+                    int(np.prod([int(n) for n in shape.split(",") if n], dtype=int))
+                    for shape in shapes
+                ]
+                largest[kind] = max(largest.get(kind, 0), *sizes)
+    return largest
+
+
+def main(groups: str, width: str) -> None:
+    config = get_config("tiny")
+    config.seeds = SEEDS
+    config.replay.batch_size = BATCH_SIZE
+    config.mesh.update(seed=int(groups), data=int(width))
+    mesh = devices.make_mesh(config)
+    one = make_moto(config, action_size=9, image_size=64)
+    agent = devices.over_seeds(one, mesh)
+    keys, *_ = run_keys(SEEDS)
+    state = jax.jit(agent.init)(keys)
+    size = (len(SEEDS), BATCH_SIZE, mesh)
+    abstract = devices.abstract_state(agent, keys, mesh)
+    update = compile_updates(
+        agent, abstract, devices.abstract_batch(batch_of(0), *size)
+    )
+    losses = []
+    for step in range(UPDATES):
+        batch = devices.place_batch(batch_of(step), *size)
+        state, metrics = update["offline"](state, batch)
+        losses.append(jax.tree.map(np.ndarray.tolist, jax.device_get(metrics)))
+    params = [np.asarray(leaf).ravel() for leaf in jax.tree.leaves(state.model.params)]
+    facts = {
+        "mesh": list(mesh.devices.shape),
+        "metrics": losses,
+        "params": np.concatenate(params).tolist(),
+        "collectives": collectives(update["offline"].as_text()),
+        "image_shards": sorted(
+            shard.data.shape for shard in batch.image.addressable_shards
+        ),
+        "deter_shards": sorted(
+            shard.data.shape
+            for shard in state.model.params["rssm"]["cell"]["Dense_0"][
+                "kernel"
+            ].addressable_shards
+        ),
+        "acting": np.asarray(
+            jax.tree.leaves(devices.local_copy(agent.acting_params(state), [1]))[0]
+        ).tolist(),
+    }
+    print(json.dumps(facts))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
