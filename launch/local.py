@@ -35,9 +35,7 @@ def run_all(
         try:
             while started or (waiting and not received):
                 while waiting and len(started) < jobs and not received:
-                    session = _start(waiting.popleft(), say)
-                    if session:
-                        started[session] = time.monotonic()
+                    _start(waiting.popleft(), started, say)
                 while handed_on < len(received):
                     handed_on += 1
                     _terminate(started)
@@ -53,14 +51,16 @@ def run_all(
     return received[0] if received else None
 
 
-def _start(run: SweepRun, say: Callable[[str], None]) -> Session | None:
+def _start(
+    run: SweepRun, started: dict[Session, float], say: Callable[[str], None]
+) -> None:
     try:
         session = Session(run)
     except OSError as error:
         say(f"{'skipped':<8} {run.name}: {error}")
-        return None
+        return
+    started[session] = time.monotonic()
     say(f"{'started':<8} {run.name}")
-    return session
 
 
 def _end(session: Session, seconds: float, say: Callable[[str], None]) -> None:

@@ -136,7 +136,7 @@ def _reason(log: Path, exit_status: int) -> str:
     A process that a signal ended wrote none.
     """
     if exit_status < 0:
-        return f"killed by {signal.Signals(-exit_status).name}"
+        return f"killed by signal {-exit_status}: {signal.strsignal(-exit_status)}"
     lines: list[str] = []
     for line in _tail(log):
         lines = [] if line.startswith(SESSION_MARK) else [*lines, line.strip()]

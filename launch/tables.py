@@ -1,5 +1,6 @@
 """The paper's figures as tables of settings, and the runs that these make."""
 
+import importlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -125,12 +126,22 @@ def resolved(config: str, overrides: Mapping[str, str]) -> dict[str, Any]:
     Raises:
       ValueError: for a key or a value that the configuration does not take.
     """
-    preset = _parsed([f"--config={config}"])
+    path, _, size = config.partition(":")
+    module = importlib.import_module(path.removesuffix(".py").replace("/", "."))
+    preset = flat_config(module.get_config(size).to_dict())
     for key in overrides:
         if key not in preset:
             raise ValueError(f"{config} has no key {key}")
-    words = [f"--config.{key}={value}" for key, value in overrides.items()]
-    return _parsed([f"--config={config}", *words])
+    words = ["", *(f"--config.{key}={value}" for key, value in overrides.items())]
+    values = flags.FlagValues()
+    flag = config_flags.DEFINE_config_dict(
+        "config", module.get_config(size), flag_values=values, sys_argv=words
+    )
+    try:
+        values(words)
+    except flags.Error as error:
+        raise ValueError(str(error)) from None
+    return flat_config(flag.value.to_dict())
 
 
 def check_configuration(run: SweepRun) -> None:
@@ -151,20 +162,6 @@ def check_configuration(run: SweepRun) -> None:
                 f"{run.workdir} was made with config.{key} = {saved.get(key)!r}, not "
                 f"{wanted[key]!r}: use that value, or another --out"
             )
-
-
-def _parsed(words: Sequence[str]) -> dict[str, Any]:
-    """Returns the configuration that flags make, flat."""
-    values = flags.FlagValues()
-    words = ["", *words]
-    flag = config_flags.DEFINE_config_file(
-        "config", lock_config=True, flag_values=values, sys_argv=words
-    )
-    try:
-        values(words)
-    except flags.Error as error:
-        raise ValueError(str(error)) from None
-    return flat_config(flag.value.to_dict())
 
 
 def _seed_label(seeds: Sequence[int]) -> str:

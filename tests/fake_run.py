@@ -17,6 +17,9 @@ from pathlib import Path
 
 DEADLINE_SECONDS = 30
 
+# Four updates.
+TRAINING = {"offline_updates": 2, "online_episodes": 2, "updates_per_episode": 1}
+
 
 def main():
     how, *words = sys.argv[1:]
@@ -25,7 +28,14 @@ def main():
     workdir.mkdir(parents=True, exist_ok=True)
     lock = (workdir / ".lock").open("a")
     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    config = {
+        key.removeprefix("config."): literal(value)
+        for key, value in flags.items()
+        if key.startswith("config.")
+    }
     seeds = [int(seed) for seed in flags["config.seeds"].split(",")]
+    config |= {"seeds": seeds, "training": TRAINING}
+    (workdir / "config.json").write_text(json.dumps(config))
     write(workdir, seeds, step=2)
     journal(workdir, "begins")
     for act in how.split(","):
@@ -35,11 +45,15 @@ def main():
     journal(workdir, "ends")
 
 
+def literal(text):
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
 def write(workdir, seeds, step, complete=False):
-    """Writes what a run has written after so many of its 4 updates."""
-    training = {"offline_updates": 2, "online_episodes": 2, "updates_per_episode": 1}
-    config = {"agent": "moto", "seeds": seeds, "training": training}
-    (workdir / "config.json").write_text(json.dumps(config))
+    """Writes what a run has written after so many updates."""
     for seed in seeds:
         directory = workdir / f"seed{seed}" if len(seeds) > 1 else workdir
         directory.mkdir(exist_ok=True)
@@ -83,7 +97,9 @@ def stop(workdir, unused):
         return
     received = []
     signal.signal(signal.SIGTERM, lambda number, frame: received.append(number))
-    (workdir / "listens").touch()
+    listens = workdir / "listens"
+    listens.with_suffix(".tmp").write_text(f"{os.getpid()} {os.getppid()}")
+    listens.with_suffix(".tmp").replace(listens)
     until(lambda: received)
     # A second signal ends what the first has asked for.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -113,8 +129,10 @@ def leave(workdir, status):
     os._exit(int(status))
 
 
-def once(workdir, unused):
-    """Fails the first time."""
+def unlucky(workdir, part):
+    """Fails if its name has the part, the first time."""
+    if part not in workdir.name:
+        return
     if not (workdir / "failed").exists():
         (workdir / "failed").touch()
         sys.exit("error: the first time")
@@ -122,7 +140,7 @@ def once(workdir, unused):
 
 _ACTS = {
     function.__name__: function
-    for function in (linger, meet, stop, refuse, crash, die, leave, once)
+    for function in (linger, meet, stop, refuse, crash, die, leave, unlucky)
 } | {"do": lambda workdir, argument: None}
 
 if __name__ == "__main__":
