@@ -103,6 +103,7 @@ def stop(workdir, unused):
     until(lambda: received)
     # A second signal ends what the first has asked for.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    (workdir / "saving").touch()
     time.sleep(0.2)
     saved.touch()
     journal(workdir, "saves")

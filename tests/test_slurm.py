@@ -49,6 +49,7 @@ def test_a_job_that_is_preempted_saves_and_is_queued_again(tmp_path, executor, b
     trainer, watcher = processes(run)
     if before == "SIGTERM":
         os.kill(watcher, signal.SIGTERM)
+        until((run.workdir / "saving").exists)
     elif before == "stopped run":
         os.kill(trainer, signal.SIGTERM)
         until((run.workdir / "saved").exists)
@@ -68,6 +69,18 @@ def test_a_notice_to_all_processes_of_a_job_does_not_end_its_run(tmp_path, execu
     os.kill(watcher, signal.SIGUSR2)
     assert job.result() is None
     assert "a saves" in journal(tmp_path)
+
+
+def test_a_job_is_queued_again_only_when_its_run_has_saved(tmp_path):
+    """The cluster ends what goes on then."""
+    run = fake(tmp_path, "a", "stop")
+    job = RunJob(run)
+    job._session = Session(run)
+    list(processes(run))
+    again = job.checkpoint()
+    assert journal(tmp_path) == ["a begins", "a saves"]
+    assert job._session.finish() == 143
+    assert again.function.run == run and again.function._session is None
 
 
 def test_a_run_that_stops_without_notice_is_no_success(tmp_path, executor):

@@ -29,8 +29,9 @@ every_figure = pytest.mark.parametrize("figure", FIGURES)
 
 @pytest.fixture(autouse=True)
 def at_the_root(monkeypatch):
-    """Commands name the configurations' files from here."""
+    """Commands name the configurations' files from here; output is buffered as ever."""
     monkeypatch.chdir(ROOT)
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
 
 
@@ -395,6 +396,11 @@ def test_a_run_that_fails_stops_no_other(tmp_path):
         (line,) = (line for line in lines if line.startswith(f"failed   {name} "))
         assert line.endswith(reason)
     assert [line for line in lines if line.startswith("skipped  nowhere: ")]
+    # In the order of writing, although one went to stdout.
+    assert runs[0].log.read_text().split("\n")[-3:-1] == [
+        "half a li",
+        "error: the [kettle] is cold",
+    ]
 
 
 def test_a_run_that_failed_is_done_again_and_its_log_goes_on(tmp_path):
@@ -409,7 +415,10 @@ def test_a_run_that_failed_is_done_again_and_its_log_goes_on(tmp_path):
 
 def test_a_run_has_one_session_at_a_time(tmp_path):
     run = fake(tmp_path, "a", "linger:0.3")
+    # Of an earlier session, which is no longer how it stands.
+    run.exit_file.write_text("1\n")
     session = Session(run)
+    assert not run.exit_file.exists()
     with pytest.raises(InUseError, match=f"another process trains {run.workdir}"):
         Session(run)
     assert read_status(run).state == "running"
