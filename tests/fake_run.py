@@ -1,6 +1,6 @@
 """Stands in for experiments.run: the same files, signals and statuses, in no time.
 
-    python tests/fake_run.py HOW --config=... --config.seeds=0,1 --workdir=DIR
+    python -m tests.fake_run HOW --config=... --config.seeds=0,1 --workdir=DIR
 
 HOW is what becomes of it, in words separated by commas (see `_ACTS`). It adds the lines
 "NAME begins" and "NAME ends" to DIR/../journal. Of the standard library alone, so that

@@ -2,13 +2,11 @@
 
 import functools
 import sys
-from pathlib import Path
 
 from experiments.command_line import run_program
 from launch import sweeps, tables
 
 if __name__ == "__main__":
-    fake = (sys.executable, str(Path(__file__).with_name("fake_run.py")))
-    program = (*fake, sys.argv.pop(1))
+    program = (sys.executable, "-m", "tests.fake_run", sys.argv.pop(1))
     sweeps.sweep_runs = functools.partial(tables.sweep_runs, program=program)
     run_program(sweeps.main)

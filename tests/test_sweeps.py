@@ -22,7 +22,6 @@ from launch.status import STATES, Status, read_status, status_table
 from launch.tables import FIGURES, TASKS, Row, check_configuration, sweep_runs
 
 ROOT = Path(__file__).parents[1]
-FAKE = ROOT / "tests/fake_run.py"
 
 every_figure = pytest.mark.parametrize("figure", FIGURES)
 
@@ -52,7 +51,7 @@ def fake(out, name, how="do", seeds="0"):
         workdir=Path(out) / name,
         config="experiments/configs/mixed.py:tiny",
         overrides={"agent": "moto", "seeds": seeds},
-        program=(sys.executable, str(FAKE), how),
+        program=(sys.executable, "-m", "tests.fake_run", how),
     )
 
 
