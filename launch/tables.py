@@ -1,0 +1,169 @@
+"""The paper's figures as tables of settings, and the runs that these make."""
+
+import importlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from absl import flags
+from ml_collections import config_flags
+
+from launch.runs import PROGRAM, SweepRun
+from launch.status import saved_config
+from moto_jax.agents import AGENTS
+from moto_jax.analysis.runs import RunFileError, flat_config
+
+TASKS = ("mixed", "partial")
+
+# Keys that the sweep itself decides for each of its runs.
+_OWN_KEYS = ("agent", "seeds", "size", "task")
+
+
+class Row(NamedTuple):
+    """One setting of a figure, to be trained with every seed.
+
+    Attributes:
+      label: what sets it apart within its task.
+      task: one of `TASKS`, the name of a configuration's file.
+      overrides: key of the configuration -> value, both as on a command line.
+    """
+
+    label: str
+    task: str
+    overrides: Mapping[str, str]
+
+
+def figure_2() -> list[Row]:
+    """Returns the comparison of systems: every agent there is, on both tasks."""
+    # A stable sort, which leaves the others in the registry's order.
+    agents = sorted(AGENTS, key=lambda name: name != "moto")
+    return [Row(agent, task, {"agent": agent}) for task in TASKS for agent in agents]
+
+
+def figure_3() -> list[Row]:
+    """Returns the ablations of MOTO, and DreamerV2 where there is one."""
+    no_penalty, no_prior = {"moto.alpha": "0"}, {"moto.beta": "0"}
+    settings = {
+        "moto": {"agent": "moto"},
+        "moto-no_penalty": {"agent": "moto", **no_penalty},
+        "moto-no_prior": {"agent": "moto", **no_prior},
+        "moto-no_penalty-no_prior": {"agent": "moto", **no_penalty, **no_prior},
+    }
+    if "dreamer_v2" in AGENTS:
+        settings["dreamer_v2"] = {"agent": "dreamer_v2"}
+    return [
+        Row(label, task, overrides)
+        for task in TASKS
+        for label, overrides in settings.items()
+    ]
+
+
+FIGURES = {"2": figure_2, "3": figure_3}
+
+
+def sweep_runs(
+    rows: Sequence[Row],
+    *,
+    size: str,
+    seeds: Sequence[int],
+    seeds_per_run: int,
+    overrides: Mapping[str, str],
+    out: Path,
+    program: tuple[str, ...] = PROGRAM,
+) -> list[SweepRun]:
+    """Returns the runs of a figure.
+
+    Args:
+      rows: its settings.
+      size: preset of the configurations.
+      seeds: each setting's.
+      seeds_per_run: how many of them one program trains.
+      overrides: key -> value, added to every row's.
+      out: directory of the runs.
+      program: words of every command before its flags.
+
+    Raises:
+      ValueError: if an override is a key that the figure itself varies.
+    """
+    own = {*_OWN_KEYS, *(key for row in rows for key in row.overrides)}
+    for key in overrides:
+        if key in own:
+            raise ValueError(f"--override={key}=...: the sweep itself sets {key}")
+    runs = []
+    for row in rows:
+        for start in range(0, len(seeds), seeds_per_run):
+            group = seeds[start : start + seeds_per_run]
+            text = ",".join(str(seed) for seed in group)
+            runs.append(
+                SweepRun(
+                    workdir=out / f"{row.task}-{row.label}-{_seed_label(group)}",
+                    config=f"experiments/configs/{row.task}.py:{size}",
+                    overrides={**row.overrides, **overrides, "seeds": text},
+                    program=program,
+                )
+            )
+    return runs
+
+
+def parse_overrides(words: Sequence[str]) -> dict[str, str]:
+    """Returns key -> value of words "key=value".
+
+    Raises:
+      ValueError: for a word that is not of this form.
+    """
+    overrides = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not (key and equals):
+            raise ValueError(f"--override={word}: write it as key=value")
+        overrides[key] = value
+    return overrides
+
+
+def resolved(config: str, overrides: Mapping[str, str]) -> dict[str, Any]:
+    """Returns the configuration that a run would have, flat, by its program's parser.
+
+    Raises:
+      ValueError: for a key or a value that the configuration does not take.
+    """
+    path, _, size = config.partition(":")
+    module = importlib.import_module(path.removesuffix(".py").replace("/", "."))
+    preset = flat_config(module.get_config(size).to_dict())
+    for key in overrides:
+        if key not in preset:
+            raise ValueError(f"{config} has no key {key}")
+    words = ["", *(f"--config.{key}={value}" for key, value in overrides.items())]
+    values = flags.FlagValues()
+    flag = config_flags.DEFINE_config_dict(
+        "config", module.get_config(size), flag_values=values, sys_argv=words
+    )
+    try:
+        values(words)
+    except flags.Error as error:
+        raise ValueError(str(error)) from None
+    return flat_config(flag.value.to_dict())
+
+
+def check_configuration(run: SweepRun) -> None:
+    """Raises ValueError if a run cannot have what it is given, or was begun otherwise.
+
+    A run that is done would else be taken for one with other overrides.
+    """
+    overrides = {key: value for key, value in run.overrides.items() if key != "seeds"}
+    wanted = resolved(run.config, overrides)
+    try:
+        saved = saved_config(run)
+    except RunFileError:
+        # Its status will say so, and the others go on.
+        return
+    for key in overrides:
+        if saved and saved.get(key) != wanted[key]:
+            raise ValueError(
+                f"{run.workdir} was made with config.{key} = {saved.get(key)!r}, not "
+                f"{wanted[key]!r}: use that value, or another --out"
+            )
+
+
+def _seed_label(seeds: Sequence[int]) -> str:
+    first, last = seeds[0], seeds[-1]
+    return f"seed{first}" if first == last else f"seeds{first}-{last}"

@@ -1,0 +1,576 @@
+import fcntl
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from absl import flags
+from ml_collections import config_flags
+from rich.console import Console
+
+from experiments.configs import mixed, partial
+from launch import tables
+from launch.local import run_all
+from launch.runs import InUseError, Session, SweepRun
+from launch.status import STATES, Status, read_status, status_table
+from launch.tables import FIGURES, TASKS, Row, check_configuration, sweep_runs
+
+ROOT = Path(__file__).parents[1]
+
+every_figure = pytest.mark.parametrize("figure", FIGURES)
+
+
+@pytest.fixture(autouse=True)
+def at_the_root(monkeypatch):
+    """Commands name the configurations' files from here; output is buffered as ever."""
+    monkeypatch.chdir(ROOT)
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+
+
+def runs_of(rows, seeds=2, seeds_per_run=2, overrides=None, out="runs/some"):
+    return sweep_runs(
+        rows,
+        size="tiny",
+        seeds=range(seeds),
+        seeds_per_run=seeds_per_run,
+        overrides=overrides or {},
+        out=Path(out),
+    )
+
+
+def fake(out, name, how="do", seeds="0"):
+    """A run of the fake program."""
+    return SweepRun(
+        workdir=Path(out) / name,
+        config="experiments/configs/mixed.py:tiny",
+        overrides={"agent": "moto", "seeds": seeds},
+        program=(sys.executable, "-m", "tests.fake_run", how),
+    )
+
+
+def journal(out):
+    return (Path(out) / "journal").read_text().splitlines()
+
+
+def until(condition):
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+# Tables.
+
+
+@every_figure
+def test_every_command_is_one_the_program_takes(figure):
+    rows = FIGURES[figure]()
+    for run in runs_of(rows, overrides={"moto.horizon": "7", "tensorboard": "true"}):
+        config = {"mixed": mixed, "partial": partial}[run.name.split("-")[0]]
+        config = config.get_config("tiny")
+        config.seeds = (0,)
+        words = run.command[3:]
+        assert run.command[:3] == [sys.executable, "-m", "experiments.run"]
+        assert f"--config=experiments/configs/{config.task}.py:tiny" == words[0]
+        assert words[-1] == f"--workdir=runs/some/{run.name}"
+        values = flags.FlagValues()
+        words = ["", *words[1:-1]]
+        config_flags.DEFINE_config_dict(
+            "config", config, flag_values=values, sys_argv=words
+        )
+        values(words)
+        assert config.seeds == (0, 1)
+        assert config.moto.horizon == 7 and config.tensorboard is True
+        check_configuration(run)
+
+
+@every_figure
+def test_names_are_unique_and_plain(figure):
+    runs = runs_of(FIGURES[figure](), seeds=3)
+    assert len({run.name for run in runs}) == len(runs) == 2 * len(FIGURES[figure]())
+    for run in runs:
+        assert run.name.replace("-", "").replace("_", "").isalnum()
+
+
+def test_figure_2_is_every_agent_on_both_tasks_motos_first(monkeypatch):
+    agents = {"bc": None, "moto": None, "cql": None}
+    monkeypatch.setattr(tables, "AGENTS", agents)
+    assert FIGURES["2"]() == [
+        Row(agent, task, {"agent": agent})
+        for task in ("mixed", "partial")
+        for agent in ("moto", "bc", "cql")
+    ]
+
+
+def test_a_new_agent_joins_by_its_line_in_the_registry(monkeypatch):
+    before = FIGURES["2"](), FIGURES["3"]()
+    monkeypatch.setitem(tables.AGENTS, "anything", None)
+    after = FIGURES["2"](), FIGURES["3"]()
+    assert {row.label for row in after[0]} - {row.label for row in before[0]} == {
+        "anything"
+    }
+    assert after[1] == before[1]
+
+
+@pytest.mark.parametrize("with_dreamer", [False, True])
+def test_figure_3_is_the_ablations_on_both_tasks(monkeypatch, with_dreamer):
+    agents = {"moto": None} | ({"dreamer_v2": None} if with_dreamer else {})
+    monkeypatch.setattr(tables, "AGENTS", agents)
+    expected = [
+        {"agent": "moto"},
+        {"agent": "moto", "moto.alpha": "0"},
+        {"agent": "moto", "moto.beta": "0"},
+        {"agent": "moto", "moto.alpha": "0", "moto.beta": "0"},
+    ]
+    if with_dreamer:
+        expected.append({"agent": "dreamer_v2"})
+    rows = FIGURES["3"]()
+    assert [row.task for row in rows] == [
+        task for task in TASKS for _ in range(len(expected))
+    ]
+    for task in TASKS:
+        assert [row.overrides for row in rows if row.task == task] == expected
+
+
+def test_figures_have_the_run_of_plain_moto_in_common():
+    second, third = (runs_of(FIGURES[figure]()) for figure in ("2", "3"))
+    common = [run for run in second if run in third]
+    assert [run.name for run in common] == ["mixed-moto-seeds0-1"] + [
+        "partial-moto-seeds0-1"
+    ]
+
+
+def test_seeds_are_dealt_to_runs():
+    rows = [Row("moto", "mixed", {})]
+    runs = runs_of(rows, seeds=5, seeds_per_run=2)
+    assert [(run.name, run.overrides["seeds"]) for run in runs] == [
+        ("mixed-moto-seeds0-1", "0,1"),
+        ("mixed-moto-seeds2-3", "2,3"),
+        ("mixed-moto-seed4", "4"),
+    ]
+    assert [run.name for run in runs_of(rows, seeds=3, seeds_per_run=9)] == [
+        "mixed-moto-seeds0-2"
+    ]
+
+
+@pytest.mark.parametrize("key", ["seeds", "task", "size", "agent", "moto.alpha"])
+def test_what_the_figure_varies_is_not_overridden(key):
+    with pytest.raises(ValueError, match=f"--override={key}=.*sets {key}"):
+        runs_of(FIGURES["3"](), overrides={key: "1"})
+
+
+@pytest.mark.parametrize("word", ["moto.horizon", "=1", ""])
+def test_an_override_has_a_key_and_a_value(word):
+    with pytest.raises(ValueError, match="key=value"):
+        tables.parse_overrides(["moto.horizon=1", word])
+
+
+def test_an_override_keeps_what_follows_the_first_equals_sign():
+    words = ["data.path=a=b", "moto.horizon="]
+    assert tables.parse_overrides(words) == {"data.path": "a=b", "moto.horizon": ""}
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "culprit"),
+    [
+        ("moto.alpa", "1", "no key moto.alpa"),
+        ("moto", "1", "no key moto"),
+        ("moto.horizon.x", "1", "no key moto.horizon.x"),
+        (".", "1", "no key ."),
+        ("moto.horizon", "four", "config.moto.horizon=four"),
+    ],
+)
+def test_an_override_the_configuration_does_not_take_is_named(key, value, culprit):
+    (run, *_) = runs_of(FIGURES["2"](), overrides={key: value})
+    with pytest.raises(ValueError, match=culprit):
+        check_configuration(run)
+
+
+def test_a_run_that_was_made_otherwise_is_not_taken_for_this(tmp_path):
+    rows = [Row("moto", "mixed", {"moto.alpha": "0"})]
+    (run,) = runs_of(rows, overrides={"moto.horizon": "7"}, out=tmp_path)
+    run.workdir.mkdir()
+    config = {"moto": {"alpha": 0.0, "horizon": 7}, "seeds": [0, 1]}
+    saved = run.workdir / "config.json"
+    saved.write_text(json.dumps(config))
+    check_configuration(run)
+    config["moto"]["horizon"] = 8
+    saved.write_text(json.dumps(config))
+    with pytest.raises(ValueError, match="config.moto.horizon = 8, not 7"):
+        check_configuration(run)
+    # One damaged run is the matter of its own status.
+    saved.write_text("{")
+    check_configuration(run)
+
+
+# Status.
+
+
+def begin(run, seeds=(0,), **files):
+    """Writes a run's files: the configuration, then those given by name."""
+    run.workdir.mkdir(parents=True)
+    training = {"offline_updates": 10, "online_episodes": 2, "updates_per_episode": 5}
+    config = {"seeds": list(seeds), "training": training}
+    (run.workdir / "config.json").write_text(json.dumps(config))
+    for seed in seeds:
+        directory = run.workdir / f"seed{seed}" if len(seeds) > 1 else run.workdir
+        directory.mkdir(exist_ok=True)
+        for name, text in files.items():
+            (directory / f"{name}.json").write_text(text)
+
+
+def test_a_run_of_which_there_is_nothing_waits(tmp_path):
+    assert read_status(fake(tmp_path, "a")) == Status("waiting")
+
+
+@pytest.mark.parametrize("status", [143, 130, -15, -2, None])
+def test_a_run_that_was_asked_to_stop_or_that_nobody_saw_end_is_stopped(
+    tmp_path, status
+):
+    run = fake(tmp_path, "a")
+    begin(run)
+    run.log.write_text("error: of a library, which did not matter\n")
+    if status is not None:
+        run.exit_file.write_text(f"{status}\n")
+    assert read_status(run).state == "stopped"
+    assert read_status(run).error == ""
+
+
+def test_a_run_that_was_stopped_before_its_configuration_was_kept(tmp_path):
+    run = fake(tmp_path, "a")
+    run.exit_file.write_text("143\n")
+    assert read_status(run) == Status("stopped")
+
+
+@pytest.mark.parametrize("how", ["log", "directory"])
+def test_a_run_whose_lock_is_held_is_running(tmp_path, how):
+    run = fake(tmp_path, "a")
+    begin(run)
+    # Of an earlier session.
+    run.exit_file.write_text("1\n")
+    path = run.log if how == "log" else run.workdir / ".lock"
+    with path.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert read_status(run).state == "running"
+    assert read_status(run).state == "failed"
+
+
+@pytest.mark.parametrize(
+    ("log", "status", "reason"),
+    [
+        ("$ a\nerror: wrong\n", 1, "error: wrong"),
+        ("$ a\nerror: wrong\nflushed late\n\n", 1, "error: wrong"),
+        ("$ a\nerror: earlier\n$ a\nerror: later\n", 1, "error: later"),
+        ("$ a\nerror: earlier\n$ a\n", 1, "ended with status 1"),
+        ("$ a\n  File x\nValueError: no\n", 1, "ValueError: no"),
+        ("$ a\njaxlib.XlaRuntimeError: full\n----\n", 1, "jaxlib.XlaRuntimeError"),
+        ("$ a\nwhatever\n", 3, "whatever"),
+        ("$ a\nerror: not of this\n", -9, "killed by signal 9: Killed"),
+        ("", 0, "ended with status 0"),
+        ("$ a\n" + "x" * 100_000, 1, "x" * 300),
+        ("$ a\n\N{BULLET} \xff error\n", 1, "\N{BULLET} \xff error"),
+    ],
+)
+def test_a_failed_run_says_why(tmp_path, log, status, reason):
+    run = fake(tmp_path, "a")
+    run.log.write_text(log)
+    run.exit_file.write_text(f"{status}\n")
+    found = read_status(run)
+    assert found.state == "failed"
+    assert found.error.startswith(reason) and len(found.error) <= 300
+
+
+def test_a_run_is_done_when_every_seed_is(tmp_path):
+    run = fake(tmp_path, "a")
+    begin(run, seeds=(0, 3), summary="{}")
+    assert read_status(run).state == "done"
+    (run.workdir / "seed3/summary.json").unlink()
+    assert read_status(run).state == "stopped"
+
+
+def test_a_run_of_one_seed_is_done_in_its_own_directory(tmp_path):
+    run = fake(tmp_path, "a")
+    begin(run, seeds=(3,), summary="{}")
+    assert read_status(run).state == "done"
+
+
+def test_progress_is_the_slowest_seeds(tmp_path):
+    run = fake(tmp_path, "a")
+    begin(run, seeds=(0, 1))
+    assert read_status(run)[2:] == (0, 20, 0.0)
+    for seed, step in ((0, 15), (1, 5)):
+        row = {"step": step, "phase": "offline", "wall_seconds": 6.0 * step}
+        text = "\n".join([json.dumps(row), '{"step": 16, "pha'])
+        (run.workdir / f"seed{seed}" / "metrics.jsonl").write_text(text)
+    assert read_status(run)[2:] == (5, 20, 1.5)
+
+
+def test_a_damaged_run_is_failed_and_says_where(tmp_path):
+    run = fake(tmp_path, "a")
+    begin(run)
+    (run.workdir / "config.json").write_text('{"seeds": [')
+    status = read_status(run)
+    assert status.state == "failed" and "config.json" in status.error
+
+
+def test_the_table_has_every_run_whole_and_counts_the_states(tmp_path):
+    statuses = [(fake(tmp_path, f"run-{state}"), Status(state)) for state in STATES]
+    failed = Status("failed", "error: the [kettle] is cold", 1234, 5678, 90.04)
+    statuses.append((fake(tmp_path, "another-run"), failed))
+    file = io.StringIO()
+    Console(file=file, width=120).print(status_table("figure 3", statuses))
+    text = file.getvalue()
+    assert (
+        "figure 3: 1 done, 1 running, 2 failed, 1 stopped, 1 waiting"
+        in text.splitlines()[0]
+    )
+    (row,) = (line for line in text.splitlines() if "another-run" in line)
+    for cell in ("failed", "1,234 / 5,678", "90.0", "error: the [kettle] is cold"):
+        assert cell in row
+    assert all(run.name in text for run, _ in statuses)
+
+
+# On this machine.
+
+
+def do(runs, jobs=1):
+    """Does the runs; returns the stopping signal and the lines said."""
+    lines = []
+    return run_all(runs, jobs, lines.append), lines
+
+
+def test_runs_are_done_in_order_and_one_at_a_time(tmp_path):
+    runs = [fake(tmp_path, name) for name in "cab"]
+    stopped_by, lines = do(runs)
+    assert stopped_by is None
+    assert journal(tmp_path) == [
+        f"{name} {what}" for name in "cab" for what in ("begins", "ends")
+    ]
+    assert [line.split()[:2] for line in lines] == [
+        [what, name] for name in "cab" for what in ("started", "done")
+    ]
+    assert all(read_status(run) == Status("done", "", 4, 4, 2.0) for run in runs)
+
+
+def test_so_many_runs_go_on_at_once_and_no_more(tmp_path):
+    # The first two wait for each other.
+    runs = [fake(tmp_path, name, "meet:2,linger:0.1") for name in "abcde"]
+    _, lines = do(runs, jobs=2)
+    assert sum(line.startswith("done") for line in lines) == 5
+    under_way, most = 0, 0
+    for line in journal(tmp_path):
+        under_way += 1 if line.endswith("begins") else -1
+        most = max(most, under_way)
+    assert most == 2
+
+
+def test_a_run_that_fails_stops_no_other(tmp_path):
+    nowhere = SweepRun(tmp_path / "nowhere", "", {}, (str(tmp_path / "no-program"),))
+    runs = [
+        fake(tmp_path, "refused", "refuse"),
+        fake(tmp_path, "crashed", "crash"),
+        nowhere,
+        fake(tmp_path, "killed", "die:9"),
+        fake(tmp_path, "silent", "leave:7"),
+        fake(tmp_path, "fine", seeds="0,1"),
+    ]
+    stopped_by, lines = do(runs, jobs=2)
+    assert stopped_by is None
+    states = {run.name: read_status(run) for run in runs}
+    assert states["fine"].state == "done"
+    for name, reason in {
+        "refused": "error: the [kettle] is cold",
+        "crashed": "ZeroDivisionError: no [hob]",
+        "killed": "killed by signal 9: Killed",
+        "silent": "ended with status 7 and nothing in its log",
+    }.items():
+        assert (states[name].state, states[name].error) == ("failed", reason)
+        (line,) = (line for line in lines if line.startswith(f"failed   {name} "))
+        assert line.endswith(reason)
+    assert [line for line in lines if line.startswith("skipped  nowhere: ")]
+    # In the order of writing, although one went to stdout.
+    assert runs[0].log.read_text().split("\n")[-3:-1] == [
+        "half a li",
+        "error: the [kettle] is cold",
+    ]
+
+
+def test_a_run_that_failed_is_done_again_and_its_log_goes_on(tmp_path):
+    run = fake(tmp_path, "a", "unlucky:a")
+    do([run])
+    assert read_status(run).error == "error: the first time"
+    do([run])
+    assert read_status(run).state == "done"
+    log = run.log.read_text()
+    assert log.count("$ ") == 2 and "error: the first time" in log
+
+
+def test_a_run_has_one_session_at_a_time(tmp_path):
+    run = fake(tmp_path, "a", "linger:0.3")
+    # Of an earlier session, which is no longer how it stands.
+    run.exit_file.write_text("1\n")
+    session = Session(run)
+    assert not run.exit_file.exists()
+    with pytest.raises(InUseError, match=f"another process trains {run.workdir}"):
+        Session(run)
+    assert read_status(run).state == "running"
+    _, lines = do([run, fake(tmp_path, "b")])
+    assert lines[0].startswith("skipped  a: another process trains")
+    assert read_status(fake(tmp_path, "b")).state == "done"
+    assert session.finish() == 0
+
+
+def signal_when(condition, *numbers):
+    """Sends this process signals from a thread, once something is so."""
+
+    def send():
+        until(condition)
+        for number in numbers:
+            os.kill(os.getpid(), number)
+            time.sleep(0.15)
+
+    thread = threading.Thread(target=send)
+    thread.start()
+    return thread
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_lets_the_runs_save_and_they_go_on_later(tmp_path, number):
+    handlers = [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)]
+    runs = [fake(tmp_path, name, "stop") for name in "abc"]
+    thread = signal_when(
+        lambda: all((tmp_path / name / "listens").exists() for name in "ab"), number
+    )
+    stopped_by, _ = do(runs, jobs=2)
+    thread.join()
+    assert stopped_by == number
+    assert sorted(journal(tmp_path)[2:]) == ["a saves", "b saves"]
+    assert [read_status(run).state for run in runs] == ["stopped", "stopped", "waiting"]
+    assert [run.exit_file.exists() for run in runs] == [True, True, False]
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c/saved").touch()
+    assert do(runs)[0] is None
+    assert all(read_status(run).state == "done" for run in runs)
+    assert handlers == [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)]
+
+
+def test_a_second_signal_is_handed_on_too(tmp_path):
+    run = fake(tmp_path, "a", "stop")
+    listens = run.workdir / "listens"
+    thread = signal_when(listens.exists, signal.SIGINT, signal.SIGINT)
+    assert do([run])[0] == signal.SIGINT
+    thread.join()
+    assert not (run.workdir / "saved").exists()
+    assert run.exit_file.read_text() == f"{-signal.SIGTERM}\n"
+    assert read_status(run).state == "stopped"
+
+
+def test_no_run_is_left_alone_by_an_error(tmp_path):
+    runs = [fake(tmp_path, name, "stop") for name in "ab"]
+
+    def say(line):
+        if "b" in line.split():
+            raise BrokenPipeError
+
+    with pytest.raises(BrokenPipeError):
+        run_all(runs, 2, say)
+    # Asked before it listened, or after.
+    assert [read_status(run).state for run in runs] == ["stopped", "stopped"]
+
+
+# The program.
+
+
+def program(*words, how="do"):
+    return [sys.executable, str(ROOT / "tests/fake_sweep.py"), how, *words]
+
+
+def call(*words, how="do", env=None):
+    return subprocess.run(
+        program(*words, how=how),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, **(env or {})},
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "culprit"),
+    [
+        (["--figure=4"], "--figure=4"),
+        (["--figure=2", "--size=huge"], "huge"),
+        (["--figure=2", "--override=moto.alpa=1", "--run=local"], "moto.alpa"),
+        (["--figure=2", "--run=slurm"], "sbatch"),
+    ],
+)
+def test_a_wrong_command_is_answered_in_one_sentence(tmp_path, words, culprit):
+    done = call(*words, f"--out={tmp_path / 'out'}", env={"PATH": "/nowhere"})
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+    assert culprit in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_figure_is_listed_done_and_taken_up(tmp_path):
+    figure = ["--figure=3", "--size=tiny", "--seeds=2", f"--out={tmp_path}"]
+    listed = call(*figure, "--commands")
+    assert listed.returncode == 0
+    assert "8 waiting" in listed.stdout
+    assert "--config.moto.alpha=0 --config.moto.beta=0" in listed.stdout
+    assert not list(tmp_path.iterdir())
+
+    how = "unlucky:mixed-moto-no_prior"
+    first = call(*figure, "--run=local", "--jobs=2", how=how)
+    assert first.returncode == 1, first.stderr
+    assert "7 done, 1 failed" in first.stdout
+    assert "mixed-moto-no_prior-seeds0-1" in first.stdout
+    assert "error: the first time" in first.stdout
+    begun = len(journal(tmp_path))
+
+    second = call(*figure, "--run=local", how=how)
+    assert second.returncode == 0, second.stderr
+    assert "8 done" in second.stdout
+    assert journal(tmp_path)[begun:] == [
+        f"mixed-moto-no_prior-seeds0-1 {what}" for what in ("begins", "ends")
+    ]
+
+
+def test_ctrl_c_in_a_terminal_lets_the_runs_save(tmp_path):
+    words = ["--figure=3", "--size=tiny", "--seeds=1", f"--out={tmp_path}"]
+    command = program(*words, "--run=local", "--jobs=1", how="stop")
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, process_group=0
+    ) as process:
+        until((tmp_path / "mixed-moto-seed0/listens").exists)
+        os.killpg(process.pid, signal.SIGINT)
+        output, _ = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGINT
+    assert "1 stopped, 7 waiting" in output
+    assert journal(tmp_path)[-1] == "mixed-moto-seed0 saves"
+
+
+def test_a_run_is_running_as_long_as_its_process_is_though_the_launcher_is_killed(
+    tmp_path,
+):
+    run = fake(tmp_path, "a", "stop")
+    launcher = (
+        "import pathlib, sys, launch.local, tests.test_sweeps as here;"
+        "here.do([here.fake(sys.argv[1], 'a', 'stop')])"
+    )
+    with subprocess.Popen([sys.executable, "-c", launcher, str(tmp_path)]) as process:
+        until((run.workdir / "listens").exists)
+        process.kill()
+    (run.workdir / ".lock").unlink()
+    assert read_status(run).state == "running"
+    child, _ = map(int, (run.workdir / "listens").read_text().split())
+    os.kill(child, signal.SIGTERM)
+    until(lambda: read_status(run).state != "running")
+    assert read_status(run).state == "stopped"
