@@ -3,7 +3,7 @@ r"""Plays episodes with a checkpoint's policy; needs nothing but the checkpoint.
     python -m experiments.evaluate --checkpoint=runs/mixed-cpu-moto-seed0 --video
     python -m experiments.evaluate --checkpoint=RUN/checkpoints/1500 --policy=mean \
         --task="kettle, microwave" --episodes=50
-    python -m experiments.evaluate --checkpoint=runs/mixed-cpu-moto-seeds0,1,2 --seed=2
+    python -m experiments.evaluate --checkpoint=runs/mixed-cpu-moto-seeds0-1-2 --seed=2
 
 Prints each policy's rates and writes them to `evaluation.json`, beside the videos.
 """

@@ -43,7 +43,7 @@ _WORKDIR = flags.DEFINE_string(
     "workdir",
     None,
     "Directory of the run; runs/TASK-SIZE-AGENT-seedSEED where not given, and with "
-    "several seeds runs/TASK-SIZE-AGENT-seedsSEED,SEED.",
+    "several seeds runs/TASK-SIZE-AGENT-seedsSEED-SEED.",
 )
 _ALLOW_VERSION_CHANGE = flags.DEFINE_bool(
     "allow_version_change",
@@ -104,7 +104,7 @@ def default_workdir(config: Config) -> str:
     """Returns where a run lies unless --workdir says."""
     task = config.task.replace(" ", "_").replace(",", "+")
     plural = "s" if len(config.seeds) > 1 else ""
-    seeds = ",".join(map(str, config.seeds))
+    seeds = "-".join(map(str, config.seeds))
     return f"runs/{task}-{config.size}-{config.agent}-seed{plural}{seeds}"
 
 

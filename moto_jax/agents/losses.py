@@ -61,7 +61,7 @@ def imagined_critic_loss(
     return jnp.mean(weights * _row_means(error))
 
 
-def _row_means(values: jax.Array) -> jax.Array:
+def _row_means(values: Array) -> jax.Array:
     """Returns [H], the means of [H, N] over N."""
     return jnp.mean(values, axis=tuple(range(1, values.ndim)))
 

@@ -163,18 +163,6 @@ def _require_run(path: Path) -> None:
         )
 
 
-def seed_directories(path: Path) -> list[Path]:
-    """Returns where the files of each seed of a run lie, in the run's order.
-
-    Of one seed in the run's own directory, of several in seed0, seed1, ... there.
-
-    Raises:
-      RunFileError: if the configuration is damaged; names the file.
-    """
-    seeds = _read_object(path / CONFIG_NAME).get("seeds", ())
-    return [path / f"seed{seed}" for seed in seeds] if len(seeds) > 1 else [path]
-
-
 def flat_config(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Returns a nested configuration as dotted key -> value."""
     flat: dict[str, Any] = {}
