@@ -60,7 +60,7 @@ def claimed(directory: Path, config: Mapping[str, Any]) -> Iterator[None]:
                 f"{directory} is in use by another process: wait for it to end, or "
                 "give another --workdir"
             ) from None
-        _check_config(directory, config)
+        check_config(directory, config)
         yield
 
 
@@ -83,7 +83,8 @@ def _write_once(path: Path, config: Mapping[str, Any]) -> None:
         write_json(path, config)
 
 
-def _check_config(directory: Path, config: Mapping[str, Any]) -> None:
+def check_config(directory: Path, config: Mapping[str, Any]) -> None:
+    """Raises RunError if the directory is bound to another configuration."""
     path = directory / CONFIG_NAME
     if not path.exists():
         return

@@ -23,7 +23,13 @@ from moto_jax.online_episodes import OnlineEpisodes
 from moto_jax.players import Players, run_keys
 from moto_jax.recording import Recorder, split_seeds
 from moto_jax.run_control import StopRequest, Stopwatch, return_free_memory
-from moto_jax.run_directory import RunError, bind, claimed, write_summary
+from moto_jax.run_directory import (
+    RunError,
+    bind,
+    check_config,
+    claimed,
+    write_summary,
+)
 from moto_jax.schedule import Block, Schedule, make_schedule
 from moto_jax.types import Agent, Batch, Config, Metrics, Params
 
@@ -372,6 +378,8 @@ def _seed_directories(workdir: Path, config: Config) -> list[Path]:
 def _claimed_by_first(workdir: Path, config: Config) -> Iterator[None]:
     """Makes the directory this run's; of several processes the first holds it."""
     with contextlib.ExitStack() as stack:
+        # Each for itself: what is wrong is then said by all, and nobody waits.
+        check_config(workdir, config.to_dict())
         if machines.is_first():
             stack.enter_context(claimed(workdir, config.to_dict()))
         machines.wait_for_all("claimed")

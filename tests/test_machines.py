@@ -1,0 +1,175 @@
+"""Several processes on this machine do one run together, with fakes."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from moto_jax import checkpoints, machines
+from tests.fake_training import EPISODES, UPDATES, metrics_lines
+from tests.machine_program import SEEDS
+
+ROOT = Path(__file__).parents[1]
+OFFLINE = 22
+
+
+class Ended(NamedTuple):
+    """How a process ended, and what it said."""
+
+    status: int
+    stdout: str
+    stderr: str
+    seconds: float
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(("localhost", 0))
+        return listener.getsockname()[1]
+
+
+def start(workdir, *arguments, processes=2):
+    """Starts the processes of a run; returns how each ended."""
+    program = [sys.executable, "-W", "ignore", "-m", "tests.machine_program"]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "JAX_COORDINATOR_ADDRESS": f"localhost:{free_port()}",
+        "JAX_NUM_PROCESSES": str(processes),
+    }
+    begun = time.monotonic()
+    started = [
+        subprocess.Popen(
+            [*program, str(workdir), *map(str, arguments)],
+            cwd=ROOT,
+            env={**environment, "JAX_PROCESS_ID": str(number)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for number in range(processes)
+    ]
+    ended = []
+    try:
+        for process in started:
+            stdout, stderr = process.communicate(timeout=120)
+            seconds = time.monotonic() - begun
+            ended.append(Ended(process.returncode, stdout, stderr, seconds))
+    finally:
+        for process in started:
+            process.kill()
+    return ended
+
+
+def outcome(workdir):
+    """What every seed left behind, without time."""
+    return {
+        seed: (
+            metrics_lines(workdir / f"seed{seed}"),
+            {
+                path.name: path.read_bytes()
+                for path in (workdir / f"seed{seed}" / "online").iterdir()
+            },
+        )
+        for seed in SEEDS
+    }
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """The outcome of the run when one process does it."""
+    workdir = tmp_path_factory.mktemp("alone") / "run"
+    (ended,) = start(workdir, 1, processes=1)
+    assert ended.status == 0, ended.stderr
+    expected = outcome(workdir)
+    for lines, episodes in expected.values():
+        assert lines[-1]["step"] == OFFLINE + EPISODES * UPDATES
+        assert len(episodes) == EPISODES
+    return expected
+
+
+@pytest.mark.parametrize("groups", [1, 2], ids=["shares of batches", "seeds apart"])
+def test_two_processes_do_the_run_of_one(tmp_path, alone, groups):
+    """Losses, evaluations and episodes are equal, bit for bit."""
+    ended = start(tmp_path / "run", groups)
+    assert [process.status for process in ended] == [0, 0], ended[0].stderr
+    assert outcome(tmp_path / "run") == alone
+    # The first reports for all.
+    assert "objects completed" in ended[0].stdout
+    assert "objects completed" not in ended[1].stdout
+    assert "process 1 of 2" in ended[1].stderr
+
+
+@pytest.mark.parametrize(("groups", "killed"), [(1, 0), (1, 1), (2, 1)])
+def test_when_one_is_killed_the_others_stop_and_say_so(tmp_path, alone, groups, killed):
+    workdir = tmp_path / "run"
+    ended = start(workdir, groups, signal.SIGKILL.value, killed, 17)
+    assert ended[killed].status == -signal.SIGKILL
+    other = ended[1 - killed]
+    assert other.status == 1 and other.seconds < 60
+    (said,) = [line for line in other.stderr.splitlines() if "error: " in line]
+    assert said.startswith("error: another process of this run has ended")
+    assert "the same commands" in said
+    assert checkpoints.latest(workdir / "checkpoints") == 10
+    ended = start(workdir, groups)
+    assert [process.status for process in ended] == [0, 0], ended[0].stderr
+    assert "going on after 10 updates" in ended[0].stderr
+    assert outcome(workdir) == alone
+
+
+def test_one_that_is_busy_elsewhere_stops_too(tmp_path):
+    ended = start(tmp_path / "run", 1, signal.SIGKILL.value, 1, 3, "idle")
+    assert ended[0].status == -signal.SIGABRT and ended[0].seconds < 60
+    assert "another task died" in ended[0].stderr
+    assert "the same commands go on from the last checkpoint" in ended[0].stderr
+
+
+def test_a_request_to_one_stops_all_at_the_same_update(tmp_path, alone):
+    workdir = tmp_path / "run"
+    ended = start(workdir, 1, signal.SIGTERM.value, 1, 13)
+    assert [process.status for process in ended] == [128 + signal.SIGTERM] * 2
+    assert "stopped and saved" in ended[0].stdout
+    assert checkpoints.latest(workdir / "checkpoints") == 20
+    ended = start(workdir, 1)
+    assert [process.status for process in ended] == [0, 0], ended[0].stderr
+    assert outcome(workdir) == alone
+
+
+def test_other_processes_than_before_are_refused(tmp_path):
+    workdir = tmp_path / "run"
+    start(workdir, 1, signal.SIGTERM.value, 0, 5)
+    ended = start(workdir, 2)
+    assert [process.status for process in ended] == [1, 1]
+    for process in ended:
+        assert "config.mesh.data = 2, not 1" in process.stderr
+
+
+def test_without_others_to_be_found_it_says_how():
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "experiments.run"),
+            "--config=experiments/configs/mixed.py:tiny",
+            "--config.distributed=true",
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: config.distributed is true")
+    assert "JAX_COORDINATOR_ADDRESS" in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_one_process_has_nobody_to_wait_for():
+    assert machines.is_first()
+    machines.wait_for_all("nobody")
+    assert machines.gather({"own": 1}) == [{"own": 1}]
+    with pytest.raises(ValueError, match="gloo"), machines.watched():
+        raise ValueError("gloo, though there is nobody to talk to")
