@@ -6,8 +6,9 @@ r"""Measures speed and memory, each as a ratio of interleaved runs with its spre
 
 A ratio is above 1 where the number is better than its reference; low and high are the
 least and the largest of the rounds. --json adds a line a figure to a file, --out adds a
-table of what was measured and on which machine. `train` is left out unless asked for:
-it projects the time of the paper's whole budget, and is meant for a GPU.
+table of what was measured and on which machine. Two parts are left out unless asked
+for: `scale`, of many seeds, devices and larger sizes, takes a quarter of an hour;
+`train` projects the time of the paper's whole budget, and is meant for a GPU.
 """
 
 import dataclasses
@@ -30,9 +31,9 @@ if TYPE_CHECKING:
 
 _PARTS = (
     *("update", "memory", "compile", "frames", "collect", "replay", "overlap"),
-    "train",
+    *("scale", "train"),
 )
-_ON_REQUEST = ("train",)
+_ON_REQUEST = ("scale", "train")
 
 _PART = flags.DEFINE_multi_enum(
     "part",
@@ -44,8 +45,9 @@ _SIZE = flags.DEFINE_enum(
     "size",
     None,
     ["full", "cpu"],
-    "Preset of parts update, memory and train; where not given, update takes cpu and "
-    "full, memory full, and train full on an accelerator and cpu without.",
+    "Preset of parts update, memory, scale and train; where not given, update takes "
+    "cpu and full, memory full, scale cpu, and train full on an accelerator and cpu "
+    "without.",
 )
 _JSON = flags.DEFINE_string("json", None, "File to add a JSON object a figure to.")
 _OUT = flags.DEFINE_string("out", None, "Markdown file to add a section to.")
@@ -78,6 +80,7 @@ def _parts(preset: str | None) -> "dict[str, Callable[[], Part]]":
         frames,
         overlap,
         sampling,
+        scale,
         train,
         update,
     )
@@ -95,6 +98,7 @@ def _parts(preset: str | None) -> "dict[str, Callable[[], Part]]":
         "collect": collect,
         "replay": sampling.measure_replay,
         "overlap": overlap.measure_overlap,
+        "scale": lambda: scale.measure_scale(preset or "cpu"),
         "train": lambda: train.measure_training(preset or ""),
     }
 

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 
+from experiments.benchmarks.scale import differences
 from moto_jax import checkpoints, devices, players, restoring, training
 from moto_jax.analysis.runs import read_run, seed_directories
 from moto_jax.checkpoints import CheckpointError
@@ -205,6 +206,11 @@ def test_one_seed_is_restored_from_all(monkeypatch, together):
     for seed in (None, 1):
         with pytest.raises(CheckpointError, match="holds the seeds 4, 0, 7"):
             restoring.restore_agent(together, seed)
+
+
+def test_motos_seeds_by_vmap_stay_with_those_alone_for_200_updates():
+    found = differences("tiny", 200, (5, 2), {"vmap": jax.vmap})
+    assert 0 < found["vmap"] < 1e-4
 
 
 @pytest.mark.parametrize("map_seeds", [jax.vmap, devices.one_after_another])

@@ -109,9 +109,9 @@ def make_agent(
     )
 
 
-def random_batch(size: Size) -> Batch:
+def random_batch(size: Size, seed: int = 0) -> Batch:
     """Returns a batch of noise; a third of the sequences begin an episode."""
-    generator = np.random.default_rng(0)
+    generator = np.random.default_rng(seed)
     rows = (size.sequence_length, size.batch_size)
     is_first = np.zeros(rows, np.bool_)
     is_first[0, ::3] = True
