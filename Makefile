@@ -9,7 +9,7 @@
 #   make clean        remove the environment and caches; runs stay
 #
 # PYTHON chooses the interpreter (3.11 to 3.13): make test PYTHON=python3.12
-# ARGS is handed on: make demo ARGS="--workdir=runs/demo --config.seed=1"
+# ARGS is handed on: make demo ARGS="--workdir=runs/demo --config.seeds=1"
 
 PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3; do \
   $$python -c "" 2>/dev/null && echo $$python && break; done)

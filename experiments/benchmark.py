@@ -6,9 +6,10 @@ r"""Measures speed and memory, each as a ratio of interleaved runs with its spre
 
 A ratio is above 1 where the number is better than its reference; low and high are the
 least and the largest of the rounds. --json adds a line a figure to a file, --out adds a
-table of what was measured and on which machine. Two parts are left out unless asked
+table of what was measured and on which machine. Three parts are left out unless asked
 for: `scale`, of many seeds, devices and larger sizes, takes a quarter of an hour;
-`train` projects the time of the paper's whole budget, and is meant for a GPU.
+`plan` compiles updates of the paper's sizes to tell their memory; `train` projects the
+time of the paper's whole budget, and is meant for a GPU.
 """
 
 import dataclasses
@@ -31,9 +32,9 @@ if TYPE_CHECKING:
 
 _PARTS = (
     *("update", "memory", "compile", "frames", "collect", "replay", "overlap"),
-    *("scale", "train"),
+    *("scale", "plan", "train"),
 )
-_ON_REQUEST = ("scale", "train")
+_ON_REQUEST = ("scale", "plan", "train")
 
 _PART = flags.DEFINE_multi_enum(
     "part",
@@ -45,9 +46,9 @@ _SIZE = flags.DEFINE_enum(
     "size",
     None,
     ["full", "cpu"],
-    "Preset of parts update, memory, scale and train; where not given, update takes "
-    "cpu and full, memory full, scale cpu, and train full on an accelerator and cpu "
-    "without.",
+    "Preset of parts update, memory, scale, plan and train; where not given, update "
+    "takes cpu and full, memory and plan full, scale cpu, and train full on an "
+    "accelerator and cpu without.",
 )
 _JSON = flags.DEFINE_string("json", None, "File to add a JSON object a figure to.")
 _OUT = flags.DEFINE_string("out", None, "Markdown file to add a section to.")
@@ -79,6 +80,7 @@ def _parts(preset: str | None) -> "dict[str, Callable[[], Part]]":
         compilation,
         frames,
         overlap,
+        plan,
         sampling,
         scale,
         train,
@@ -89,6 +91,10 @@ def _parts(preset: str | None) -> "dict[str, Callable[[], Part]]":
         yield from frames.measure_steps()
         yield from frames.measure_policy()
 
+    def measure_scale() -> "Part":
+        yield from scale.measure_scale(preset or "cpu")
+        yield from plan.measure_sizes(preset or "cpu")
+
     sizes = [size for size in update.SIZES if preset in (None, size.preset)]
     return {
         "update": lambda: update.measure_updates(sizes),
@@ -98,7 +104,8 @@ def _parts(preset: str | None) -> "dict[str, Callable[[], Part]]":
         "collect": collect,
         "replay": sampling.measure_replay,
         "overlap": overlap.measure_overlap,
-        "scale": lambda: scale.measure_scale(preset or "cpu"),
+        "scale": measure_scale,
+        "plan": lambda: plan.measure_plan(preset or "full"),
         "train": lambda: train.measure_training(preset or ""),
     }
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from itertools import chain
 
 import jax
 import jax.numpy as jnp
@@ -15,8 +16,10 @@ from experiments.benchmarks import (
     frames,
     measure,
     overlap,
+    plan,
     reference,
     sampling,
+    scale,
     train,
     update,
 )
@@ -258,6 +261,31 @@ class TestParts:
         assert list(found) == [f"{jax.default_backend()}/tiny"]
         found = figures_of(overlap.measure_overlap("tiny", rounds=1))
         assert list(found) == ["overlap/online"]
+
+    @pytest.mark.slow
+    def test_seeds_and_devices(self):
+        found = figures_of(
+            chain(
+                scale.measure_seeds("tiny", rounds=1, counts=(1, 3)),
+                scale.measure_devices("tiny", [(1, 1), (2, 1)]),
+            )
+        )
+        on_cpu = jax.default_backend() == "cpu"
+        assert list(found) == [
+            *("scale/tiny/seeds1", "scale/tiny/seeds3"),
+            *(["scale/tiny/seeds2/vmap"] if on_cpu else []),
+            "scale/tiny/2x1",
+        ]
+
+    @pytest.mark.slow
+    def test_sizes(self):
+        dimensions = ["batch", "sequence", "horizon", "latent"]
+        found = figures_of(plan.measure_sizes("tiny", rounds=1))
+        assert list(found) == [f"scale/tiny/2x {name}" for name in dimensions]
+        found = figures_of(plan.measure_plan("tiny"))
+        assert list(found) == [f"plan/tiny/0.5x {name}" for name in dimensions]
+        # Less of anything takes less memory.
+        assert all(figure.value < figure.reference_value for figure in found.values())
 
     @pytest.mark.slow
     def test_memory_and_compilation(self):

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -134,6 +135,33 @@ def test_what_does_not_divide_names_the_keys(count, changes, culprits):
         laid(pretend(count), **changes)
     assert all(culprit in str(error.value) for culprit in culprits)
     assert "\n" not in str(error.value)
+
+
+class Sharding:
+    """What a process with three of six devices holds, laid 3 x 2."""
+
+    def addressable_devices_indices_map(self, shape):
+        cells = [(0, 0), (0, 6), (1, 0)]
+        return {
+            number: (slice(row, row + 1), slice(None), slice(column, column + 6))
+            for number, (row, column) in enumerate(cells)
+        }
+
+
+def test_what_a_process_holds_must_be_a_rectangle(monkeypatch):
+    monkeypatch.setattr(devices, "batch_sharding", lambda mesh: Sharding())
+    mesh = laid(pretend(6), seeds=(0, 1, 2), **{"mesh.data": 2})
+    with pytest.raises(ValueError, match=r"config\.mesh\.data"):
+        devices.own_share(mesh, 3, 12)
+
+
+def test_a_copy_is_the_seeds_own_and_outlives_the_update():
+    params = {"weight": jnp.arange(6.0).reshape(3, 2)}
+    copied = devices.local_copy(params, [2, 0])
+    # As donating them does.
+    params["weight"].delete()
+    np.testing.assert_array_equal(copied["weight"], [[4.0, 5.0], [0.0, 1.0]])
+    assert copied["weight"].committed
 
 
 def test_several_processes_must_all_take_part():

@@ -155,6 +155,17 @@ class TestActorLoss:
             metrics["dream/uncertainty"], np.mean(dream.uncertainty), rtol=1e-5
         )
 
+    @pytest.mark.parametrize("rematerialise", [False, True])
+    def test_imagined_steps_are_computed_again_where_asked(self, rematerialise):
+        batch = recorded_batch()
+        program = jax.make_jaxpr(
+            lambda params: actor_loss.__wrapped__(
+                params, batch, rematerialise=rematerialise
+            )[0]
+        )(parameters())
+        # What `jax.checkpoint` leaves in a program.
+        assert ("remat" in str(program)) == rematerialise
+
     def test_value_scale_multiplies_the_value_term_alone(self):
         params, batch = parameters(), recorded_batch()
         whole = actor_loss(params, batch)[0]

@@ -68,19 +68,13 @@ def main(preset: str) -> None:
     prepare_jax()
     import jax
 
-    from experiments.benchmarks.update import make_agent, own_batch, random_batch
-    from moto_jax.training import compile_updates, initialise
+    from experiments.benchmarks.scale import Program, config_of
 
     events: list[str] = []
     jax.monitoring.register_event_listener(lambda event, **_: events.append(event))
-    batch = random_batch(own_batch(preset))
     jax.devices()
     start = time.perf_counter()
-    agent = make_agent(preset)
-    key = jax.random.key(0)
-    updates = compile_updates(agent, jax.eval_shape(agent.init, key), batch)
-    state = initialise(agent, key)
-    jax.block_until_ready(updates["offline"](state, batch))
+    Program(config_of(preset, 1)).seconds()
     result = {
         "seconds": time.perf_counter() - start,
         "compiled": sum(name.endswith("/cache_misses") for name in events),

@@ -19,7 +19,7 @@ from moto_jax.agents.moto import make_moto
 from moto_jax.envs import tasks
 from moto_jax.training import compile_updates
 from moto_jax.types import Agent, Batch, Config
-from moto_jax.world_model import make_world_model
+from moto_jax.world_model import WorldModel, make_world_model
 
 # Side of the square matrices whose product is the machine's peak.
 _PEAK_SIDE = {"cpu": 2048, "gpu": 8192}
@@ -82,8 +82,13 @@ def measure_memory(size: Size) -> Part:
 
 def own_batch(preset: str) -> Size:
     """Returns a preset with the batch of its configuration."""
-    section = preset_config(preset).replay
-    return Size(preset, section.batch_size, section.sequence_length, 1, 1)
+    return size_of(preset_config(preset))
+
+
+def size_of(config: Config) -> Size:
+    """Returns a configuration's batch."""
+    section = config.replay
+    return Size(config.size, section.batch_size, section.sequence_length, 1, 1)
 
 
 def preset_config(name: str) -> Config:
@@ -93,7 +98,7 @@ def preset_config(name: str) -> Config:
 
 def make_agent(
     preset: str,
-    make_model: Callable[..., Any] = make_world_model,
+    make_model: Callable[..., WorldModel] = make_world_model,
     dtype: str = "float32",
     rematerialise: bool = False,
 ) -> Agent:
@@ -101,6 +106,13 @@ def make_agent(
     config = preset_config(preset)
     config.compute_dtype = dtype
     config.moto.rematerialise = rematerialise
+    return agent_of(config, make_model)
+
+
+def agent_of(
+    config: Config, make_model: Callable[..., WorldModel] = make_world_model
+) -> Agent:
+    """Returns MOTO of a configuration on a world model of one's own."""
     return make_moto(
         config,
         action_size=tasks.NUM_ACTIONS,
