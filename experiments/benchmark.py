@@ -164,7 +164,11 @@ def _table(figures: "Sequence[Figure]") -> Table:
     table = Table()
     for heading in _HEADINGS:
         number = heading in ("value", "its value", "ratio", "low–high")
-        table.add_column(heading, justify="right" if number else "left")
+        table.add_column(
+            heading,
+            justify="right" if number else "left",
+            no_wrap=heading == "figure",
+        )
     for figure in figures:
         table.add_row(*_cells(figure))
     return table

@@ -48,7 +48,8 @@ _WORKDIR = flags.DEFINE_string(
 _ALLOW_VERSION_CHANGE = flags.DEFINE_bool(
     "allow_version_change",
     False,
-    "Resume although packages that decide numbers have other versions.",
+    "Resume although packages that decide numbers have other versions, or the devices "
+    "are others.",
 )
 
 

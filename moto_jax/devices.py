@@ -78,11 +78,13 @@ def make_mesh(config: Config, devices: Sequence[Any] | None = None) -> Mesh:
 
 
 def describe(mesh: Mesh) -> str:
-    """Returns the mesh in words."""
+    """Returns the mesh in words, and how many devices stay idle."""
     groups, width = mesh.devices.shape
     kind = mesh.devices.flat[0].device_kind
     plural = "s" if groups > 1 else ""
-    return f"{groups} group{plural} of {width} x {kind}"
+    idle = jax.device_count() - mesh.size
+    rest = f"; {idle} of {jax.device_count()} devices stay idle" if idle else ""
+    return f"{groups} group{plural} of {width} x {kind}{rest}"
 
 
 def state_sharding(mesh: Mesh) -> NamedSharding:

@@ -1,6 +1,5 @@
 """Who plays which episode of a run: seeds over processes, policies over workers."""
 
-import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -35,7 +34,7 @@ class Players:
         keys: tuple[jax.Array, jax.Array],
         held: Sequence[int],
     ):
-        """Takes the policies; nothing is played yet.
+        """Takes the policies; nothing is played yet. All processes must make theirs.
 
         Args:
           config: of the run.
@@ -51,22 +50,17 @@ class Players:
             name: make_policy_step(policy) for name, policy in policies.items()
         }
         self._collect_keys, self._evaluate_keys = keys
-        self._held = list(held)
-
-    @functools.cached_property
-    def _holders(self) -> list[list[int]]:
-        """For each seed the processes that hold it."""
-        shares = machines.gather(self._held)
-        return [
+        shares = machines.gather(list(held))
+        # For each seed the processes that hold it.
+        self._holders = [
             [process for process, share in enumerate(shares) if index in share]
-            for index in range(len(self._config.seeds))
+            for index in range(len(config.seeds))
         ]
 
     def turns(self, number: int) -> list[int]:
         """Returns indices of the seeds that this process plays for in a round.
 
-        Each seed is some process's turn. All must have called it once before one of
-        them may call it alone.
+        Each seed is one process's turn.
         """
         own = jax.process_index()
         return [

@@ -43,7 +43,8 @@ class StopRequest:
 
     def _restore(self) -> None:
         for number, handler in self._previous.items():
-            signal.signal(number, handler)
+            # None stands for one that was not set from Python.
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
         self._previous.clear()
 
 

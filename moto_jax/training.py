@@ -3,6 +3,7 @@
 import collections
 import contextlib
 import logging
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -312,7 +313,8 @@ def train(
     Args:
       config: as `experiments/configs/base.py` describes.
       workdir: the run's directory; a run that is there already is taken up.
-      allow_version_change: take it up with other package versions too.
+      allow_version_change: take it up with other package versions, or on other
+        devices, too.
 
     Returns:
       The number of the signal that stopped the run early, or None if it is complete.
@@ -342,6 +344,8 @@ def train(
             _check_versions(workdir, mesh, allow_version_change)
         watch = Stopwatch()
         announce_renderer()
+        if jax.device_count() > 1:
+            print(f"training on {devices.describe(mesh)}", file=sys.stderr)
         with watch.part("demonstrations"):
             replays = _replays(config, workdir, mesh)
         if machines.is_first():

@@ -36,7 +36,8 @@ def config_of(groups: int, width: int, distributed: bool):
 
 
 def main(workdir: str, groups: str, *interruption: str) -> None:
-    processes = int(os.environ.get("JAX_NUM_PROCESSES", "1"))
+    counts = [os.environ.get(name) for name in ("JAX_NUM_PROCESSES", "SLURM_NTASKS")]
+    processes = int(next(filter(None, counts), 1))
     config = config_of(int(groups), processes // int(groups), processes > 1)
     if interruption:
         number, process, update = map(int, interruption[:3])

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -93,6 +94,7 @@ class PretendedDevice:
     id: int
     process_index: int
     platform: str = "cpu"
+    device_kind: str = "pretended"
 
 
 def pretend(count, processes=1):
@@ -162,6 +164,16 @@ def test_a_copy_is_the_seeds_own_and_outlives_the_update():
     params["weight"].delete()
     np.testing.assert_array_equal(copied["weight"], [[4.0, 5.0], [0.0, 1.0]])
     assert copied["weight"].committed
+
+
+def test_a_mesh_is_told_in_words(monkeypatch):
+    mesh = laid(pretend(4), seeds=(0, 1))
+    monkeypatch.setattr(jax, "device_count", lambda: 5)
+    assert (
+        devices.describe(mesh) == "2 groups of 2 x pretended; 1 of 5 devices stay idle"
+    )
+    monkeypatch.setattr(jax, "device_count", lambda: 4)
+    assert devices.describe(mesh) == "2 groups of 2 x pretended"
 
 
 def test_several_processes_must_all_take_part():

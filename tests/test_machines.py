@@ -12,7 +12,7 @@ from typing import NamedTuple
 import pytest
 
 from moto_jax import checkpoints, machines
-from tests.fake_training import EPISODES, UPDATES, metrics_lines
+from tests.fake_training import EPISODES, UPDATES, abstract_states, metrics_lines
 from tests.machine_program import SEEDS
 
 ROOT = Path(__file__).parents[1]
@@ -34,21 +34,37 @@ def free_port():
         return listener.getsockname()[1]
 
 
-def start(workdir, *arguments, processes=2):
+def by_hand(port, count, number):
+    """What a user sets, as the README says."""
+    return {
+        "JAX_COORDINATOR_ADDRESS": f"localhost:{port}",
+        "JAX_NUM_PROCESSES": str(count),
+        "JAX_PROCESS_ID": str(number),
+    }
+
+
+def by_slurm(port, count, number):
+    """What `srun` sets; jax makes a port of its own from the job's number."""
+    return {
+        "SLURM_JOB_ID": str(port),
+        "SLURM_STEP_NODELIST": "localhost",
+        "SLURM_NTASKS": str(count),
+        "SLURM_PROCID": str(number),
+        "SLURM_LOCALID": str(number),
+    }
+
+
+def start(workdir, *arguments, processes=2, told=by_hand):
     """Starts the processes of a run; returns how each ended."""
     program = [sys.executable, "-W", "ignore", "-m", "tests.machine_program"]
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(ROOT),
-        "JAX_COORDINATOR_ADDRESS": f"localhost:{free_port()}",
-        "JAX_NUM_PROCESSES": str(processes),
-    }
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    port = free_port()
     begun = time.monotonic()
     started = [
         subprocess.Popen(
             [*program, str(workdir), *map(str, arguments)],
             cwd=ROOT,
-            env={**environment, "JAX_PROCESS_ID": str(number)},
+            env={**environment, **told(port, processes, number)},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -68,7 +84,7 @@ def start(workdir, *arguments, processes=2):
 
 
 def outcome(workdir):
-    """What every seed left behind, without time."""
+    """What every seed left behind, without time, and their last parameters."""
     return {
         seed: (
             metrics_lines(workdir / f"seed{seed}"),
@@ -78,7 +94,12 @@ def outcome(workdir):
             },
         )
         for seed in SEEDS
-    }
+    } | {"weights": weights(workdir)}
+
+
+def weights(workdir):
+    states, _ = checkpoints.restore(workdir, abstract_states(seeds=len(SEEDS)))
+    return states.weight.tolist()
 
 
 @pytest.fixture(scope="module")
@@ -88,16 +109,23 @@ def alone(tmp_path_factory):
     (ended,) = start(workdir, 1, processes=1)
     assert ended.status == 0, ended.stderr
     expected = outcome(workdir)
-    for lines, episodes in expected.values():
+    for lines, episodes in (expected[seed] for seed in SEEDS):
         assert lines[-1]["step"] == OFFLINE + EPISODES * UPDATES
         assert len(episodes) == EPISODES
     return expected
 
 
-@pytest.mark.parametrize("groups", [1, 2], ids=["shares of batches", "seeds apart"])
-def test_two_processes_do_the_run_of_one(tmp_path, alone, groups):
+@pytest.mark.parametrize(
+    ("groups", "told"),
+    [
+        pytest.param(1, by_hand, id="shares of batches"),
+        pytest.param(2, by_hand, id="seeds apart"),
+        pytest.param(1, by_slurm, id="under Slurm"),
+    ],
+)
+def test_two_processes_do_the_run_of_one(tmp_path, alone, groups, told):
     """Losses, evaluations and episodes are equal, bit for bit."""
-    ended = start(tmp_path / "run", groups)
+    ended = start(tmp_path / "run", groups, told=told)
     assert [process.status for process in ended] == [0, 0], ended[0].stderr
     assert outcome(tmp_path / "run") == alone
     # The first reports for all.

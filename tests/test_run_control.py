@@ -141,3 +141,10 @@ def test_the_users_own_cache_of_programs_is_used(tmp_path):
     directory, *_ = run_python(COMPILE, **home, JAX_COMPILATION_CACHE_DIR=chosen)
     assert directory == chosen
     assert not (tmp_path / "unused").exists()
+
+
+def test_a_handler_that_python_did_not_set_gives_way_to_the_default(monkeypatch):
+    """Such as one of a library in C, of which Python knows nothing."""
+    with StopRequest() as stop:
+        monkeypatch.setitem(stop._previous, signal.SIGTERM, None)
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL

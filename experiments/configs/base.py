@@ -43,8 +43,8 @@ def _full() -> ConfigDict:
             "object_noise_ratio": 0.0005,
             # Control steps an episode, 0.08 s each; then a truncation.
             "episode_steps": EPISODE_STEPS,
-            # Processes that step environments; results depend on their number only in
-            # the last bits.
+            # Processes that step environments, for each process of the run; results
+            # depend on their number only in the last bits.
             "workers": 10,
         }
     )
