@@ -320,6 +320,18 @@ def test_another_version_is_refused_unless_it_is_allowed(stopped, monkeypatch, p
     assert training.train(small_config(), stopped, allow_version_change=True) is None
 
 
+def test_other_devices_are_refused_unless_they_are_allowed(stopped, monkeypatch):
+    read_metadata = checkpoints.read_metadata
+    monkeypatch.setattr(
+        checkpoints,
+        "read_metadata",
+        lambda path: read_metadata(path) | {"devices": [2, 2]},
+    )
+    message = refused(stopped, RunError)
+    assert "made with groups x devices 2 x 2, not 1 x 1" in message
+    assert training.train(small_config(), stopped, allow_version_change=True) is None
+
+
 def test_a_version_that_decides_no_number_does_not_matter(stopped, monkeypatch):
     versions = provenance.versions() | {"python": "3.99", "moto-jax": "99.0"}
     monkeypatch.setattr(provenance, "versions", lambda: versions)
