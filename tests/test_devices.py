@@ -176,6 +176,18 @@ def test_a_mesh_is_told_in_words(monkeypatch):
     assert devices.describe(mesh) == "2 groups of 2 x pretended"
 
 
+def test_a_placed_batch_outlives_the_buffer_it_came_from():
+    """Even one aligned so that a CPU's arrays could be the buffer itself."""
+    size = 2 * 3 * 4 * 64
+    raw = np.zeros(size + 64, np.uint8)
+    offset = -raw.ctypes.data % 64
+    buffer = raw[offset : offset + size].reshape(2, 3, 4, 64)
+    mesh = laid(None, seeds=(0, 1), **{"mesh.seed": 1, "mesh.data": 1})
+    placed = jax.block_until_ready(devices.place_batch(buffer, 2, 4, mesh))
+    buffer[:] = 1
+    np.testing.assert_array_equal(placed, np.zeros((2, 3, 4, 64)))
+
+
 def test_several_processes_must_all_take_part():
     with pytest.raises(ValueError, match="leaves 1 of 5 devices idle"):
         laid(pretend(5, processes=5), **{"mesh.data": 4})
