@@ -7,7 +7,7 @@ r"""Measures speed and memory, each as a ratio of interleaved runs with its spre
 A ratio is above 1 where the number is better than its reference; low and high are the
 least and the largest of the rounds. --json adds a line a figure to a file, --out adds a
 table of what was measured and on which machine. Three parts are left out unless asked
-for: `scale`, of many seeds, devices and larger sizes, takes a quarter of an hour;
+for: `scale` is of many seeds, of several devices and of larger sizes;
 `plan` compiles updates of the paper's sizes to tell their memory; `train` projects the
 time of the paper's whole budget, and is meant for a GPU.
 """

@@ -19,7 +19,7 @@ from moto_jax.analysis.runs import (
     METRICS_NAME,
     SUMMARY_NAME,
     RunFileError,
-    flat_config,
+    read_config,
     seed_directories,
 )
 
@@ -79,13 +79,7 @@ def saved_config(run: SweepRun) -> dict[str, Any]:
     Raises:
       RunFileError: if its file is damaged; names it.
     """
-    path = run.workdir / CONFIG_NAME
-    if not path.exists():
-        return {}
-    try:
-        return flat_config(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, AttributeError) as error:
-        raise RunFileError(f"{path} cannot be read ({error}): restore it") from None
+    return read_config(run.workdir) if (run.workdir / CONFIG_NAME).exists() else {}
 
 
 def status_table(title: str, statuses: Sequence[tuple[SweepRun, Status]]) -> Table:

@@ -60,15 +60,13 @@ def make_dataset(config: Config, directory: Path) -> list[tuple[str, Episode]]:
     return list(zip(names, episodes, strict=True))
 
 
-def make_replays(
-    config: Config, workdir: Path, seeds: Sequence[int] | None = None
-) -> list[Replay]:
+def make_replays(config: Config, workdir: Path, seeds: Sequence[int]) -> list[Replay]:
     """Returns replays that hold the demonstrations of `config.data`, images shared.
 
     Args:
       config: the run's.
       workdir: its directory.
-      seeds: one replay for each; `config.seeds` where not given.
+      seeds: one replay for each.
     """
     share = config.replay.online_share
     replays = [
@@ -79,7 +77,7 @@ def make_replays(
             seed,
             online_share=None if share < 0 else share,
         )
-        for seed in (config.seeds if seeds is None else seeds)
+        for seed in seeds
     ]
     directory = Path(config.data.directory or workdir / "dataset")
     for name, episode in make_dataset(config, directory):

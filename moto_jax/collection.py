@@ -212,11 +212,11 @@ def make_policy_step(policy: Policy) -> PolicyStep:
 
     Of M parameter sets row i acts with number `member[i]`, and with the key
     `fold_in(fold_in(keys[member[i]], seed[i]), row[i])`. On a CPU it does so alone, in
-    a loop: a batched product may differ in the last bit with the size of
-    the batch, and contacts in the simulator soon turn a bit into another episode. The
-    loop takes up to twice as long as one batch, a millisecond or two a row at the `cpu`
-    preset (`experiments.benchmark --part=collect`). An accelerator, whose products
-    promise no bits anyhow, computes all rows at once.
+    a loop: a batched product may differ in the last bit with the size of the batch, and
+    contacts in the simulator soon turn a bit into another episode. The loop takes up to
+    twice as long as one batch, half a millisecond a row at the `cpu` preset
+    (`experiments.benchmark --part=collect`). An accelerator, whose products promise no
+    bits anyhow, computes all rows at once.
     """
 
     def initial(num_workers: int) -> Any:

@@ -60,13 +60,13 @@ class Players:
     def turns(self, number: int) -> list[int]:
         """Returns indices of the seeds that this process plays for in a round.
 
-        Each seed is one process's turn.
+        Each seed is one process's turn, and its seeds are spread over them.
         """
         own = jax.process_index()
         return [
             index
             for index, holders in enumerate(self._holders)
-            if holders[number % len(holders)] == own
+            if holders[(number + index) % len(holders)] == own
         ]
 
     def params(self, params: Params, number: int) -> Params:

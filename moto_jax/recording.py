@@ -63,8 +63,9 @@ class Recorder:
         self, step: int, phase: str, by_seed: Sequence[Mapping[str, Any]]
     ) -> None:
         """Writes a line for each seed; on return the lines are on the disk."""
-        for writer, metrics in zip(self._writers, by_seed, strict=False):
-            writer.write(step, phase, metrics)
+        if self._writers:
+            for writer, metrics in zip(self._writers, by_seed, strict=True):
+                writer.write(step, phase, metrics)
 
     def show(
         self,

@@ -46,6 +46,10 @@ def restore_agent(path: str | os.PathLike[str], seed: int | None = None) -> Rest
     path = checkpoints.find(path)
     config: Config = ConfigDict(checkpoints.read_metadata(path)["config"])
     seeds = list(config.get("seeds", ()))
+    if not seeds:
+        raise checkpoints.CheckpointError(
+            f"checkpoint {path} is of a version without several seeds: train again"
+        )
     if seed is None and len(seeds) == 1:
         seed = seeds[0]
     if seed is None or seed not in seeds:

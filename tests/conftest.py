@@ -9,7 +9,9 @@ os.environ.setdefault("JAX_NUMPY_RANK_PROMOTION", "raise")
 
 import pytest
 
+from moto_jax.collection import WorkerPool
 from moto_jax.envs import graphics
+from tests.fake_kitchen import FakeKitchen
 
 try:
     graphics.choose_backend()
@@ -24,3 +26,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("kitchen"):
             item.add_marker(pytest.mark.skip(reason=_NO_GRAPHICS))
+
+
+@pytest.fixture(scope="module")
+def pool():
+    """Two workers with kitchens that are not simulated, for all tests of a module."""
+    with WorkerPool(FakeKitchen, num_workers=2) as pool:
+        yield pool

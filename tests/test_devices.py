@@ -65,6 +65,8 @@ def test_images_stay_where_they_are(facts, groups, width):
     }
     # The returns whose percentiles are taken, and nothing of an image's size.
     assert all(size < PIXELS / 4 for size in gathered.values()), gathered
+    # Nor do images travel as a sum: those of one sequence are six times as large.
+    assert all(size < 2 * PIXELS for size in told["collectives"].values())
 
 
 @pytest.mark.parametrize(("groups", "width"), MESHES)

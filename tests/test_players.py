@@ -45,6 +45,17 @@ def test_each_seed_is_one_processs_turn_and_all_take_part(monkeypatch, shares):
         assert any(turns[number, process] for number in range(4))
 
 
+def test_processes_that_hold_all_seeds_share_a_round(monkeypatch):
+    shares = [[0, 1, 2]] * 3
+    players = [made(monkeypatch, process, shares) for process in range(3)]
+    for number in range(4):
+        turns = []
+        for process, own in enumerate(players):
+            monkeypatch.setattr(jax, "process_index", lambda process=process: process)
+            turns.append(own.turns(number))
+        assert sorted(turns) == [[0], [1], [2]]
+
+
 def test_every_seed_and_purpose_has_a_key_of_its_own():
     keys = [jax.random.key_data(key) for key in run_keys(SEEDS)]
     flat = np.concatenate(keys).reshape(9, -1)
@@ -68,8 +79,8 @@ def test_policies_act_on_the_cpu_beside_an_accelerator(monkeypatch):
 
 
 def test_a_process_without_a_turn_plays_nothing(monkeypatch):
-    idle = made(monkeypatch, 1, [[0, 1, 2], [0, 1, 2]])
+    idle = made(monkeypatch, 1, [[0, 1, 2], [0]])
     params = {"weight": np.zeros((3, 2))}
     assert idle.turns(0) == [] and idle.params(params, 0) is None
     assert idle.collect(0, None) == {}
-    assert idle.turns(1) == [0, 1, 2]
+    assert idle.turns(1) == [0]

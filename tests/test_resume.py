@@ -13,10 +13,9 @@ import pytest
 
 from moto_jax import checkpoints, players, provenance, training
 from moto_jax.checkpoints import CheckpointError
-from moto_jax.collection import WorkerError, WorkerPool
+from moto_jax.collection import WorkerError
 from moto_jax.data.episodes import DatasetError
 from moto_jax.run_directory import RunError
-from tests.fake_kitchen import FakeKitchen
 from tests.fake_training import (
     OFFLINE,
     TOTAL,
@@ -31,12 +30,6 @@ from tests.fake_training import (
 )
 
 ROOT = Path(__file__).parents[1]
-
-
-@pytest.fixture(scope="module")
-def pool():
-    with WorkerPool(FakeKitchen, num_workers=2) as pool:
-        yield pool
 
 
 @pytest.fixture(autouse=True)

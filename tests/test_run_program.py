@@ -16,9 +16,8 @@ from experiments import run
 from experiments.configs import base
 from moto_jax import assembly, training
 from moto_jax.agents import make_agent
-from moto_jax.collection import WorkerError, WorkerPool
+from moto_jax.collection import WorkerError
 from moto_jax.envs import graphics
-from tests.fake_kitchen import FakeKitchen
 from tests.fake_training import install, metrics_lines, on_line, outcome, small_config
 
 ROOT = Path(__file__).parents[1]
@@ -172,12 +171,6 @@ def test_whatever_training_says_is_one_line(monkeypatch, main, graphics_found, e
 
     monkeypatch.setattr(training, "train", train)
     assert main(base.get_config("tiny")) == f"error: {error}"
-
-
-@pytest.fixture(scope="module")
-def pool():
-    with WorkerPool(FakeKitchen, num_workers=2) as pool:
-        yield pool
 
 
 def test_a_signal_decides_the_exit_status(

@@ -11,8 +11,6 @@ from experiments.benchmarks.scale import differences
 from moto_jax import checkpoints, devices, players, restoring, training
 from moto_jax.analysis.runs import read_run, seed_directories
 from moto_jax.checkpoints import CheckpointError
-from moto_jax.collection import WorkerPool
-from tests.fake_kitchen import FakeKitchen
 from tests.fake_training import (
     AGENT,
     EPISODES,
@@ -28,12 +26,6 @@ from tests.fake_training import (
 from tests.fakes import random_batch
 
 SEEDS = (4, 0, 7)
-
-
-@pytest.fixture(scope="module")
-def pool():
-    with WorkerPool(FakeKitchen, num_workers=2) as pool:
-        yield pool
 
 
 @pytest.fixture(autouse=True)

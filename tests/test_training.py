@@ -2,12 +2,11 @@ import numpy as np
 import pytest
 
 from moto_jax import assembly, checkpoints, players, training
-from moto_jax.collection import WorkerPool, collect_episodes
+from moto_jax.collection import collect_episodes
 from moto_jax.data.episodes import read_episode
 from moto_jax.data.replay import Replay
 from moto_jax.envs import tasks
 from moto_jax.online_episodes import OnlineEpisodes
-from tests.fake_kitchen import FakeKitchen
 from tests.fake_training import (
     AGENT,
     DEMONSTRATIONS,
@@ -23,12 +22,6 @@ from tests.fake_training import (
     small_config,
     summary,
 )
-
-
-@pytest.fixture(scope="module")
-def pool():
-    with WorkerPool(FakeKitchen, num_workers=2) as pool:
-        yield pool
 
 
 @pytest.fixture

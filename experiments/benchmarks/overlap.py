@@ -12,7 +12,8 @@ import jax
 
 from experiments.benchmarks.measure import Part, figure_of, seconds
 from experiments.benchmarks.sampling import make_episode
-from experiments.benchmarks.update import make_agent, preset_config
+from experiments.benchmarks.scale import compile_program
+from experiments.benchmarks.update import preset_config
 from moto_jax import devices
 from moto_jax.collection import (
     Play,
@@ -22,14 +23,13 @@ from moto_jax.collection import (
     make_policy_step,
 )
 from moto_jax.data.episodes import Episode
-from moto_jax.data.replay import Replay, device_batches, empty_batches
+from moto_jax.data.replay import Replay, device_batches
 from moto_jax.envs import tasks
 from moto_jax.envs.kitchen import KitchenEnv
 from moto_jax.envs.worker import Observation, Reset, Step
 from moto_jax.online_episodes import OnlineEpisodes
 from moto_jax.players import acting_device
-from moto_jax.training import compile_updates
-from moto_jax.types import Batch, Config
+from moto_jax.types import Config
 
 _TIMELINE_COLUMNS = 72
 _KEYS = jax.random.split(jax.random.key(0), 1)
@@ -51,13 +51,13 @@ class _TimedPool(WorkerPool):
 class Loop:
     """What the driver does in a block of the online phase, part by part."""
 
-    def __init__(self, config: Config, pool: WorkerPool, dtype: str = "float32"):
+    def __init__(self, config: Config, pool: WorkerPool):
         """Compiles the update and fills a replay.
 
         Args:
-          config: of the run; `config.training.updates_per_episode` make a block.
+          config: of a run of one seed; `config.training.updates_per_episode` make a
+            block.
           pool: the environments.
-          dtype: of the networks' arithmetic.
         """
         section = config.replay
         self.replay = Replay(
@@ -68,21 +68,13 @@ class Loop:
         )
         for number in range(20):
             self.replay.add(make_episode(number, config.env.image_size), str(number))
-        self._mesh = devices.make_mesh(config)
-        agent = make_agent(config.size, dtype=dtype)
-        self.agent = devices.over_seeds(agent, self._mesh)
+        self.agent, self._update, self._place = compile_program(config)
         self.updates_per_block = config.training.updates_per_episode
         self.update_times: list[float] = []
         self._pool = pool
         self._policy: PolicyStep = make_policy_step(self.agent.policies["sampled"])
         self._state = jax.jit(self.agent.init)(_KEYS)
         self._columns = range(section.batch_size)
-        batch = empty_batches([self.replay], self._columns)
-        self._update = compile_updates(
-            self.agent,
-            devices.abstract_state(self.agent, _KEYS, self._mesh),
-            devices.abstract_batch(batch, 1, section.batch_size, self._mesh),
-        )["offline"]
         self._done = 0
 
     def train(self) -> None:
@@ -99,9 +91,6 @@ class Loop:
         while in_flight:
             self._wait(in_flight)
         self._done += self.updates_per_block
-
-    def _place(self, batch: Batch) -> Batch:
-        return devices.place_batch(batch, 1, len(self._columns), self._mesh)
 
     def _wait(self, in_flight: collections.deque[Any]) -> None:
         jax.block_until_ready(in_flight.popleft())

@@ -5,11 +5,9 @@ from typing import Any
 
 import jax
 
-from experiments.benchmarks.flops import count_flops
 from experiments.benchmarks.measure import Part, figure_of
-from experiments.benchmarks.reference import make_plain_model
 from experiments.benchmarks.scale import Program, compile_program, config_of
-from experiments.benchmarks.update import agent_of, peak_bytes, random_batch, size_of
+from experiments.benchmarks.update import flops_of, peak_bytes
 from moto_jax.types import Config
 
 _LATENT = ("world_model.deter", "world_model.hidden", "world_model.groups")
@@ -85,11 +83,3 @@ def _demand(preset: str, name: str, config: Config, update: Any) -> str:
         f"{flops_of(config) / 1e9:,.1f} GFLOP, {gigabytes:.2f} GB on "
         f"{jax.default_backend()}"
     )
-
-
-def flops_of(config: Config) -> float:
-    """Returns the arithmetic of one seed's update, of the plain convolutions."""
-    agent = agent_of(config, make_plain_model)
-    state = jax.eval_shape(agent.init, jax.random.key(0))
-    batch = random_batch(size_of(config))
-    return count_flops(agent.updates["offline"], state, batch)

@@ -18,6 +18,7 @@ import numpy as np
 
 from experiments.benchmarks.measure import Part, figure_of, seconds
 from experiments.benchmarks.update import (
+    Timed,
     agent_of,
     peak_bytes,
     preset_config,
@@ -141,24 +142,14 @@ def measure_seeds(preset: str, rounds: int, counts: Sequence[int] = _SEEDS) -> P
     if jax.default_backend() == "cpu":
         timed["seeds2/vmap"] = Program(config_of(preset, 2), jax.vmap)
     config = config_of(preset, 1)
-    agent, batch = agent_of(config), random_batch(size_of(config))
-    key = jax.random.key(0)
-    plain = compile_updates(agent, jax.eval_shape(agent.init, key), batch)["offline"]
-    state, batch = initialise(agent, key), jax.device_put(batch)
+    plain = Timed(agent_of(config), random_batch(size_of(config)), updates=4)
     measured = []
     for _ in range(_WARM_UP + rounds):
         spent = {
             name: program.seconds(max(1, 4 // program.seeds)) / program.seeds
             for name, program in timed.items()
         }
-
-        def work() -> None:
-            nonlocal state
-            for _ in range(4):
-                state, metrics = plain(state, batch)
-            jax.block_until_ready(metrics)
-
-        measured.append(spent | {"plain": seconds(work) / 4})
+        measured.append(spent | {"plain": plain.seconds()})
     for name in timed:
         yield figure_of(
             f"scale/{preset}/{name}",

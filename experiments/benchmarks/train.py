@@ -2,18 +2,17 @@
 
 import jax
 
-from experiments.benchmarks.flops import count_flops
 from experiments.benchmarks.measure import Part, figure_of, seconds
 from experiments.benchmarks.overlap import Loop
-from experiments.benchmarks.reference import make_plain_model
 from experiments.benchmarks.update import (
-    make_agent,
+    flops_of,
     measured_peak,
     preset_config,
 )
 from moto_jax.assembly import make_pool
 from moto_jax.envs.graphics import software_warning
 from moto_jax.envs.renderer import renderer_name
+from moto_jax.types import Config
 
 # The goal for the paper's whole budget on one H200-class GPU with 16 cores.
 _GOAL_MINUTES = 60.0
@@ -32,6 +31,7 @@ def measure_training(preset: str = "", rounds: int = 3, updates: int = 0) -> Par
     preset = preset or ("cpu" if on_cpu else "full")
     dtype = "float32" if on_cpu else "bfloat16"
     config = preset_config(preset)
+    config.compute_dtype = dtype
     config.training.updates_per_episode = updates or (5 if on_cpu else 50)
     compiled: list[str] = []
 
@@ -42,7 +42,7 @@ def measure_training(preset: str = "", rounds: int = 3, updates: int = 0) -> Par
 
     jax.monitoring.register_event_duration_secs_listener(listen)
     with make_pool(config) as pool:
-        loop = Loop(config, pool, dtype)
+        loop = Loop(config, pool)
         # The first block and episode warm everything up.
         loop.train()
         loop.collect(0, loop.params())
@@ -61,24 +61,31 @@ def measure_training(preset: str = "", rounds: int = 3, updates: int = 0) -> Par
         [(_projected_minutes(*both), _GOAL_MINUTES) for both in spent],
         less_is_better=True,
     )
-    flops = _flops(preset, loop)
+    yield from _notes(config, update, episode, compiled_late)
+
+
+def _notes(config: Config, update: float, episode: float, compiled_late: int) -> Part:
+    """Yields what the seconds of an update and of an episode are made of."""
+    where = f"{jax.default_backend()}/{config.size}"
+    dtype = config.compute_dtype
+    flops = flops_of(config)
     peak = measured_peak(dtype)()
     yield (
-        f"{platform}/{preset}: {1e3 * update:.1f} ms an update in {dtype}, "
+        f"{where}: {1e3 * update:.1f} ms an update in {dtype}, "
         f"{flops / update / 1e12:.2f} TFLOP/s, {flops / update / peak:.2f} of the "
         f"measured product's {peak / 1e12:.2f}; {compiled_late} programs compiled "
         "after the first block"
     )
     length = config.env.episode_steps
     yield (
-        f"{platform}/{preset}: an episode of {length} steps {episode:.1f} s, "
+        f"{where}: an episode of {length} steps {episode:.1f} s, "
         f"{length / episode:.0f} steps/s with {config.env.workers} workers of which "
         f"one plays, profile {config.env.render_profile}, drawn by {renderer_name()}"
     )
     memory = jax.local_devices()[0].memory_stats() or {}
     if "peak_bytes_in_use" in memory:
         yield (
-            f"{platform}/{preset}: "
+            f"{where}: "
             f"{memory['peak_bytes_in_use'] / 1e9:.1f} GB on the device at the peak"
         )
     warning = software_warning(renderer_name())
@@ -91,10 +98,3 @@ def _projected_minutes(update: float, episode: float) -> float:
     budget = preset_config("full").training
     block = max(budget.updates_per_episode * update, episode)
     return (budget.offline_updates * update + budget.online_episodes * block) / 60
-
-
-def _flops(preset: str, loop: Loop) -> float:
-    """Returns the arithmetic of one update, of the plain convolutions."""
-    agent = make_agent(preset, make_plain_model)
-    state = jax.eval_shape(agent.init, jax.random.key(0))
-    return count_flops(agent.updates["offline"], state, loop.replay.sample(0))

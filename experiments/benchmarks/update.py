@@ -121,6 +121,14 @@ def agent_of(
     )
 
 
+def flops_of(config: Config) -> float:
+    """Returns the arithmetic of one seed's update, of the plain convolutions."""
+    agent = agent_of(config, make_plain_model)
+    state = jax.eval_shape(agent.init, jax.random.key(0))
+    batch = random_batch(size_of(config))
+    return count_flops(agent.updates["offline"], state, batch)
+
+
 def random_batch(size: Size, seed: int = 0) -> Batch:
     """Returns a batch of noise; a third of the sequences begin an episode."""
     generator = np.random.default_rng(seed)
@@ -168,10 +176,11 @@ def measured_peak(dtype: Any = jnp.float32) -> Callable[[], float]:
     return measure
 
 
-class _Timed:
+class Timed:
     """An update with its state, timed a few at a time."""
 
     def __init__(self, agent: Agent, batch: Batch, updates: int):
+        """Compiles it; `updates` are done in one measurement."""
         self._program = compile_update(agent, batch)
         self._state = jax.jit(agent.init)(jax.random.key(0))
         self._batch = jax.device_put(batch)
@@ -196,7 +205,7 @@ def _measure_size(size: Size) -> Part:
     }
     state = jax.eval_shape(agents["plain"].init, jax.random.key(0))
     flops = count_flops(agents["plain"].updates["offline"], state, batch)
-    timed = {name: _Timed(agent, batch, size.updates) for name, agent in agents.items()}
+    timed = {name: Timed(agent, batch, size.updates) for name, agent in agents.items()}
     peak = measured_peak()
     rounds = []
     # The first round warms caches and heap.
