@@ -44,6 +44,7 @@ _AT = flags.DEFINE_integer(
     "at", None, "Compare the runs after so many updates instead of at their ends."
 )
 _TITLE = flags.DEFINE_string("title", "Runs", "First line of the table.")
+_NOTE = flags.DEFINE_string("note", "", "A paragraph below the title.")
 
 # Tasks with a file of their own under experiments/configs; others are set by a flag.
 _CONFIG_FILES = ("mixed", "partial")
@@ -63,7 +64,7 @@ def main(argv: Sequence[str]) -> None:
             runs = [up_to(run, _AT.value) for run in runs]
         command = ["python", "-m", "experiments.tabulate", *sys.argv[1:]]
         out = Path(_OUT.value)
-        text = markdown(runs, _TITLE.value, shlex.join(command))
+        text = markdown(runs, _TITLE.value, shlex.join(command), _NOTE.value)
         out.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(out.with_name(f"{out.name}.md"), text.encode())
         write_atomically(
@@ -122,13 +123,14 @@ def run_command(run: RunFiles) -> str:
     return shlex.join(words)
 
 
-def markdown(runs: Sequence[RunFiles], title: str, command: str) -> str:
+def markdown(runs: Sequence[RunFiles], title: str, command: str, note: str = "") -> str:
     """Returns the table with the commands that made it above.
 
     Args:
       runs: in order.
       title: first line.
       command: that made the table.
+      note: paragraph below the title.
     """
     columns = [
         "run",
@@ -144,6 +146,7 @@ def markdown(runs: Sequence[RunFiles], title: str, command: str) -> str:
     lines = [
         title,
         "",
+        *([note, ""] if note else []),
         *dict.fromkeys(f"    {run_command(run)}" for run in runs),
         f"    {command}",
         "",

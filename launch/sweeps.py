@@ -1,17 +1,20 @@
 r"""The paper's figures as sweeps: lists their runs, does them here or on a cluster.
 
-    python -m launch.sweeps --figure=2 --size=cpu --seeds=5
+    python -m launch.sweeps --figure=2 --size=cpu --run=local
     python -m launch.sweeps --figure=3 --size=cpu --seeds=5 --run=local --jobs=2
     python -m launch.sweeps --figure=3 --seeds=5 --run=slurm --partition=gpu --hours=24
 
-The same command goes on with what is not done yet; without --run it tells how the runs
-stand. A run that fails stops no other. Figures whose --out is the same share the runs
-that they have in common.
+Without --seeds and --tasks they are those of `launch.tables.PLANS`, whose budget holds
+too unless an --override says otherwise. The same command goes on with what is not done
+yet; without --run it tells how the runs stand. A run that fails stops no other. Once
+all are done here, their table is written. Figures whose --out is the same share the
+runs that they have in common.
 """
 
 import importlib.util
 import shlex
 import shutil
+import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,14 +26,27 @@ from experiments.configs.base import SIZES
 from launch.local import run_all
 from launch.runs import SweepRun
 from launch.status import print_table, read_status, status_table
-from launch.tables import FIGURES, check_configuration, parse_overrides, sweep_runs
+from launch.tables import (
+    FIGURES,
+    PLANS,
+    TASKS,
+    check_configuration,
+    parse_overrides,
+    sweep_runs,
+)
 
 _FIGURE = flags.DEFINE_enum(
     "figure", None, [*FIGURES], "Figure of the paper.", required=True
 )
 _SIZE = flags.DEFINE_enum("size", "full", [*SIZES], "Preset of every run.")
+_TASKS = flags.DEFINE_multi_enum(
+    "tasks", None, [*TASKS], "Task of the paper; may be repeated. By the size's plan."
+)
 _SEEDS = flags.DEFINE_integer(
-    "seeds", 5, "Seeds a setting: 0 to one less than this.", lower_bound=1
+    "seeds",
+    None,
+    "Seeds a setting: 0 to one less than this. By the size's plan.",
+    lower_bound=1,
 )
 _SEEDS_PER_RUN = flags.DEFINE_integer(
     "seeds_per_run",
@@ -43,6 +59,12 @@ _OUT = flags.DEFINE_string(
 )
 _OVERRIDE = flags.DEFINE_multi_string(
     "override", [], "key=value of the configuration, for every run; may be repeated."
+)
+_TABLE = flags.DEFINE_string(
+    "table",
+    None,
+    "local: where to tabulate the runs once all are done, without .md and .csv; "
+    "OUT/table where not given.",
 )
 _RUN = flags.DEFINE_enum(
     "run", "list", ["list", "local", "slurm"], "Where to do what is not done yet."
@@ -66,14 +88,16 @@ def main(argv: Sequence[str]) -> None:
     del argv
     title = f"figure {_FIGURE.value}, {_SIZE.value}"
     out = Path(_OUT.value or f"runs/figure{_FIGURE.value}-{_SIZE.value}")
+    plan = PLANS[_SIZE.value]
+    seeds = _SEEDS.value or plan.seeds
     stopped_by = None
     try:
         runs = sweep_runs(
-            FIGURES[_FIGURE.value](),
+            FIGURES[_FIGURE.value](_TASKS.value or plan.tasks),
             size=_SIZE.value,
-            seeds=range(_SEEDS.value),
-            seeds_per_run=_SEEDS_PER_RUN.value or _SEEDS.value,
-            overrides=parse_overrides(_OVERRIDE.value),
+            seeds=range(seeds),
+            seeds_per_run=_SEEDS_PER_RUN.value or seeds,
+            overrides={**plan.overrides, **parse_overrides(_OVERRIDE.value)},
             out=out,
         )
         for run in runs:
@@ -93,8 +117,23 @@ def main(argv: Sequence[str]) -> None:
             print(shlex.join(run.command))
     if stopped_by is not None:
         sys.exit(128 + stopped_by)
-    if _RUN.value == "local" and any(status.state != "done" for _, status in statuses):
-        sys.exit(1)
+    if _RUN.value == "local":
+        if any(status.state != "done" for _, status in statuses):
+            sys.exit(1)
+        table = Path(_TABLE.value or out / "table")
+        words = tabulate_command(runs, table, title.capitalize(), plan.note)
+        sys.exit(subprocess.run(words).returncode)
+
+
+def tabulate_command(
+    runs: Sequence[SweepRun], table: Path, title: str, note: str
+) -> list[str]:
+    """Returns the words that make the table of finished runs."""
+    return [
+        *(sys.executable, "-m", "experiments.tabulate"),
+        *(str(run.workdir) for run in runs),
+        *(f"--out={table}", f"--title={title}", f"--note={note}"),
+    ]
 
 
 def _submit(runs: Sequence[SweepRun], out: Path) -> None:

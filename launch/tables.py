@@ -33,14 +33,52 @@ class Row(NamedTuple):
     overrides: Mapping[str, str]
 
 
-def figure_2() -> list[Row]:
-    """Returns the comparison of systems: every agent there is, on both tasks."""
+class Plan(NamedTuple):
+    """What a sweep of a size does where its command does not say.
+
+    Attributes:
+      tasks: of the figure.
+      seeds: of each setting.
+      overrides: key of the configuration -> value.
+      note: what its table says of itself.
+    """
+
+    tasks: Sequence[str]
+    seeds: int
+    overrides: Mapping[str, str]
+    note: str = ""
+
+
+PLANS = {
+    "full": Plan(TASKS, 5, {}),
+    # Half the preset's budget: all of figure 2 in an hour and a half on two cores.
+    "cpu": Plan(
+        ("mixed",),
+        2,
+        {
+            "training.offline_updates": "500",
+            "training.online_episodes": "5",
+            "optimizer.decay_steps": "600",
+        },
+        "Small networks, 500 offline updates, then 5 online episodes with 20 updates "
+        "after each: a hundredth of the paper's budget, and for agents without a model "
+        "half its batch. Equal budgets show which systems learn anything from so "
+        "little; they do not show where each would end, nor what fine-tuning adds: "
+        "five episodes are a hundredth of the data, and ten evaluation episodes "
+        "resolve differences of half an object at best.",
+    ),
+    "tiny": Plan(TASKS, 2, {}),
+}
+
+
+def figure_2(tasks: Sequence[str]) -> list[Row]:
+    """Returns the comparison of systems: every agent there is, on each task."""
     # A stable sort, which leaves the others in the registry's order.
     agents = sorted(AGENTS, key=lambda name: name != "moto")
-    return [Row(agent, task, {"agent": agent}) for task in TASKS for agent in agents]
+    return [Row(agent, task, {"agent": agent}) for task in tasks for agent in agents]
 
 
-def figure_3() -> list[Row]:
+def figure_3(tasks: Sequence[str]) -> list[Row]:
     """Returns the ablations of MOTO, and DreamerV2 where there is one."""
     no_penalty, no_prior = {"moto.alpha": "0"}, {"moto.beta": "0"}
     settings = {
@@ -53,7 +91,7 @@ def figure_3() -> list[Row]:
         settings["dreamer_v2"] = {"agent": "dreamer_v2"}
     return [
         Row(label, task, overrides)
-        for task in TASKS
+        for task in tasks
         for label, overrides in settings.items()
     ]
 

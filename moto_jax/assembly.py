@@ -60,20 +60,27 @@ def make_dataset(config: Config, directory: Path) -> list[tuple[str, Episode]]:
     return list(zip(names, episodes, strict=True))
 
 
-def make_replays(config: Config, workdir: Path, seeds: Sequence[int]) -> list[Replay]:
+def make_replays(
+    config: Config,
+    workdir: Path,
+    seeds: Sequence[int],
+    batch_shape: tuple[int, int],
+) -> list[Replay]:
     """Returns replays that hold the demonstrations of `config.data`, images shared.
 
     Args:
       config: the run's.
       workdir: its directory.
       seeds: one replay for each.
+      batch_shape: (T, B) of the batches to be sampled.
     """
+    length, size = batch_shape
     share = config.replay.online_share
     replays = [
         Replay(
             tasks.resolve_task(config.task),
-            config.replay.batch_size,
-            config.replay.sequence_length,
+            size,
+            length,
             seed,
             online_share=None if share < 0 else share,
         )

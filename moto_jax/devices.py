@@ -31,19 +31,22 @@ class Share(NamedTuple):
     columns: range
 
 
-def make_mesh(config: Config, devices: Sequence[Any] | None = None) -> Mesh:
+def make_mesh(
+    config: Config, batch_size: int, devices: Sequence[Any] | None = None
+) -> Mesh:
     """Lays the run of a configuration over devices.
 
     Args:
       config: `mesh.seed` groups of `mesh.data` devices; 0 stands for the most that
-        divide `seeds` and `replay.batch_size`, seeds first.
+        divide `seeds` and the batch, seeds first.
+      batch_size: B of the agent's batches.
       devices: those of all processes where not given.
 
     Raises:
       ValueError: where seeds, batch and devices do not divide; names the keys.
     """
     devices = jax.devices() if devices is None else devices
-    seeds, batch_size = len(config.seeds), config.replay.batch_size
+    seeds = len(config.seeds)
     groups, width = config.mesh.seed, config.mesh.data
     for key, size in (("seed", groups), ("data", width)):
         if size < 0:
@@ -57,7 +60,8 @@ def make_mesh(config: Config, devices: Sequence[Any] | None = None) -> Mesh:
         )
     if batch_size % max(width, 1):
         raise ValueError(
-            f"a batch of {batch_size} sequences (config.replay.batch_size) does not "
+            f"a batch of {batch_size} sequences (config.replay.batch_size, or "
+            "config.model_free.batch_size of an agent without a model) does not "
             f"divide over {width} devices (config.mesh.data): use a divisor, or 0"
         )
     used = groups * width
@@ -71,8 +75,8 @@ def make_mesh(config: Config, devices: Sequence[Any] | None = None) -> Mesh:
         raise ValueError(
             f"config.mesh.seed {groups} x config.mesh.data {width} leaves "
             f"{len(devices) - used} of {len(devices)} devices idle: with several "
-            "processes all must take part; change config.seeds or "
-            "config.replay.batch_size to numbers that divide over them"
+            "processes all must take part; change config.seeds or the batch's size "
+            "to numbers that divide over them"
         )
     return Mesh(np.array(devices[:used]).reshape(groups, width), (SEED, DATA))
 

@@ -33,7 +33,7 @@ def imagine(
     model: WorldModel,
     params: Params,
     policy: FeaturePolicy,
-    uncertainty: Callable[[jax.Array], jax.Array],
+    uncertainty: Callable[[jax.Array, jax.Array], jax.Array],
     starts: LatentState,
     horizon: int,
     key: jax.Array,
@@ -49,7 +49,8 @@ def imagine(
       model: the world model.
       params: its parameters.
       policy: (feature [N, F], key) -> action [N, A].
-      uncertainty: logits of all members [E, N, S, K] -> [N].
+      uncertainty: (logits of all members [E, N, S, K], stochastic state [N, S, K] that
+        was drawn) -> [N].
       starts: states [N], where N stands for any leading axes. Those of a batch stay
         apart, [T, B]: merged into one, a sharded B would be gathered.
       horizon: H.
@@ -71,7 +72,7 @@ def imagine(
         following, logits = model.imagine_step(
             params, latent, action, member, model_key
         )
-        return following, (latent.feature, action, uncertainty(logits))
+        return following, (latent.feature, action, uncertainty(logits, following.stoch))
 
     keys = jax.random.split(scan_key, horizon)
     step = jax.checkpoint(step) if rematerialise else step

@@ -15,10 +15,10 @@ class Block(NamedTuple):
     """Updates `first` .. `last` - 1, over the same stored episodes.
 
     Attributes:
-      phase: "offline" or "online".
+      phase: "model", "offline" or "online".
       first: the first update's number.
       last: one past the last's.
-      episode: the newest online episode that the block trains on, -1 offline.
+      episode: the newest online episode that the block trains on, -1 before any.
     """
 
     phase: str
@@ -28,7 +28,10 @@ class Block(NamedTuple):
 
 
 class Schedule(NamedTuple):
-    """The budget and the rhythm of a run; see `config.training`."""
+    """The budget and the rhythm of a run; see `config.training`.
+
+    The first `model_updates` of the offline updates are the "model" phase.
+    """
 
     offline_updates: int
     online_episodes: int
@@ -36,6 +39,7 @@ class Schedule(NamedTuple):
     log_every: int
     evaluate_every: int
     checkpoint_every: int
+    model_updates: int = 0
 
     @property
     def total(self) -> int:
@@ -44,8 +48,11 @@ class Schedule(NamedTuple):
 
     def blocks(self, done: int) -> Iterator[Block]:
         """Yields the blocks that are left after `done` updates, the first cut short."""
+        if done < self.model_updates:
+            yield Block("model", done, self.model_updates, -1)
         if done < self.offline_updates:
-            yield Block("offline", done, self.offline_updates, -1)
+            first = max(done, self.model_updates)
+            yield Block("offline", first, self.offline_updates, -1)
         for episode in range(self.online_episodes):
             first = self.offline_updates + episode * self.updates_per_episode
             last = first + self.updates_per_episode
@@ -76,13 +83,23 @@ class Schedule(NamedTuple):
         return _due(done, self.checkpoint_every) or self.ends_phase(done)
 
 
-def make_schedule(section: Any) -> Schedule:
+def make_schedule(section: Any, model_share: float = 0.0) -> Schedule:
     """Returns the schedule of `config.training`.
+
+    Args:
+      section: of the configuration.
+      model_share: of the offline updates, that of an agent's "model" phase.
 
     Raises:
       ValueError: for a negative number, or a run of no updates.
     """
-    schedule = Schedule(*(int(section[field]) for field in Schedule._fields))
+    if not 0 <= model_share < 1:
+        raise ValueError(f"the share of the model phase is {model_share}: use 0 to 1")
+    fields = [field for field in Schedule._fields if field in section]
+    schedule = Schedule(*(int(section[field]) for field in fields))
+    schedule = schedule._replace(
+        model_updates=int(model_share * schedule.offline_updates)
+    )
     for field, value in zip(Schedule._fields, schedule, strict=True):
         if value < 0:
             raise ValueError(f"config.training.{field} is {value}: use 0 or more")

@@ -103,13 +103,13 @@ class Run:
         """
         self.config = config
         self.workdir = workdir
-        self.schedule: Schedule = make_schedule(config.training)
+        self.schedule: Schedule = make_schedule(config.training, agent.model_share)
         self.task = tasks.resolve_task(config.task)
         self.watch = watch
         self.pool = pool
         self.mesh = mesh
         self.agent = devices.over_seeds(agent, mesh)
-        shape = (len(config.seeds), config.replay.batch_size)
+        shape = (len(config.seeds), agent.batch_shape[1])
         self.share = devices.own_share(mesh, *shape)
         self._place = lambda batch: devices.place_batch(batch, *shape, mesh)
         self.replays = dict(zip(self.share.seeds, replays, strict=True))
@@ -327,14 +327,14 @@ def train(
       DivergedError: if updates stay infinite.
     """
     choose_backend()
-    schedule = make_schedule(config.training)
     tasks.resolve_task(config.task)
     _check_seeds(config.seeds)
-    mesh = devices.make_mesh(config)
     # Before anything is written: what does not fit the networks is refused here.
     agent = make_agent(
         config, action_size=tasks.NUM_ACTIONS, image_size=config.env.image_size
     )
+    schedule = make_schedule(config.training, agent.model_share)
+    mesh = devices.make_mesh(config, agent.batch_shape[1])
     with machines.watched(), _claimed_by_first(workdir, config):
         done = checkpoints.latest(workdir / "checkpoints")
         summaries = [path / SUMMARY_NAME for path in _seed_directories(workdir, config)]
@@ -347,7 +347,7 @@ def train(
         if jax.device_count() > 1:
             print(f"training on {devices.describe(mesh)}", file=sys.stderr)
         with watch.part("demonstrations"):
-            replays = _replays(config, workdir, mesh)
+            replays = _replays(config, workdir, mesh, agent.batch_shape)
         if machines.is_first():
             bind(workdir, config.to_dict())
         with (
@@ -390,14 +390,16 @@ def _claimed_by_first(workdir: Path, config: Config) -> Iterator[None]:
         yield
 
 
-def _replays(config: Config, workdir: Path, mesh: Mesh) -> list[Replay]:
+def _replays(
+    config: Config, workdir: Path, mesh: Mesh, batch_shape: tuple[int, int]
+) -> list[Replay]:
     """Returns the replays of the seeds that this process feeds."""
-    share = devices.own_share(mesh, len(config.seeds), config.replay.batch_size)
+    share = devices.own_share(mesh, len(config.seeds), batch_shape[1])
     seeds = [config.seeds[index] for index in share.seeds]
     # The first makes the demonstrations, the others find them.
     if not machines.is_first():
         machines.wait_for_all("demonstrations")
-    replays = make_replays(config, workdir, seeds)
+    replays = make_replays(config, workdir, seeds, batch_shape)
     if machines.is_first():
         machines.wait_for_all("demonstrations")
     return replays

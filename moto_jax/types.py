@@ -37,6 +37,8 @@ class Batch:
       is_terminal: bool [T, B], the decision process ended (never in the kitchen).
       is_behaviour: bool [T, B], the action taken at this row (`prev_action` of the
         next) belongs to the success-filtered set that is cloned.
+      row: int32 [T, B], the row's number in the replay, counted from the first episode
+        that was added; consecutive within an episode.
     """
 
     image: Array
@@ -46,6 +48,7 @@ class Batch:
     is_last: Array
     is_terminal: Array
     is_behaviour: Array
+    row: Array
 
 
 class Policy(NamedTuple):
@@ -66,16 +69,21 @@ class Agent(NamedTuple):
 
     Attributes:
       init: key -> state.
-      updates: phase name -> ((state, batch) -> (state, metrics)).
+      updates: phase -> ((state, batch) -> (state, metrics)): "offline", "online" and,
+        of an agent that begins with its model alone, "model".
       policies: "mean" and "sampled" -> Policy.
       acting_params: state -> the parameters that the policies act with.
+      batch_shape: (T, B) of the batches that the updates take.
       open_loop: (acting params, batch, context rows, key) -> uint8 images like the
         batch's, predicted from the recorded actions after the context; None for an
         agent without a model.
+      model_share: share of the offline updates that are the "model" phase's, first.
     """
 
     init: Callable[[jax.Array], Any]
     updates: Mapping[str, Callable[[Any, Batch], tuple[Any, Metrics]]]
     policies: Mapping[str, Policy]
     acting_params: Callable[[Any], Params]
+    batch_shape: tuple[int, int]
     open_loop: Callable[[Params, Batch, int, jax.Array], jax.Array] | None = None
+    model_share: float = 0.0

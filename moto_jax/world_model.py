@@ -294,14 +294,32 @@ def disagreement(logits: jax.Array) -> jax.Array:
 
 
 def logit_disagreement(logits: jax.Array) -> jax.Array:
-    """Ensemble uncertainty u (Eq. 2) from raw logits: [E, ..., S, K] -> [...].
+    """Ensemble uncertainty u (Eq. 2) from raw logits: [E, ..., S, K] -> [...]."""
+    return jnp.mean(_deviation(logits), axis=(-2, -1))
 
-    The gradient is zero, not NaN, where all members agree.
+
+def log_density_deviation(logits: jax.Array, stoch: jax.Array) -> jax.Array:
+    """LOMPO's penalty: the deviation over members of log p_i(z) of the state drawn.
+
+    Args:
+      logits: [E, ..., S, K].
+      stoch: one-hot [..., S, K].
+
+    Returns:
+      [...], zero where all members agree.
     """
-    variance = jnp.var(logits, axis=0)
+    log_prob = jax.nn.log_softmax(logits, axis=-1)
+    return _deviation(jnp.sum(log_prob * stoch[None], axis=(-2, -1)))
+
+
+def _deviation(values: jax.Array) -> jax.Array:
+    """Returns the standard deviation over the first axis, differentiable where it is 0.
+
+    The gradient there is zero, not NaN.
+    """
+    variance = jnp.var(values, axis=0)
     agreed = variance == 0
-    deviation = jnp.where(agreed, 0.0, jnp.sqrt(jnp.where(agreed, 1.0, variance)))
-    return jnp.mean(deviation, axis=(-2, -1))
+    return jnp.where(agreed, 0.0, jnp.sqrt(jnp.where(agreed, 1.0, variance)))
 
 
 DISAGREEMENTS: dict[str, Callable[[jax.Array], jax.Array]] = {

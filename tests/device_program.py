@@ -60,9 +60,8 @@ def collectives(text):
 def main(groups: str, width: str) -> None:
     config = get_config("tiny")
     config.seeds = SEEDS
-    config.replay.batch_size = BATCH_SIZE
     config.mesh.update(seed=int(groups), data=int(width))
-    mesh = devices.make_mesh(config)
+    mesh = devices.make_mesh(config, BATCH_SIZE)
     one = make_moto(config, action_size=9, image_size=64)
     agent = devices.over_seeds(one, mesh)
     keys, *_ = run_keys(SEEDS)

@@ -1,7 +1,8 @@
 """The linear fakes as MOTO's networks, small numbers for it, and rows to learn from."""
 
 from experiments.configs.base import get_config
-from moto_jax.agents.moto import make_hyperparameters
+from moto_jax.agents import moto
+from moto_jax.agents.base import read_section
 from moto_jax.agents.moto_losses import Hyperparameters, Networks
 from tests import fakes
 
@@ -16,7 +17,8 @@ NETWORKS = Networks(
 def hyperparameters(**changes) -> Hyperparameters:
     section = dict(get_config("full").moto)
     section.update(horizon=HORIZON, discount=0.9, lambda_=0.7, alpha=0.8, beta=0.5)
-    return make_hyperparameters({**section, **changes})
+    config = {"moto": {**section, **changes}}
+    return read_section(config, "moto", Hyperparameters, moto._CHOICES)
 
 
 def recorded_batch():

@@ -119,6 +119,7 @@ def make_fake_agent(not_finite: Iterable[int] = ()) -> Agent:
         policies={"mean": policy(0.0), "sampled": policy(0.5)},
         # No copy: whoever keeps these beyond the next update must make one.
         acting_params=lambda state: {"weight": state.weight},
+        batch_shape=(4, 2),
     )
 
 

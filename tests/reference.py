@@ -135,3 +135,61 @@ def numerical_gradient(function, point, step=1e-6):
         behind[index] -= step
         gradient[index] = (function(ahead) - function(behind)) / (2 * step)
     return gradient
+
+
+def log_density_deviation(logits, index):
+    """LOMPO's penalty: deviation over members of log p_i(z), [E, N, S, K] -> [N].
+
+    index: [N, S], the class of z in each group.
+    """
+    members, rows, groups, _ = logits.shape
+    result = np.zeros(rows)
+    for n in range(rows):
+        density = np.zeros(members)
+        for member, s in np.ndindex(members, groups):
+            values = [float(value) for value in logits[member, n, s]]
+            normaliser = math.log(sum(math.exp(value) for value in values))
+            density[member] += values[index[n, s]] - normaliser
+        center = sum(density) / members
+        result[n] = math.sqrt(sum((d - center) ** 2 for d in density) / members)
+    return result
+
+
+def conservative_gap(sampled_value, log_density, data_value, pushed_down, pushed_up):
+    """CQL(H)'s gap with importance weights, [C, M, N] and [C, N], mean over critics.
+
+    log (1 / M) sum_m exp Q(s, a_m) / mu(a_m | s) over one set of rows, less the data's
+    Q over another; no rows are 0.
+    """
+    critics, count, rows = sampled_value.shape
+    down, up = [], []
+    for critic, n in np.ndindex(critics, rows):
+        if pushed_down[n]:
+            total = sum(
+                math.exp(sampled_value[critic, m, n]) / math.exp(log_density[m, n])
+                for m in range(count)
+            )
+            down.append(math.log(total / count))
+        if pushed_up[n]:
+            up.append(data_value[critic, n])
+    return sum(down) / max(len(down), 1) - sum(up) / max(len(up), 1)
+
+
+def truncated_normal_log_density(action, mean, std):
+    """log density of a normal cut to [-1, 1], summed over the last axis, [N, A]."""
+    result = np.zeros(action.shape[0])
+    for n, a in np.ndindex(*action.shape):
+        low, high = ((edge - mean[n, a]) / std[n, a] for edge in (-1.0, 1.0))
+        mass = 0.5 * (math.erf(high / math.sqrt(2)) - math.erf(low / math.sqrt(2)))
+        standard = (action[n, a] - mean[n, a]) / std[n, a]
+        density = math.exp(-0.5 * standard**2) / math.sqrt(2 * math.pi)
+        result[n] += math.log(density / (std[n, a] * mass))
+    return result
+
+
+def bellman_targets(reward, continues, value, discount):
+    """r + discount * min_i Q_i(s', a') where the process goes on, [N] and [C, N]."""
+    target = np.zeros(len(reward))
+    for n in range(len(reward)):
+        target[n] = reward[n] + discount * continues[n] * min(value[:, n])
+    return target

@@ -110,7 +110,7 @@ def test_one_update_of_every_size_keeps_the_state_as_it_was(size):
     config = base.get_config(size)
     agent = build(config)
     state = jax.eval_shape(agent.init, jax.random.key(0))
-    rows = (config.replay.sequence_length, config.replay.batch_size)
+    rows = agent.batch_shape
     image = (config.env.image_size, config.env.image_size, 3)
     flag = jax.ShapeDtypeStruct(rows, np.bool_)
     batch = Batch(
@@ -121,6 +121,7 @@ def test_one_update_of_every_size_keeps_the_state_as_it_was(size):
         is_last=flag,
         is_terminal=flag,
         is_behaviour=flag,
+        row=jax.ShapeDtypeStruct(rows, np.int32),
     )
     after, metrics = jax.eval_shape(agent.updates["offline"], state, batch)
     described = [

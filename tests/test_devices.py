@@ -84,9 +84,8 @@ def test_gradients_are_summed_over_a_group_and_never_over_seeds(facts, groups, w
 
 def laid(devices_, **changes):
     config = get_config("tiny")
-    config.replay.batch_size = 12
     config.update_from_flattened_dict(changes)
-    return devices.make_mesh(config, devices_)
+    return devices.make_mesh(config, 12, devices_)
 
 
 @dataclasses.dataclass(frozen=True)

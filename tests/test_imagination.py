@@ -15,6 +15,11 @@ from tests import fakes, reference
 HORIZON, STARTS = 4, 3
 
 
+def ignoring_the_draw(logits, following):
+    del following
+    return logit_disagreement(logits)
+
+
 def starts(count: int = STARTS) -> LatentState:
     generator = np.random.default_rng(4)
     return LatentState(
@@ -31,7 +36,7 @@ def dream_with(actor_params, model_params, starts, key, horizon=HORIZON):
         fakes.linear_world_model(),
         model_params,
         lambda feature, key: actor.apply({"params": actor_params}, feature).sample(key),
-        logit_disagreement,
+        ignoring_the_draw,
         starts,
         horizon,
         key,
@@ -98,7 +103,7 @@ class TestImagine:
             fakes.linear_world_model(),
             fakes.linear_model_params(),
             noise,
-            logit_disagreement,
+            ignoring_the_draw,
             starts(),
             HORIZON,
             jax.random.key(2),
@@ -127,7 +132,7 @@ class TestImagine:
                 model,
                 model_params,
                 lambda feature, key: jnp.tanh(feature @ weight),
-                logit_disagreement,
+                ignoring_the_draw,
                 latent,
                 12,
                 jax.random.key(1),

@@ -11,7 +11,9 @@ import pytest
 
 from experiments.configs.base import get_config
 from moto_jax.agents import make_agent, moto
-from moto_jax.agents.moto_losses import Networks
+from moto_jax.agents.base import read_section
+from moto_jax.agents.model_based import make_policies
+from moto_jax.agents.moto_losses import Hyperparameters, Networks
 from moto_jax.networks.heads import Actor, CriticEnsemble
 from tests import fakes
 from tests.fake_moto import LENGTH, NETWORKS, SIZE, hyperparameters, recorded_batch
@@ -20,10 +22,10 @@ OPTIMIZERS = moto.Optimizers(*[optax.adam(0.01)] * 3)
 
 
 @jax.jit
-def update(state, batch, weights):
+def update(state, batch, weights, average):
     """An update of the fakes; `weights` replaces numbers of the hyper-parameters."""
     hyper = hyperparameters(target_period=3)._replace(**weights)
-    return moto.make_update(NETWORKS, OPTIMIZERS, hyper)(state, batch)
+    return moto.make_update(NETWORKS, OPTIMIZERS, hyper, average)(state, batch)
 
 
 @functools.cache
@@ -37,9 +39,10 @@ def updated(**weights):
         "beta": 0.5,
         "value_scale": 1.0,
         "behaviour_model_scale": 1.0,
-        "acting_average": 0.5,
     }
-    return lambda state, batch: update(state, batch, {**defaults, **weights})
+    changed = {**defaults, **weights}
+    average = changed.pop("acting_average", 0.5)
+    return lambda state, batch: update(state, batch, changed, average)
 
 
 def changed(first, second) -> set[str]:
@@ -163,7 +166,7 @@ def test_bfloat16_computes_finite_losses_and_keeps_its_state_in_float32():
         CriticEnsemble(2, **sizes),
     )
     update = jax.jit(
-        moto.make_update(networks, OPTIMIZERS, hyperparameters()), donate_argnums=0
+        moto.make_update(networks, OPTIMIZERS, hyperparameters(), 0.5), donate_argnums=0
     )
     state = moto.init_state(jax.random.key(0), networks, OPTIMIZERS, fakes.ACTION_SIZE)
     initial_params = jax.tree.map(np.array, state.critic.params)
@@ -191,9 +194,8 @@ class TestPolicy:
         return {"model": model, "actor": NETWORKS.actor.init(None, None)["params"]}
 
     def policy(self):
-        return moto.make_policy(
-            NETWORKS, fakes.ACTION_SIZE, lambda distribution, key: distribution.mode()
-        )
+        model, policy = NETWORKS.model, NETWORKS.policy
+        return make_policies(model, policy, fakes.ACTION_SIZE)["mean"]
 
     def act(self, carry, is_first, seed=0):
         image = np.full((self.COUNT, 2, 2, 3), 100, np.uint8)
@@ -222,6 +224,10 @@ class TestPolicy:
         np.testing.assert_array_equal(reset.latent.deter[1], 0.0)
 
 
+def read(section):
+    return read_section({"moto": section}, "moto", Hyperparameters, moto._CHOICES)
+
+
 class TestBuilding:
     @pytest.mark.parametrize("change", ["missing", "unknown"])
     def test_a_section_of_another_version_is_refused_by_its_key(self, change):
@@ -231,12 +237,12 @@ class TestBuilding:
         else:
             section["alpha_2"] = 1.0
         with pytest.raises(ValueError, match=rf"config\.moto\.alpha.* is {change}"):
-            moto.make_hyperparameters(section)
+            read(section)
 
     def test_a_section_from_before_rematerialising_is_taken(self):
         section = dict(get_config("full").moto)
         del section["rematerialise"]
-        assert moto.make_hyperparameters(section).rematerialise is False
+        assert read(section).rematerialise is False
 
     @pytest.mark.parametrize(
         "field", ["disagreement", "target_reduction", "value_divisor", "row_weights"]

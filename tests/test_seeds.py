@@ -207,7 +207,7 @@ def test_motos_seeds_by_vmap_stay_with_those_alone_for_200_updates():
 
 @pytest.mark.parametrize("map_seeds", [jax.vmap, devices.one_after_another])
 def test_both_ways_to_map_over_seeds_give_each_its_own_update(map_seeds):
-    mesh = devices.make_mesh(config_of(*SEEDS))
+    mesh = devices.make_mesh(config_of(*SEEDS), 2)
     agent = devices.over_seeds(AGENT, mesh, map_seeds)
     keys, *_ = players.run_keys(SEEDS)
     batches = [

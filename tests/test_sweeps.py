@@ -71,7 +71,7 @@ def until(condition):
 
 @every_figure
 def test_every_command_is_one_the_program_takes(figure):
-    rows = FIGURES[figure]()
+    rows = FIGURES[figure](TASKS)
     for run in runs_of(rows, overrides={"moto.horizon": "7", "tensorboard": "true"}):
         config = {"mixed": mixed, "partial": partial}[run.name.split("-")[0]]
         config = config.get_config("tiny")
@@ -93,8 +93,10 @@ def test_every_command_is_one_the_program_takes(figure):
 
 @every_figure
 def test_names_are_unique_and_plain(figure):
-    runs = runs_of(FIGURES[figure](), seeds=3)
-    assert len({run.name for run in runs}) == len(runs) == 2 * len(FIGURES[figure]())
+    runs = runs_of(FIGURES[figure](TASKS), seeds=3)
+    assert (
+        len({run.name for run in runs}) == len(runs) == 2 * len(FIGURES[figure](TASKS))
+    )
     for run in runs:
         assert run.name.replace("-", "").replace("_", "").isalnum()
 
@@ -102,7 +104,7 @@ def test_names_are_unique_and_plain(figure):
 def test_figure_2_is_every_agent_on_both_tasks_motos_first(monkeypatch):
     agents = {"bc": None, "moto": None, "cql": None}
     monkeypatch.setattr(tables, "AGENTS", agents)
-    assert FIGURES["2"]() == [
+    assert FIGURES["2"](TASKS) == [
         Row(agent, task, {"agent": agent})
         for task in ("mixed", "partial")
         for agent in ("moto", "bc", "cql")
@@ -110,9 +112,9 @@ def test_figure_2_is_every_agent_on_both_tasks_motos_first(monkeypatch):
 
 
 def test_a_new_agent_joins_by_its_line_in_the_registry(monkeypatch):
-    before = FIGURES["2"](), FIGURES["3"]()
+    before = FIGURES["2"](TASKS), FIGURES["3"](TASKS)
     monkeypatch.setitem(tables.AGENTS, "anything", None)
-    after = FIGURES["2"](), FIGURES["3"]()
+    after = FIGURES["2"](TASKS), FIGURES["3"](TASKS)
     assert {row.label for row in after[0]} - {row.label for row in before[0]} == {
         "anything"
     }
@@ -131,7 +133,7 @@ def test_figure_3_is_the_ablations_on_both_tasks(monkeypatch, with_dreamer):
     ]
     if with_dreamer:
         expected.append({"agent": "dreamer_v2"})
-    rows = FIGURES["3"]()
+    rows = FIGURES["3"](TASKS)
     assert [row.task for row in rows] == [
         task for task in TASKS for _ in range(len(expected))
     ]
@@ -140,7 +142,7 @@ def test_figure_3_is_the_ablations_on_both_tasks(monkeypatch, with_dreamer):
 
 
 def test_figures_have_the_run_of_plain_moto_in_common():
-    second, third = (runs_of(FIGURES[figure]()) for figure in ("2", "3"))
+    second, third = (runs_of(FIGURES[figure](TASKS)) for figure in ("2", "3"))
     common = [run for run in second if run in third]
     assert [run.name for run in common] == ["mixed-moto-seeds0-1"] + [
         "partial-moto-seeds0-1"
@@ -163,7 +165,7 @@ def test_seeds_are_dealt_to_runs():
 @pytest.mark.parametrize("key", ["seeds", "task", "size", "agent", "moto.alpha"])
 def test_what_the_figure_varies_is_not_overridden(key):
     with pytest.raises(ValueError, match=f"--override={key}=.*sets {key}"):
-        runs_of(FIGURES["3"](), overrides={key: "1"})
+        runs_of(FIGURES["3"](TASKS), overrides={key: "1"})
 
 
 @pytest.mark.parametrize("word", ["moto.horizon", "=1", ""])
@@ -188,7 +190,7 @@ def test_an_override_keeps_what_follows_the_first_equals_sign():
     ],
 )
 def test_an_override_the_configuration_does_not_take_is_named(key, value, culprit):
-    (run, *_) = runs_of(FIGURES["2"](), overrides={key: value})
+    (run, *_) = runs_of(FIGURES["2"](TASKS), overrides={key: value})
     with pytest.raises(ValueError, match=culprit):
         check_configuration(run)
 

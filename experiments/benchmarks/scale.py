@@ -68,7 +68,7 @@ def compile_program(
       config: of a run.
       map_seeds: see `devices.over_seeds`.
     """
-    mesh = devices.make_mesh(config)
+    mesh = devices.make_mesh(config, config.replay.batch_size)
     agent = devices.over_seeds(agent_of(config), mesh, map_seeds)
     keys, *_ = run_keys(config.seeds)
     shape = (len(config.seeds), size_of(config).batch_size, mesh)
@@ -257,7 +257,7 @@ def main(preset: str, groups: str, width: str) -> None:
     fact = {
         "seconds": [program.seconds(2) for _ in range(4)][1:],
         "gigabytes": peak_bytes(program.update) / 1e9,
-        "kind": devices.describe(devices.make_mesh(config)),
+        "kind": devices.describe(devices.make_mesh(config, config.replay.batch_size)),
     }
     print(json.dumps(fact))
 

@@ -144,6 +144,7 @@ def random_batch(size: Size, seed: int = 0) -> Batch:
         is_last=none,
         is_terminal=none,
         is_behaviour=generator.random(rows) < 0.4,
+        row=np.arange(none.size, dtype=np.int32).reshape(rows, order="F"),
     )
 
 

@@ -15,7 +15,8 @@ def _full() -> ConfigDict:
     """The paper's sizes: hours on one large GPU."""
     config = ConfigDict()
     config.size = "full"
-    # Which algorithm learns: a name in moto_jax.agents.AGENTS.
+    # Which algorithm learns: a name in moto_jax.agents.AGENTS; each reads its own
+    # section and those that it shares with others.
     config.agent = "moto"
     # "mixed", "partial", or any of the seven objects in order, separated by commas.
     config.task = "mixed"
@@ -70,7 +71,8 @@ def _full() -> ConfigDict:
     )
     config.replay = ConfigDict(
         {
-            # Sequences a batch (B) and rows a sequence (T).
+            # Sequences a batch (B) and rows a sequence (T); agents without a model have
+            # config.model_free.batch_size instead.
             "batch_size": 64,
             "sequence_length": 50,
             # Share of sequences from online episodes; negative: uniform over stored
@@ -141,13 +143,97 @@ def _full() -> ConfigDict:
             # Weights of imagined rows: "uniform" (the paper) or "cumulative_discount"
             # (the authors' code).
             "row_weights": "uniform",
-            # Decay of the averaged parameters that policies act with; 0: the live ones.
-            "acting_average": 0.0,
             # Whether the actor's gradient computes imagined steps again instead of
             # keeping them: room for larger batches, for a tenth more arithmetic.
             "rematerialise": False,
         }
     )
+    config.dreamer_v2 = ConfigDict(
+        {
+            # As in config.moto.
+            "horizon": 15,
+            "discount": 0.99,
+            "lambda_": 0.95,
+            "entropy_scale": 1e-4,
+            "kl_scale": 1.0,
+            "kl_balance": 0.8,
+            "free_nats": 1.0,
+            "target_period": 100,
+        }
+    )
+    # LOMPO and COMBO: model first, then an actor-critic on stored latents.
+    config.latent = ConfigDict(
+        {
+            # Share of the offline updates that train the model alone.
+            "model_share": 0.5,
+            "horizon": 5,  # H of rollouts
+            # Updates of the actor-critic between rollouts from a batch's states.
+            "rollout_every": 200,
+            # Transitions a batch from the recorded rows, and as many from rollouts.
+            "batch_size": 256,
+            "critics": 2,  # C; their sizes are config.critic's
+            # Rows kept: of the replay (beyond that, new rows take old ones' places) and
+            # of rollouts (a multiple of T * B * (H + 1)).
+            "recorded_rows": 600_000,
+            "imagined_rows": 96_000,
+            "kl_scale": 1.0,
+            "kl_balance": 0.8,
+            "free_nats": 1.0,
+        }
+    )
+    # Weight of the deviation of log-densities over members in the reward.
+    config.lompo = ConfigDict({"penalty_scale": 5.0})
+    # The paper tunes the weight within 0.5 to 5.
+    config.combo = ConfigDict(
+        {"weight": 1.0, "policy_actions": 4, "uniform_actions": 4}
+    )
+    # Without a model: SAC, CQL, IQL, BC.
+    config.model_free = ConfigDict(
+        {
+            "frames": 3,  # in a stack
+            "batch_size": 256,  # transitions
+            "shift": 4,  # largest random shift, pixels
+            "depth": 32,  # channels of the first convolution, doubled three times
+            "projection": 50,  # units between the embedding and each head
+            "layers": 2,
+            "units": 256,
+            "critics": 2,  # C
+            "min_std": 0.1,
+            "layer_norm": False,  # in the heads
+            # IQL's V learns at the critics' rate.
+            "learning_rates": {"actor": 3e-4, "critic": 3e-4, "temperature": 3e-4},
+            # Updates of a cosine decay of the actor's rate to zero, here the budget's
+            # 10,000 + 1,326 * 50; 0: constant.
+            "actor_decay_steps": 76_300,
+        }
+    )
+    # SAC, CQL, LOMPO, COMBO; IQL takes the first two.
+    config.actor_critic = ConfigDict(
+        {
+            "discount": 0.99,
+            "tau": 0.005,  # share of the critics in their targets, each update
+            "initial_temperature": 1.0,
+            # Nats an action dimension; -A/2 in all, as DrQ has it.
+            "target_entropy_per_action": -0.5,
+            # Whether targets hold the next state's entropy.
+            "backup_entropy": True,
+        }
+    )
+    # Weight of the conservative gap, and actions a state to estimate it with.
+    config.cql = ConfigDict({"weight": 5.0, "policy_actions": 4, "uniform_actions": 4})
+    config.iql = ConfigDict(
+        {
+            "expectile": 0.7,  # the paper's 0.5 to 0.7 for the kitchen
+            # The weights are exp(advantage_scale * advantage), at most max_weight.
+            "advantage_scale": 3.0,
+            "max_weight": 100.0,
+        }
+    )
+    # What is cloned: "all" stored actions, or those of the success-filtered set,
+    # "behaviour", alone.
+    config.bc = ConfigDict({"rows": "all"})
+    # Decay of the averaged parameters that policies act with; 0: the live ones.
+    config.acting_average = 0.0
     config.training = ConfigDict(
         {
             "offline_updates": 10_000,
@@ -201,7 +287,22 @@ def _cpu() -> ConfigDict:
         decay_steps=1_200,
         final_share=0.2,
     )
-    config.moto.update(horizon=8, value_divisor="return_range", acting_average=0.98)
+    config.moto.update(horizon=8, value_divisor="return_range")
+    config.dreamer_v2.horizon = 8
+    config.latent.update(
+        rollout_every=20, batch_size=128, recorded_rows=60_000, imagined_rows=8_640
+    )
+    # Rates raised, and heads normalised, as those of the agents with a model.
+    config.model_free.update(
+        batch_size=128,
+        min_std=0.05,
+        layer_norm=True,
+        learning_rates={"actor": 1e-3, "critic": 1e-3, "temperature": 1e-3},
+    )
+    # Follows the other, so that a shorter budget is one override.
+    decay_steps = config.optimizer.get_ref("decay_steps")
+    config.model_free.actor_decay_steps = decay_steps
+    config.acting_average = 0.98
     config.training.update(
         offline_updates=1_000,
         online_episodes=10,
@@ -227,6 +328,11 @@ def _tiny() -> ConfigDict:
     config.actor.update(units=8)
     config.critic.update(units=8)
     config.moto.update(horizon=2)
+    config.dreamer_v2.horizon = 2
+    config.latent.update(
+        horizon=2, rollout_every=2, batch_size=4, recorded_rows=400, imagined_rows=72
+    )
+    config.model_free.update(batch_size=4, depth=2, projection=4, units=8)
     config.training.update(
         offline_updates=4,
         online_episodes=2,

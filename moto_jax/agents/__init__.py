@@ -2,10 +2,26 @@
 
 from collections.abc import Callable
 
+from moto_jax.agents.bc import make_bc
+from moto_jax.agents.combo import make_combo
+from moto_jax.agents.cql import make_cql
+from moto_jax.agents.dreamer_v2 import make_dreamer_v2
+from moto_jax.agents.iql import make_iql
+from moto_jax.agents.lompo import make_lompo
 from moto_jax.agents.moto import make_moto
+from moto_jax.agents.sac import make_sac
 from moto_jax.types import Agent
 
-AGENTS: dict[str, Callable[..., Agent]] = {"moto": make_moto}
+AGENTS: dict[str, Callable[..., Agent]] = {
+    "moto": make_moto,
+    "dreamer_v2": make_dreamer_v2,
+    "lompo": make_lompo,
+    "combo": make_combo,
+    "cql": make_cql,
+    "iql": make_iql,
+    "sac": make_sac,
+    "bc": make_bc,
+}
 
 
 def make_agent(config, *, action_size: int, image_size: int) -> Agent:

@@ -1,14 +1,18 @@
 """What every agent's update is made of: learnables, gradient steps, named keys."""
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 import optax
 from flax import struct
 
-from moto_jax.types import Params
+from moto_jax.types import Batch, Metrics, Params
+
+Fields = TypeVar("Fields")
+
+Update = Callable[[Any, Batch], tuple[Any, Metrics]]
 
 
 @struct.dataclass
@@ -17,6 +21,25 @@ class Learnable:
 
     params: Params
     opt_state: Any
+
+
+@struct.dataclass
+class AgentState:
+    """What an update of `make_update` changes.
+
+    Attributes:
+      key: the run's one key; each update folds its step into it.
+      step: int, updates done.
+      learners: the agent's own struct: learnables, their targets, buffers.
+      acting: what the policies act with, a running average of the learnt parameters.
+      skipped: int, updates in a row that were thrown away for not being finite.
+    """
+
+    key: jax.Array
+    step: jax.Array
+    learners: Any
+    acting: Params
+    skipped: jax.Array
 
 
 def make_optimizer(
@@ -56,6 +79,27 @@ def init_learnable(
     return Learnable(params, optimizer.init(params))
 
 
+def init_state(
+    key: jax.Array, learners: Any, acting_params: Callable[[Any], Params]
+) -> AgentState:
+    """Returns the state before the first update."""
+    return AgentState(
+        key=key,
+        step=jnp.zeros((), jnp.int32),
+        learners=learners,
+        acting=copy_params(acting_params(learners)),
+        skipped=jnp.zeros((), jnp.int32),
+    )
+
+
+def copy_params(params: Params) -> Params:
+    """Returns the parameters in buffers of their own.
+
+    A donated state must not hold one buffer twice.
+    """
+    return jax.tree.map(jnp.copy, params)
+
+
 def gradient_step(
     loss: Callable[..., tuple[jax.Array, Any]],
     optimizer: optax.GradientTransformation,
@@ -79,6 +123,60 @@ def gradient_step(
     return Learnable(params, opt_state), aux
 
 
+def make_update(
+    step: Callable[..., tuple[Any, Metrics]],
+    acting_params: Callable[[Any], Params],
+    acting_average: float,
+) -> Update:
+    """Returns the update around an agent's own step of its learners.
+
+    Args:
+      step: (learners, batch, key, number of the update) -> (learners, metrics).
+      acting_params: learners -> what the policies act with.
+      acting_average: decay of its running average; 0 acts with the newest.
+    """
+
+    def update(state: AgentState, batch: Batch) -> tuple[AgentState, Metrics]:
+        learners, metrics = step(state.learners, batch, state.key, state.step)
+        new = state.replace(  # pyright: ignore[reportAttributeAccessIssue]
+            step=state.step + 1,
+            learners=learners,
+            acting=average_acting(
+                acting_params(learners), state.acting, acting_average, state.step + 1
+            ),
+            skipped=jnp.zeros_like(state.skipped),
+        )
+        return accept_if_finite(state, new, metrics)
+
+    return update
+
+
+def average_acting(
+    params: Params, average: Params, decay: float, number: jax.Array
+) -> Params:
+    """Returns the running average of acting parameters after update `number`.
+
+    It starts short, so that it forgets the untrained parameters.
+    """
+    keep = jnp.minimum(decay, number / (number + 10.0))
+    return optax.incremental_update(params, average, 1.0 - keep)
+
+
+def accept_if_finite(old: Any, new: Any, metrics: Metrics) -> tuple[Any, Metrics]:
+    """Throws an update away, and counts it, unless all that it computed is finite.
+
+    Args:
+      old: the state before; has `key`, `step` and `skipped`.
+      new: the state after, with the same key.
+      metrics: of the update.
+    """
+    # The key takes no part: it never changes, and `where` refuses typed keys.
+    new = new.replace(key=None)
+    refused = old.replace(key=None, step=new.step, skipped=old.skipped + 1)
+    chosen = keep_if(all_finite([metrics, new]), new, refused)
+    return chosen.replace(key=old.key), {**metrics, "skipped_in_a_row": chosen.skipped}
+
+
 def named_keys(key: jax.Array, step: jax.Array, *names: str) -> dict[str, jax.Array]:
     """Returns one key a name for this step; no key is used twice."""
     keys = jax.random.split(jax.random.fold_in(key, step), len(names))
@@ -94,3 +192,40 @@ def all_finite(tree: Any) -> jax.Array:
     """Returns whether every number in the tree is finite (a bool scalar)."""
     leaves = [jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]
     return jnp.all(jnp.stack(leaves))
+
+
+def read_section(
+    config: Any,
+    name: str,
+    kind: type[Fields],
+    choices: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Fields:
+    """Returns a section of the configuration as a NamedTuple.
+
+    Args:
+      config: the run's.
+      name: of the section.
+      kind: a NamedTuple class with a field a key.
+      choices: field -> what its value, a name, stands for.
+
+    Raises:
+      ValueError: for a name that stands for nothing, or another set of keys.
+    """
+    values = dict(config[name])
+    fields = set(kind._fields)  # pyright: ignore[reportAttributeAccessIssue]
+    optional = set(kind._field_defaults)  # pyright: ignore[reportAttributeAccessIssue]
+    wrong = sorted((values.keys() - fields) | (fields - optional - values.keys()))
+    if wrong:
+        raise ValueError(
+            f"config.{name}.{wrong[0]} is "
+            f"{'unknown' if wrong[0] in values else 'missing'}: the configuration is "
+            "of another version of this code"
+        )
+    for field, table in (choices or {}).items():
+        if values[field] not in table:
+            raise ValueError(
+                f"unknown choice {values[field]!r} in config.{name}.{field}: use one "
+                f"of {', '.join(table)}"
+            )
+        values[field] = table[values[field]]
+    return kind(**values)

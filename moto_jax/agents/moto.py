@@ -8,7 +8,6 @@ successful part of the data. Both phases do the same update; only the data grow.
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -19,13 +18,15 @@ from flax import struct
 from moto_jax.agents import losses
 from moto_jax.agents.base import (
     Learnable,
-    all_finite,
+    accept_if_finite,
+    average_acting,
+    copy_params,
     gradient_step,
     init_learnable,
-    keep_if,
-    make_optimizer,
     named_keys,
+    read_section,
 )
+from moto_jax.agents.model_based import make_optimizers, make_policies
 from moto_jax.agents.moto_losses import (
     Hyperparameters,
     Networks,
@@ -34,14 +35,10 @@ from moto_jax.agents.moto_losses import (
     critic_targets,
     model_loss,
 )
-from moto_jax.distributions import TruncatedNormal
 from moto_jax.imagination import open_loop
 from moto_jax.networks.heads import Actor, CriticEnsemble
-from moto_jax.networks.rssm import LatentState
-from moto_jax.types import Agent, Batch, Metrics, Params, Policy
-from moto_jax.value_targets import (
-    CRITIC_REDUCTIONS,
-)
+from moto_jax.types import Agent, Batch, Metrics, Params
+from moto_jax.value_targets import CRITIC_REDUCTIONS
 from moto_jax.world_model import (
     DISAGREEMENTS,
     WorldModel,
@@ -75,19 +72,6 @@ class MotoState:
     acting: dict[str, Params]
     return_range: jax.Array
     skipped: jax.Array
-
-
-@struct.dataclass
-class PolicyCarry:
-    """What a policy remembers of n environments.
-
-    Attributes:
-      latent: LatentState [n].
-      action: float32 [n, A], the last action.
-    """
-
-    latent: LatentState
-    action: jax.Array
 
 
 class Optimizers(NamedTuple):
@@ -143,51 +127,19 @@ def make_moto(
         Actor(action_size, dtype=dtype, **config.actor),
         CriticEnsemble(dtype=dtype, **config.critic),
     )
-    shared = dict(config.optimizer)
-    rates = shared.pop("learning_rates")
-    optimizers = Optimizers(
-        *(make_optimizer(rates[name], **shared) for name in Optimizers._fields)
-    )
-    update = make_update(networks, optimizers, make_hyperparameters(config.moto))
-    policy = partial(make_policy, networks, action_size)
+    optimizers = Optimizers(*make_optimizers(config, *Optimizers._fields))
+    hyper = read_section(config, "moto", Hyperparameters, _CHOICES)
+    update = make_update(networks, optimizers, hyper, config.acting_average)
     return Agent(
         init=lambda key: init_state(key, networks, optimizers, action_size),
         updates={"offline": update, "online": update},
-        policies={
-            "mean": policy(lambda distribution, key: distribution.mode()),
-            "sampled": policy(lambda distribution, key: distribution.sample(key)),
-        },
+        policies=make_policies(networks.model, networks.policy, action_size),
         acting_params=lambda state: state.acting,
         open_loop=lambda params, batch, context, key: open_loop(
             networks.model, params["model"], batch, context, key
         ),
+        batch_shape=(config.replay.sequence_length, config.replay.batch_size),
     )
-
-
-def make_hyperparameters(section: Any) -> Hyperparameters:
-    """Returns the hyper-parameters of `config.moto`, names replaced by functions.
-
-    Raises:
-      ValueError: for a name that no function has, or another set of keys.
-    """
-    values = dict(section)
-    fields = set(Hyperparameters._fields)
-    optional = set(Hyperparameters._field_defaults)
-    wrong = sorted((values.keys() - fields) | (fields - optional - values.keys()))
-    if wrong:
-        raise ValueError(
-            f"config.moto.{wrong[0]} is "
-            f"{'unknown' if wrong[0] in values else 'missing'}: the configuration is "
-            "of another version of this code"
-        )
-    for field, table in _CHOICES.items():
-        if values[field] not in table:
-            raise ValueError(
-                f"unknown choice {values[field]!r} in config.moto.{field}: use one of "
-                f"{', '.join(table)}"
-            )
-        values[field] = table[values[field]]
-    return Hyperparameters(**values)
 
 
 def init_state(
@@ -201,49 +153,24 @@ def init_state(
     actor_params = networks.actor.init(actor_key, feature)["params"]
     critic_params = networks.critic.init(critic_key, feature, action)["params"]
 
-    # A donated state must not hold one buffer twice.
-    def copy(params: Params) -> Params:
-        return jax.tree.map(jnp.copy, params)
-
     return MotoState(
         key=key,
         step=jnp.zeros((), jnp.int32),
         model=init_learnable(model_params, optimizers.model),
         actor=init_learnable(actor_params, optimizers.actor),
         critic=init_learnable(critic_params, optimizers.critic),
-        target_critic=copy(critic_params),
-        acting={"model": copy(model_params), "actor": copy(actor_params)},
+        target_critic=copy_params(critic_params),
+        acting=copy_params({"model": model_params, "actor": actor_params}),
         return_range=jnp.zeros(()),
         skipped=jnp.zeros((), jnp.int32),
     )
 
 
-def make_policy(
-    networks: Networks,
-    action_size: int,
-    choose: Callable[[TruncatedNormal, jax.Array], jax.Array],
-) -> Policy:
-    """Returns a policy that filters images and acts by `choose` (distribution, key)."""
-    model = networks.model
-
-    def initial(count: int) -> PolicyCarry:
-        return PolicyCarry(model.initial((count,)), jnp.zeros((count, action_size)))
-
-    def act(params, carry, image, is_first, key):
-        model_key, action_key = jax.random.split(key)
-        part = model.embed(params["model"], image)
-        latent, _ = model.observe(
-            params["model"], part, carry.action, is_first, carry.latent, model_key
-        )
-        distribution = networks.policy(params["actor"])(latent.feature)
-        action = choose(distribution, action_key)
-        return action, PolicyCarry(latent, action)
-
-    return Policy(initial, act)
-
-
 def make_update(
-    networks: Networks, optimizers: Optimizers, hyper: Hyperparameters
+    networks: Networks,
+    optimizers: Optimizers,
+    hyper: Hyperparameters,
+    acting_average: float,
 ) -> Callable[[MotoState, Batch], tuple[MotoState, Metrics]]:
     """Returns one pass of Alg. 1's loop as a pure function."""
 
@@ -292,7 +219,13 @@ def make_update(
             "actor/return_range": high - low,
         }
         new = advance_state(
-            state, hyper, model=model, actor=actor, critic=critic, spread=high - low
+            state,
+            hyper,
+            acting_average,
+            model=model,
+            actor=actor,
+            critic=critic,
+            spread=high - low,
         )
         return accept_if_finite(state, new, metrics)
 
@@ -302,6 +235,7 @@ def make_update(
 def advance_state(
     state: MotoState,
     hyper: Hyperparameters,
+    acting_average: float,
     *,
     model: Learnable,
     actor: Learnable,
@@ -310,8 +244,6 @@ def advance_state(
 ) -> MotoState:
     """Returns the state after an update: step, target critics, averages."""
     step = state.step + 1
-    # The average starts short, so that it forgets the untrained parameters.
-    average = jnp.minimum(hyper.acting_average, step / (step + 10.0))
     return replace(
         state,
         step=step,
@@ -321,23 +253,14 @@ def advance_state(
         target_critic=optax.periodic_update(
             critic.params, state.target_critic, step, hyper.target_period
         ),
-        acting=optax.incremental_update(
-            {"model": model.params, "actor": actor.params}, state.acting, 1.0 - average
+        acting=average_acting(
+            {"model": model.params, "actor": actor.params},
+            state.acting,
+            acting_average,
+            step,
         ),
         return_range=optax.incremental_update(
             spread, state.return_range, 1.0 - hyper.return_range_decay
         ),
         skipped=jnp.zeros_like(state.skipped),
     )
-
-
-def accept_if_finite(
-    old: MotoState, new: MotoState, metrics: Metrics
-) -> tuple[MotoState, Metrics]:
-    """Throws an update away, and counts it, unless all that it computed is finite."""
-    learnt = [new.model.params, new.actor.params, new.critic.params]
-    finite = all_finite([metrics, learnt])
-    refused = replace(old, step=new.step, skipped=old.skipped + 1)
-    # The key takes no part: it never changes, and `where` refuses typed keys.
-    chosen = keep_if(finite, replace(new, key=None), replace(refused, key=None))
-    return replace(chosen, key=old.key), {**metrics, "skipped_in_a_row": chosen.skipped}

@@ -64,7 +64,6 @@ class Hyperparameters(NamedTuple):
     free_nats: float
     target_period: int
     return_range_decay: float
-    acting_average: float
     disagreement: Callable[[jax.Array], jax.Array]
     target_reduction: Reduction
     value_divisor: Callable[[jax.Array], jax.Array | float]
@@ -133,7 +132,7 @@ def actor_loss(
         networks.model,
         model_params,
         lambda feature, key: policy(feature).sample(key),
-        hyper.disagreement,
+        lambda logits, following: hyper.disagreement(logits),
         posterior,
         hyper.horizon,
         key,

@@ -116,10 +116,13 @@ class Rows:
     is_last: np.ndarray
     is_terminal: np.ndarray
     is_behaviour: np.ndarray
+    row: np.ndarray
 
 
-def to_rows(episode: Episode, task: Sequence[str]) -> Rows:
+def to_rows(episode: Episode, task: Sequence[str], first_row: int = 0) -> Rows:
     """Aligns an episode for one task: L + 1 observations, L actions -> L + 1 rows.
+
+    The rows are numbered from `first_row`.
 
     Row 0 has a zero action and a zero reward. The end of a demonstration and the time
     limit are `is_last` alone: the kitchen never ends by itself, so no row is terminal.
@@ -136,6 +139,7 @@ def to_rows(episode: Episode, task: Sequence[str]) -> Rows:
         is_last=rows == episode.num_rows - 1,
         is_terminal=np.zeros(episode.num_rows, np.bool_),
         is_behaviour=rows < behaviour_rows(episode.objects_in_goal, task),
+        row=(first_row + rows).astype(np.int32),
     )
 
 

@@ -155,7 +155,7 @@ class Replay:
                 f"holds {self._row_shapes}: use episodes of one format"
             )
         pool = self._online if online else self._offline
-        pool.add(to_rows(episode, self._task))
+        pool.add(to_rows(episode, self._task, first_row=self.num_rows))
         self._names[name] = online
         self._row_shapes = shapes
 

@@ -68,6 +68,25 @@ class Actor(nn.Module):
         return TruncatedNormal(jnp.tanh(mean), std)
 
 
+class Projected(nn.Module):
+    """A head behind its own narrow, normalised view of an embedding.
+
+    As in DrQ: linear, LayerNorm, tanh, then `head`, whose further arguments are passed
+    on.
+    """
+
+    units: int
+    head: nn.Module
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, embedding: jax.Array, *args: jax.Array) -> Any:
+        """Maps embeddings [..., F] to what the head returns."""
+        hidden = nn.Dense(self.units, dtype=self.dtype)(embedding)
+        hidden = nn.tanh(nn.LayerNorm(dtype=self.dtype)(hidden))
+        return self.head(hidden.astype(jnp.float32), *args)
+
+
 class CriticEnsemble(nn.Module):
     """C independent critics Q_i(s, a): [..., F], [..., A] -> [C, ...]."""
 

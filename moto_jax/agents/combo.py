@@ -1,0 +1,43 @@
+"""COMBO: one model, and critics pushed down on what it imagines, up on the data.
+
+Yu et al., "COMBO: Conservative Offline Model-Based Policy Optimization" (2021), in the
+latent space of the world model, on LOMPO's buffers and phases, without its penalty. The
+term of Eq. 2 is CQL's gap, with actions drawn from the policy and uniformly at imagined
+states, against the recorded actions; gradients reach both sides of it. Online as LOMPO:
+stored latents are not encoded again.
+"""
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+
+from moto_jax.agents.actor_critic import make_conservative, where_imagined
+from moto_jax.agents.base import read_section
+from moto_jax.agents.latent_actor_critic import make_latent_actor_critic
+from moto_jax.types import Agent
+
+
+class Section(NamedTuple):
+    """Numbers of `config.combo`, which comments each."""
+
+    weight: float
+    policy_actions: int
+    uniform_actions: int
+
+
+def make_combo(config: Any, *, action_size: int, image_size: int) -> Agent:
+    """Builds COMBO from a run's configuration; section `combo` beside the shared ones.
+
+    Raises:
+      ValueError: for an image size that the networks cannot take.
+    """
+    section = read_section(config, "combo", Section)
+    return make_latent_actor_critic(
+        config,
+        action_size=action_size,
+        image_size=image_size,
+        members=1,
+        uncertainty=lambda logits, following: jnp.zeros(following.shape[:-2]),
+        penalty_scale=0.0,
+        regulariser=make_conservative(*section, pushed_down=where_imagined),
+    )

@@ -1,0 +1,188 @@
+"""IQL from pixels: values by expectiles of the data's, policy by weighted likelihood.
+
+Kostrikov et al., "Offline Reinforcement Learning with Implicit Q-Learning" (2021): V by
+expectile regression (Eq. 5), Q by one-step targets (Eq. 6), the policy by
+advantage-weighted likelihood (Eq. 7). No action outside the data is ever valued.
+Differs from its authors' code for pixels: Q's loss alone shapes the encoder, V and the
+policy take its features as they are; the policy is a normal cut to the box of actions.
+Both phases do the same update.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+
+from moto_jax.agents import actor_critic, losses, model_free
+from moto_jax.agents.base import (
+    Learnable,
+    copy_params,
+    gradient_step,
+    init_learnable,
+    read_section,
+)
+from moto_jax.types import Agent, Metrics, Params
+
+
+class Section(NamedTuple):
+    """Numbers of `config.iql`, which comments each."""
+
+    expectile: float
+    advantage_scale: float
+    max_weight: float
+
+
+@struct.dataclass
+class Learners:
+    """What learns.
+
+    Attributes:
+      actor: policy.
+      critic: encoder and C critics.
+      target_critic: their slow average.
+      value: V(s).
+    """
+
+    actor: Learnable
+    critic: Learnable
+    target_critic: Params
+    value: Learnable
+
+
+def make_iql(config: Any, *, action_size: int, image_size: int) -> Agent:
+    """Builds IQL from a run's configuration.
+
+    Args:
+      config: the run's ConfigDict; sections `model_free`, `actor_critic` (discount and
+        target rate) and `iql`.
+      action_size: A.
+      image_size: pixels.
+
+    Raises:
+      ValueError: for an image size that the networks cannot take.
+    """
+    section = read_section(config, "iql", Section)
+    constants = read_section(config, "actor_critic", actor_critic.Constants)
+    optimizers = model_free.make_optimizers(config)
+
+    def init_learners(params: dict[str, Params]) -> Learners:
+        critic_params = {"encoder": params["encoder"], "critic": params["critic"]}
+        return Learners(
+            actor=init_learnable(params["actor"], optimizers["actor"]),
+            critic=init_learnable(critic_params, optimizers["critic"]),
+            target_critic=copy_params(critic_params),
+            value=init_learnable(params["value"], optimizers["critic"]),
+        )
+
+    def acting_params(learners: Learners) -> Params:
+        encoder = learners.critic.params["encoder"]
+        return {"encoder": encoder, "actor": learners.actor.params}
+
+    return model_free.make_model_free(
+        config,
+        action_size=action_size,
+        image_size=image_size,
+        init_learners=init_learners,
+        acting_params=acting_params,
+        make_step=lambda networks: make_step(networks, optimizers, constants, section),
+    )
+
+
+def make_step(
+    networks: model_free.Networks,
+    optimizers: dict[str, optax.GradientTransformation],
+    constants: actor_critic.Constants,
+    section: Section,
+) -> Any:
+    """Returns one gradient step of critics, value and policy."""
+
+    def step(
+        learners: Learners, transitions: actor_critic.Transitions, key: jax.Array
+    ) -> tuple[Learners, Metrics]:
+        following = networks.encode(learners.critic.params, transitions.following)
+        target = transitions.reward + constants.discount * (
+            transitions.continues
+            * networks.state_value(learners.value.params, following)
+        )
+        critic, (feature, critic_metrics) = gradient_step(
+            actor_critic.critic_loss,
+            optimizers["critic"],
+            learners.critic,
+            networks.functions,
+            actor_critic.no_regulariser,
+            learners.actor.params,
+            transitions,
+            target,
+            key,
+        )
+        target_feature = networks.encode(
+            learners.target_critic, transitions.observation
+        )
+        data_value = networks.q_values(
+            learners.target_critic, target_feature, transitions.action
+        )
+        value, advantage = gradient_step(
+            value_loss,
+            optimizers["critic"],
+            learners.value,
+            networks,
+            feature,
+            jnp.min(data_value, axis=0),
+            section.expectile,
+        )
+        weights = losses.advantage_weights(
+            advantage, section.advantage_scale, section.max_weight
+        )
+        actor, actor_metrics = gradient_step(
+            actor_loss,
+            optimizers["actor"],
+            learners.actor,
+            networks,
+            feature,
+            transitions.action,
+            weights,
+        )
+        new = Learners(
+            actor=actor,
+            critic=critic,
+            target_critic=optax.incremental_update(
+                critic.params, learners.target_critic, constants.tau
+            ),
+            value=value,
+        )
+        metrics = {
+            **critic_metrics,
+            **actor_metrics,
+            "actor/weight": jnp.mean(weights),
+            "critic/advantage": jnp.mean(advantage),
+        }
+        return new, metrics
+
+    return step
+
+
+def value_loss(
+    params: Params,
+    networks: model_free.Networks,
+    feature: jax.Array,
+    data_value: jax.Array,
+    expectile: float,
+) -> tuple[jax.Array, jax.Array]:
+    """Eq. 5 on Qbar(s, a) [N] of the data; returns the advantages [N] too."""
+    advantage = data_value - networks.state_value(params, feature)
+    return losses.expectile_loss(advantage, expectile), advantage
+
+
+def actor_loss(
+    params: Params,
+    networks: model_free.Networks,
+    feature: jax.Array,
+    action: jax.Array,
+    weights: jax.Array | float,
+) -> tuple[jax.Array, Metrics]:
+    """Eq. 7: - mean of weights [N] * log pi(a | s)."""
+    policy = networks.policy(params, feature)
+    loss = losses.likelihood_loss(policy.log_prob(action), weights)
+    return loss, {"actor/loss": loss, "actor/std": jnp.mean(policy.std)}

@@ -1,0 +1,40 @@
+"""LOMPO: an ensemble model first, then an actor-critic on penalised latent rollouts.
+
+Rafailov et al., "Offline Reinforcement Learning from Images with Latent Space Models"
+(2021). The reward of an imagined transition is r - lambda * the standard deviation over
+members of the log-density of the latent that was drawn (its Eq. 7 and authors' code).
+Online it goes on as the MOTO paper describes: the model keeps learning while latents
+that are already stored are not encoded again (see `latent_actor_critic`). Differs from
+its authors' code: discrete latents as every agent's here, one learned temperature.
+"""
+
+from typing import Any, NamedTuple
+
+from moto_jax.agents.actor_critic import no_regulariser
+from moto_jax.agents.base import read_section
+from moto_jax.agents.latent_actor_critic import make_latent_actor_critic
+from moto_jax.types import Agent
+from moto_jax.world_model import log_density_deviation
+
+
+class Section(NamedTuple):
+    """Numbers of `config.lompo`, which comments each."""
+
+    penalty_scale: float
+
+
+def make_lompo(config: Any, *, action_size: int, image_size: int) -> Agent:
+    """Builds LOMPO from a run's configuration; section `lompo` beside the shared ones.
+
+    Raises:
+      ValueError: for an image size that the networks cannot take.
+    """
+    return make_latent_actor_critic(
+        config,
+        action_size=action_size,
+        image_size=image_size,
+        members=None,
+        uncertainty=log_density_deviation,
+        penalty_scale=read_section(config, "lompo", Section).penalty_scale,
+        regulariser=no_regulariser,
+    )

@@ -1,0 +1,103 @@
+"""What the agents with a world model share: how they act, and their model."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from moto_jax.agents.base import make_optimizer
+from moto_jax.distributions import TruncatedNormal
+from moto_jax.networks.heads import Actor
+from moto_jax.networks.rssm import LatentState
+from moto_jax.types import Params, Policy
+from moto_jax.world_model import WorldModel, make_world_model
+
+FeaturePolicy = Callable[[Params], Callable[[jax.Array], TruncatedNormal]]
+
+
+@struct.dataclass
+class PolicyCarry:
+    """What a policy remembers of n environments.
+
+    Attributes:
+      latent: LatentState [n].
+      action: float32 [n, A], the last action.
+    """
+
+    latent: LatentState
+    action: jax.Array
+
+
+def make_policies(
+    model: WorldModel, policy: FeaturePolicy, action_size: int
+) -> dict[str, Policy]:
+    """Returns the policies that filter images and act on the posterior state.
+
+    Args:
+      model: the world model; acts with `params["model"]`.
+      policy: actor parameters -> (features [..., F] -> actions' distribution); acts
+        with `params["actor"]`.
+      action_size: A.
+    """
+
+    def make_policy(choose: Callable[[TruncatedNormal, jax.Array], jax.Array]):
+        def initial(count: int) -> PolicyCarry:
+            return PolicyCarry(model.initial((count,)), jnp.zeros((count, action_size)))
+
+        def act(params, carry, image, is_first, key):
+            model_key, action_key = jax.random.split(key)
+            part = model.embed(params["model"], image)
+            latent, _ = model.observe(
+                params["model"], part, carry.action, is_first, carry.latent, model_key
+            )
+            action = choose(policy(params["actor"])(latent.feature), action_key)
+            return action, PolicyCarry(latent, action)
+
+        return Policy(initial, act)
+
+    return {
+        "mean": make_policy(lambda distribution, key: distribution.mode()),
+        "sampled": make_policy(lambda distribution, key: distribution.sample(key)),
+    }
+
+
+def make_model(
+    config: Any, *, action_size: int, image_size: int, members: int | None = None
+) -> WorldModel:
+    """Returns the world model of `config.world_model`.
+
+    Args:
+      config: the run's.
+      action_size: A.
+      image_size: pixels.
+      members: E, where it is not the configuration's.
+    """
+    section = dict(config.world_model)
+    if members is not None:
+        section["members"] = members
+    return make_world_model(
+        action_size=action_size,
+        image_size=image_size,
+        dtype=jnp.dtype(config.compute_dtype),
+        **section,
+    )
+
+
+def make_actor(config: Any, action_size: int) -> tuple[Actor, FeaturePolicy]:
+    """Returns the actor of `config.actor` on features, and its policy's function."""
+    dtype = jnp.dtype(config.compute_dtype)
+    actor = Actor(action_size, dtype=dtype, **config.actor)
+
+    def policy(params: Params) -> Callable[[jax.Array], TruncatedNormal]:
+        return lambda feature: actor.apply({"params": params}, feature)  # pyright: ignore
+
+    return actor, policy
+
+
+def make_optimizers(config: Any, *names: str) -> list[Any]:
+    """Returns the optimisers of some learnables, by `config.optimizer`."""
+    shared = dict(config.optimizer)
+    rates = shared.pop("learning_rates")
+    return [make_optimizer(rates[name], **shared) for name in names]

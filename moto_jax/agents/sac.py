@@ -1,0 +1,77 @@
+"""SAC from pixels: soft actor-critic on stacks of frames, offline data or not.
+
+Haarnoja et al., "Soft Actor-Critic Algorithms and Applications" (2018), with the
+encoder and random shifts of DrQ (Yarats et al., 2021). Twin critics, learned
+temperature, slow targets. Differs from DrQ: the policy is a normal cut to the box (see
+`actor_critic`), one shift an observation instead of two averaged ones, ELU. Time limits
+and ends of demonstrations bootstrap. Both phases do the same update.
+"""
+
+from typing import Any
+
+import jax
+
+from moto_jax.agents import actor_critic, model_free
+from moto_jax.agents.base import read_section
+from moto_jax.types import Agent, Metrics, Params
+
+
+def make_sac(
+    config: Any,
+    *,
+    action_size: int,
+    image_size: int,
+    regulariser: actor_critic.CriticRegulariser = actor_critic.no_regulariser,
+) -> Agent:
+    """Builds SAC from a run's configuration.
+
+    Args:
+      config: the run's ConfigDict; sections `model_free` and `actor_critic`.
+      action_size: A.
+      image_size: pixels.
+      regulariser: added to the critics' loss.
+
+    Raises:
+      ValueError: for an image size that the networks cannot take.
+    """
+    constants = read_section(config, "actor_critic", actor_critic.Constants)
+    optimizers = actor_critic.Optimizers(**model_free.make_optimizers(config))
+
+    def init_learners(params: dict[str, Params]) -> actor_critic.ActorCritic:
+        return actor_critic.init_actor_critic(
+            params["actor"],
+            {"encoder": params["encoder"], "critic": params["critic"]},
+            optimizers,
+            constants.initial_temperature,
+        )
+
+    def acting_params(learners: actor_critic.ActorCritic) -> Params:
+        encoder = learners.critic.params["encoder"]
+        return {"encoder": encoder, "actor": learners.actor.params}
+
+    def make_step(networks: model_free.Networks) -> Any:
+        def step(
+            learners: actor_critic.ActorCritic,
+            transitions: actor_critic.Transitions,
+            key: jax.Array,
+        ) -> tuple[actor_critic.ActorCritic, Metrics]:
+            return actor_critic.actor_critic_step(
+                learners,
+                networks.functions,
+                optimizers,
+                constants,
+                regulariser,
+                transitions,
+                key,
+            )
+
+        return step
+
+    return model_free.make_model_free(
+        config,
+        action_size=action_size,
+        image_size=image_size,
+        init_learners=init_learners,
+        acting_params=acting_params,
+        make_step=make_step,
+    )

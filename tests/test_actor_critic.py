@@ -1,0 +1,331 @@
+"""Soft actor-critic on linear networks: targets by hand, who learns from what."""
+
+import functools
+from typing import NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from moto_jax.agents import actor_critic
+from moto_jax.agents.actor_critic import Transitions
+from moto_jax.distributions import TruncatedNormal
+from tests import reference
+
+COUNT, PIXELS, FEATURE, ACTION_SIZE, CRITICS = 6, 4, 3, 2, 2
+OPTIMIZERS = actor_critic.Optimizers(*[optax.adam(0.01)] * 3)
+CONSTANTS = actor_critic.Constants(
+    discount=0.9,
+    tau=0.25,
+    initial_temperature=0.1,
+    target_entropy_per_action=-1.0,
+    backup_entropy=True,
+)
+
+
+def encode(params, observation):
+    return observation @ params["encoder"]
+
+
+def policy(params, feature):
+    raw = feature @ params["mean"]
+    log_std = params["log_std"].reshape((*(1,) * (feature.ndim - 1), -1))
+    return TruncatedNormal(jnp.tanh(raw), jnp.exp(log_std) + jnp.zeros_like(raw))
+
+
+def q_values(params, feature, action):
+    """Q_i(s, a) = s v_i + a w_i - |a|^2 / 2, which has its greatest inside the box."""
+    linear = jnp.stack(
+        [
+            feature @ v + action @ w
+            for v, w in zip(params["v"], params["w"], strict=True)
+        ]
+    )
+    return linear - 0.5 * jnp.sum(jnp.square(action), axis=-1)[None]
+
+
+FUNCTIONS = actor_critic.Functions(encode, policy, q_values)
+
+
+def normal(seed, **shapes):
+    generator = np.random.default_rng(seed)
+    return {
+        name: jnp.float32(0.5 * generator.normal(size=shape))
+        for name, shape in shapes.items()
+    }
+
+
+def actor_params(seed=0):
+    return normal(seed, mean=(FEATURE, ACTION_SIZE), log_std=ACTION_SIZE)
+
+
+def critic_params(seed=1):
+    sizes = {"v": (CRITICS, FEATURE), "w": (CRITICS, ACTION_SIZE)}
+    return normal(seed, encoder=(PIXELS, FEATURE), **sizes)
+
+
+def transitions(seed=2):
+    generator = np.random.default_rng(seed)
+    return Transitions(
+        observation=jnp.float32(generator.normal(size=(COUNT, PIXELS))),
+        action=jnp.float32(generator.uniform(-1, 1, (COUNT, ACTION_SIZE))),
+        reward=jnp.float32(generator.normal(size=COUNT)),
+        continues=jnp.array([1.0, 0.0, 1.0, 1.0, 0.0, 1.0]),
+        following=jnp.float32(generator.normal(size=(COUNT, PIXELS))),
+        recorded=jnp.array([True, False, True, False, True, False]),
+        is_behaviour=jnp.zeros(COUNT, bool),
+    )
+
+
+def learners():
+    return actor_critic.init_actor_critic(
+        actor_params(), critic_params(), OPTIMIZERS, CONSTANTS.initial_temperature
+    )
+
+
+def step(state, regulariser=actor_critic.no_regulariser, seed=0, constants=CONSTANTS):
+    return actor_critic.actor_critic_step(
+        state,
+        FUNCTIONS,
+        OPTIMIZERS,
+        constants,
+        regulariser,
+        transitions(),
+        jax.random.key(seed),
+    )
+
+
+def conservative(weight, pushed_down=actor_critic.everywhere):
+    return actor_critic.make_conservative(weight, 3, 4, pushed_down)
+
+
+class Certainly(NamedTuple):
+    """A policy whose log-density is what it is given, of actions that it is given."""
+
+    action: jax.Array
+    density: jax.Array
+
+    def sample(self, key):
+        return self.action
+
+    def log_prob(self, action):
+        return self.density
+
+
+class TestBellmanTargets:
+    ACTION = jnp.full((COUNT, ACTION_SIZE), 0.5)
+
+    def targets(self, target_params, backup_entropy=True):
+        def certainly(params, feature):
+            return Certainly(self.ACTION, jnp.sum(feature, axis=-1))
+
+        return actor_critic.bellman_targets(
+            None,
+            critic_params(),
+            target_params,
+            jnp.log(0.2),
+            FUNCTIONS._replace(policy=certainly),
+            CONSTANTS._replace(backup_entropy=backup_entropy),
+            transitions(),
+            jax.random.key(0),
+        )
+
+    @pytest.mark.parametrize("backup_entropy", [True, False])
+    def test_are_the_least_slow_critics_less_the_entropys_price(self, backup_entropy):
+        slow, rows = critic_params(seed=16), transitions()
+        value = np.asarray(q_values(slow, encode(slow, rows.following), self.ACTION))
+        assert len(set(np.argmin(value, axis=0))) == CRITICS
+        # The policy sees the features of the live encoder.
+        log_prob = np.sum(encode(critic_params(), rows.following), axis=-1)
+        soft = value - 0.2 * log_prob[None] * backup_entropy
+        expected = reference.bellman_targets(rows.reward, rows.continues, soft, 0.9)
+        measured = self.targets(slow, backup_entropy)
+        np.testing.assert_allclose(measured, expected, rtol=1e-4)
+
+    def test_bootstrap_at_a_time_limit_and_not_at_a_terminal(self):
+        rows = transitions()
+        ended = rows.continues == 0
+        first, other = (self.targets(critic_params(seed)) for seed in (7, 8))
+        np.testing.assert_array_equal(first[ended], rows.reward[ended])
+        assert np.all(first[~ended] != other[~ended])
+
+
+class TestLosses:
+    KEY = jax.random.key(3)
+
+    def test_the_critics_shape_the_encoder_and_leave_the_actor_alone(self):
+        @jax.jit
+        @functools.partial(jax.grad, argnums=(0, 1))
+        def gradients(critic, actor):
+            rest = transitions(), jnp.zeros(COUNT), self.KEY
+            penalty = conservative(1.0)
+            return actor_critic.critic_loss(critic, FUNCTIONS, penalty, actor, *rest)[0]
+
+        to_critic, to_actor = gradients(critic_params(), actor_params())
+        for leaf in jax.tree.leaves(to_critic):
+            assert np.all(leaf != 0.0)
+        for leaf in jax.tree.leaves(to_actor):
+            np.testing.assert_array_equal(leaf, 0.0)
+
+    def test_regression_is_on_the_targets(self):
+        params, rows, target = critic_params(), transitions(), np.arange(COUNT)
+        none = actor_critic.no_regulariser
+        loss, (feature, _) = actor_critic.critic_loss(
+            params, FUNCTIONS, none, actor_params(), rows, target, self.KEY
+        )
+        np.testing.assert_array_equal(feature, encode(params, rows.observation))
+        value = np.asarray(q_values(params, feature, rows.action))
+        np.testing.assert_allclose(loss, np.mean((value - target) ** 2), rtol=1e-5)
+
+    def test_the_actor_is_paid_by_the_least_critic_and_for_entropy(self):
+        params, feature = (
+            critic_params(),
+            encode(critic_params(), transitions().following),
+        )
+        loss, (entropy, _) = actor_critic.actor_loss(
+            actor_params(), FUNCTIONS, params, jnp.float32(0.3), feature, self.KEY
+        )
+        distribution = policy(actor_params(), feature)
+        action = distribution.sample(self.KEY)
+        log_prob = np.asarray(distribution.log_prob(action))
+        value = np.min(np.asarray(q_values(params, feature, action)), axis=0)
+        np.testing.assert_allclose(loss, np.mean(0.3 * log_prob - value), rtol=1e-5)
+        np.testing.assert_allclose(entropy, -np.mean(log_prob), rtol=1e-5)
+
+    @pytest.mark.parametrize("temperature", [0.0, 100.0])
+    def test_descending_raises_the_value_or_at_a_high_price_the_entropy(
+        self, temperature
+    ):
+        critic = critic_params()
+        # Enough rows for a mean.
+        feature = jnp.repeat(encode(critic, transitions().observation), 500, axis=0)
+
+        def goal(actor):
+            distribution = policy(actor, feature)
+            value = q_values(critic, feature, distribution.sample(self.KEY))
+            return jnp.mean(distribution.entropy() if temperature else value)
+
+        @jax.jit
+        def descend(actor):
+            rest = FUNCTIONS, critic, temperature, feature, self.KEY
+            gradient, _ = jax.grad(actor_critic.actor_loss, has_aux=True)(actor, *rest)
+            return jax.tree.map(lambda p, g: p - 1e-3 * g, actor, gradient)
+
+        assert goal(descend(actor_params())) > goal(actor_params())
+
+
+class TestConservative:
+    def distribution(self):
+        feature = encode(critic_params(), transitions().observation)
+        return policy(actor_params(), feature)
+
+    @pytest.mark.parametrize(
+        ("pushed_down", "down"),
+        [
+            (actor_critic.everywhere, np.ones(COUNT, bool)),
+            (actor_critic.where_imagined, ~np.asarray(transitions().recorded)),
+        ],
+        ids=["cql", "combo"],
+    )
+    def test_pushes_its_rows_down_and_recorded_actions_up(self, pushed_down, down):
+        def loss(sampled, data):
+            return conservative(3.0, pushed_down)(
+                lambda action: sampled,
+                data,
+                self.distribution(),
+                transitions(),
+                jax.random.key(0),
+            )[0]
+
+        to_sampled, to_data = jax.grad(loss, argnums=(0, 1))(
+            jnp.zeros((CRITICS, 7, COUNT)), jnp.zeros((CRITICS, COUNT))
+        )
+        up = np.asarray(transitions().recorded)
+        assert np.all(to_sampled[..., down] > 0.0)
+        np.testing.assert_array_equal(to_sampled[..., ~down], 0.0)
+        assert np.all(to_data[:, up] < 0.0)
+        np.testing.assert_array_equal(to_data[:, ~up], 0.0)
+        # Both sides weigh the same: a constant added to Q changes nothing.
+        np.testing.assert_allclose(np.sum(to_sampled), 3.0, rtol=1e-5)
+        np.testing.assert_allclose(np.sum(to_data), -3.0, rtol=1e-5)
+
+    @pytest.mark.parametrize("drawn", [(4_000, 1), (1, 4_000), (2_000, 2_000)])
+    def test_integrates_over_the_box_whatever_the_policy(self, drawn):
+        regulariser = actor_critic.make_conservative(
+            2.0, *drawn, actor_critic.everywhere
+        )
+        slope = jnp.array([0.5, -1.0])
+        loss, metrics = regulariser(
+            lambda action: (action @ slope)[None],
+            jnp.zeros((1, COUNT)),
+            self.distribution(),
+            transitions(),
+            jax.random.key(1),
+        )
+        expected = np.log(2 * np.sinh(0.5) / 0.5) + np.log(2 * np.sinh(1.0))
+        np.testing.assert_allclose(loss, 2.0 * expected, rtol=0.02)
+        np.testing.assert_allclose(metrics["critic/conservative_gap"], 0.5 * loss)
+
+
+class TestStep:
+    def test_a_weight_of_zero_is_sac(self):
+        plain = weightless = learners()
+        for seed in range(3):
+            plain, _ = step(plain, seed=seed)
+            weightless, _ = step(weightless, conservative(0.0), seed)
+        chex.assert_trees_all_equal(plain, weightless)
+
+    def test_a_conservative_critic_trusts_the_data_more(self):
+        def preference(regulariser):
+            state = learners()
+            update = jax.jit(lambda state, seed: step(state, regulariser, seed)[0])
+            for seed in range(60):
+                state = update(state, seed)
+            params, rows = state.critic.params, transitions()
+            feature = encode(params, rows.observation)
+            key = jax.random.key(9)
+            other = jax.random.uniform(key, (100, *rows.action.shape), minval=-1.0)
+            feature_of_each = jnp.broadcast_to(feature, (100, *feature.shape))
+            elsewhere = jnp.mean(q_values(params, feature_of_each, other))
+            return jnp.mean(q_values(params, feature, rows.action)) - elsewhere
+
+        assert preference(conservative(5.0)) > 1.5 * preference(conservative(0.0))
+
+    def test_slow_critics_move_by_their_share(self):
+        before = learners()
+        after, _ = step(before)
+        expected = jax.tree.map(
+            lambda slow, live: 0.75 * slow + 0.25 * live,
+            before.target_critic,
+            after.critic.params,
+        )
+        chex.assert_trees_all_close(after.target_critic, expected, rtol=1e-5)
+
+    @pytest.mark.parametrize(("target", "sign"), [(-50.0, -1.0), (50.0, 1.0)])
+    def test_temperature_moves_against_the_entropys_excess(self, target, sign):
+        before = learners()
+        constants = CONSTANTS._replace(target_entropy_per_action=target)
+        after, metrics = step(before, constants=constants)
+        moved = after.temperature.params - before.temperature.params
+        np.testing.assert_allclose(moved, sign * 0.01, rtol=1e-3)
+        np.testing.assert_allclose(metrics["actor/temperature"], 0.1, rtol=1e-6)
+
+    def test_target_entropy_counts_every_dimension_of_the_action(self):
+        # Two dimensions' target is above the entropy, and one's is below.
+        entropy = float(step(learners())[1]["actor/entropy"])
+        assert entropy > 0.0
+        constants = CONSTANTS._replace(target_entropy_per_action=0.75 * entropy)
+        after, _ = step(learners(), constants=constants)
+        assert after.temperature.params > learners().temperature.params
+
+    def test_the_actors_loss_does_not_reach_the_critics(self):
+        constants = CONSTANTS._replace(backup_entropy=False)
+        state = learners()
+        dear = state.replace(temperature=state.temperature.replace(params=jnp.log(9.0)))
+        one, _ = step(state, constants=constants)
+        other, _ = step(dear, constants=constants)
+        chex.assert_trees_all_equal(one.critic, other.critic)
+        assert np.any(one.actor.params["log_std"] != other.actor.params["log_std"])
