@@ -94,7 +94,10 @@ def make_schedule(section: Any, model_share: float = 0.0) -> Schedule:
       ValueError: for a negative number, or a run of no updates.
     """
     if not 0 <= model_share < 1:
-        raise ValueError(f"the share of the model phase is {model_share}: use 0 to 1")
+        raise ValueError(
+            f"the share of the model phase is {model_share}: use at least 0 and less "
+            "than 1 in config.latent.model_share"
+        )
     fields = [field for field in Schedule._fields if field in section]
     schedule = Schedule(*(int(section[field]) for field in fields))
     schedule = schedule._replace(

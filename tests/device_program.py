@@ -1,6 +1,6 @@
-"""MOTO's update on a mesh of forced CPU devices, told as JSON; tests run it.
+"""An agent's update on a mesh of forced CPU devices, told as JSON; tests run it.
 
-    python -m tests.device_program GROUPS WIDTH
+    python -m tests.device_program AGENT GROUPS WIDTH
 
 Two seeds, batches of four sequences, three updates.
 """
@@ -20,7 +20,7 @@ import numpy as np
 
 from experiments.configs.base import get_config
 from moto_jax import devices
-from moto_jax.agents.moto import make_moto
+from moto_jax.agents import make_agent
 from moto_jax.players import run_keys
 from moto_jax.training import compile_updates
 from tests.fakes import random_batch
@@ -32,11 +32,12 @@ COLLECTIVES = (
 )
 
 
-def batch_of(step):
+def batch_of(step, length):
     """Returns NumPy arrays [seeds, T, B, ...]."""
     size = {"action_size": 9, "image_size": 64}
     each = [
-        random_batch(6, BATCH_SIZE, seed=10 * seed + step, **size) for seed in SEEDS
+        random_batch(length, BATCH_SIZE, seed=10 * seed + step, **size)
+        for seed in SEEDS
     ]
     return jax.tree.map(lambda *parts: np.stack(parts), *each)
 
@@ -57,26 +58,28 @@ def collectives(text):
     return largest
 
 
-def main(groups: str, width: str) -> None:
+def main(name: str, groups: str, width: str) -> None:
     config = get_config("tiny")
-    config.seeds = SEEDS
+    config.agent, config.seeds = name, SEEDS
     config.mesh.update(seed=int(groups), data=int(width))
     mesh = devices.make_mesh(config, BATCH_SIZE)
-    one = make_moto(config, action_size=9, image_size=64)
+    one = make_agent(config, action_size=9, image_size=64)
+    length = one.batch_shape[0]
     agent = devices.over_seeds(one, mesh)
     keys, *_ = run_keys(SEEDS)
     state = jax.jit(agent.init)(keys)
     size = (len(SEEDS), BATCH_SIZE, mesh)
     abstract = devices.abstract_state(agent, keys, mesh)
     update = compile_updates(
-        agent, abstract, devices.abstract_batch(batch_of(0), *size)
+        agent, abstract, devices.abstract_batch(batch_of(0, length), *size)
     )
     losses = []
     for step in range(UPDATES):
-        batch = devices.place_batch(batch_of(step), *size)
+        batch = devices.place_batch(batch_of(step, length), *size)
         state, metrics = update["offline"](state, batch)
         losses.append(jax.tree.map(np.ndarray.tolist, jax.device_get(metrics)))
-    params = [np.asarray(leaf).ravel() for leaf in jax.tree.leaves(state.model.params)]
+    acting = jax.tree.leaves(agent.acting_params(state))
+    params = [np.asarray(leaf).ravel() for leaf in acting]
     facts = {
         "mesh": list(mesh.devices.shape),
         "metrics": losses,
@@ -85,11 +88,8 @@ def main(groups: str, width: str) -> None:
         "image_shards": sorted(
             shard.data.shape for shard in batch.image.addressable_shards
         ),
-        "deter_shards": sorted(
-            shard.data.shape
-            for shard in state.model.params["rssm"]["cell"]["Dense_0"][
-                "kernel"
-            ].addressable_shards
+        "params_shards": sorted(
+            shard.data.shape for shard in acting[-1].addressable_shards
         ),
         "acting": np.asarray(
             jax.tree.leaves(devices.local_copy(agent.acting_params(state), [1]))[0]

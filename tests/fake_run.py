@@ -20,6 +20,9 @@ DEADLINE_SECONDS = 30
 # Four updates.
 TRAINING = {"offline_updates": 2, "online_episodes": 2, "updates_per_episode": 1}
 
+# What a table of runs wants to know besides.
+WHAT = {"task": "mixed", "size": "tiny", "evaluation": {"episodes": 1}}
+
 
 def main():
     how, *words = sys.argv[1:]
@@ -34,7 +37,7 @@ def main():
         if key.startswith("config.")
     }
     seeds = [int(seed) for seed in flags["config.seeds"].split(",")]
-    config |= {"seeds": seeds, "training": TRAINING}
+    config |= {"seeds": seeds, "training": TRAINING, **WHAT}
     (workdir / "config.json").write_text(json.dumps(config))
     write(workdir, seeds, step=2)
     journal(workdir, "begins")
@@ -57,6 +60,11 @@ def write(workdir, seeds, step, complete=False):
     for seed in seeds:
         directory = workdir / f"seed{seed}" if len(seeds) > 1 else workdir
         directory.mkdir(exist_ok=True)
+        if len(seeds) > 1:
+            config = json.loads((workdir / "config.json").read_text())
+            (directory / "config.json").write_text(
+                json.dumps({**config, "seeds": [seed]})
+            )
         row = {"step": step, "phase": "online", "wall_seconds": 30.0 * step}
         with (directory / "metrics.jsonl").open("a") as metrics:
             metrics.write(json.dumps(row) + "\n")

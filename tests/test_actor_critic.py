@@ -11,11 +11,20 @@ import optax
 import pytest
 
 from moto_jax.agents import actor_critic
-from moto_jax.agents.actor_critic import Transitions
-from moto_jax.distributions import TruncatedNormal
 from tests import reference
+from tests.fake_actor_critic import (
+    ACTION_SIZE,
+    COUNT,
+    CRITICS,
+    FUNCTIONS,
+    actor_params,
+    critic_params,
+    encode,
+    policy,
+    q_values,
+    transitions,
+)
 
-COUNT, PIXELS, FEATURE, ACTION_SIZE, CRITICS = 6, 4, 3, 2, 2
 OPTIMIZERS = actor_critic.Optimizers(*[optax.adam(0.01)] * 3)
 CONSTANTS = actor_critic.Constants(
     discount=0.9,
@@ -26,80 +35,42 @@ CONSTANTS = actor_critic.Constants(
 )
 
 
-def encode(params, observation):
-    return observation @ params["encoder"]
-
-
-def policy(params, feature):
-    raw = feature @ params["mean"]
-    log_std = params["log_std"].reshape((*(1,) * (feature.ndim - 1), -1))
-    return TruncatedNormal(jnp.tanh(raw), jnp.exp(log_std) + jnp.zeros_like(raw))
-
-
-def q_values(params, feature, action):
-    """Q_i(s, a) = s v_i + a w_i - |a|^2 / 2, which has its greatest inside the box."""
-    linear = jnp.stack(
-        [
-            feature @ v + action @ w
-            for v, w in zip(params["v"], params["w"], strict=True)
-        ]
-    )
-    return linear - 0.5 * jnp.sum(jnp.square(action), axis=-1)[None]
-
-
-FUNCTIONS = actor_critic.Functions(encode, policy, q_values)
-
-
-def normal(seed, **shapes):
-    generator = np.random.default_rng(seed)
-    return {
-        name: jnp.float32(0.5 * generator.normal(size=shape))
-        for name, shape in shapes.items()
-    }
-
-
-def actor_params(seed=0):
-    return normal(seed, mean=(FEATURE, ACTION_SIZE), log_std=ACTION_SIZE)
-
-
-def critic_params(seed=1):
-    sizes = {"v": (CRITICS, FEATURE), "w": (CRITICS, ACTION_SIZE)}
-    return normal(seed, encoder=(PIXELS, FEATURE), **sizes)
-
-
-def transitions(seed=2):
-    generator = np.random.default_rng(seed)
-    return Transitions(
-        observation=jnp.float32(generator.normal(size=(COUNT, PIXELS))),
-        action=jnp.float32(generator.uniform(-1, 1, (COUNT, ACTION_SIZE))),
-        reward=jnp.float32(generator.normal(size=COUNT)),
-        continues=jnp.array([1.0, 0.0, 1.0, 1.0, 0.0, 1.0]),
-        following=jnp.float32(generator.normal(size=(COUNT, PIXELS))),
-        recorded=jnp.array([True, False, True, False, True, False]),
-        is_behaviour=jnp.zeros(COUNT, bool),
-    )
-
-
 def learners():
     return actor_critic.init_actor_critic(
         actor_params(), critic_params(), OPTIMIZERS, CONSTANTS.initial_temperature
     )
 
 
-def step(state, regulariser=actor_critic.no_regulariser, seed=0, constants=CONSTANTS):
+@functools.partial(
+    jax.jit,
+    static_argnames=("regulariser", "backup_entropy"),
+    # Optimised, programs that should agree are rounded apart.
+    compiler_options={"xla_backend_optimization_level": 0},
+)
+def step(
+    state,
+    regulariser=actor_critic.no_regulariser,
+    seed=0,
+    rows=None,
+    target_entropy=-1.0,
+    backup_entropy=True,
+):
     return actor_critic.actor_critic_step(
         state,
         FUNCTIONS,
         OPTIMIZERS,
-        constants,
+        CONSTANTS._replace(
+            target_entropy_per_action=target_entropy, backup_entropy=backup_entropy
+        ),
         regulariser,
-        transitions(),
+        rows or transitions(),
         jax.random.key(seed),
     )
 
 
 def conservative(weight, pushed_down=actor_critic.everywhere):
-    return actor_critic.make_conservative(weight, 3, 4, pushed_down)
+    numbers = actor_critic.Conservatism(weight, policy_actions=3, uniform_actions=4)
+    return actor_critic.make_conservative(numbers, pushed_down)
 
 
 class Certainly(NamedTuple):
@@ -231,7 +202,9 @@ class TestConservative:
         ids=["cql", "combo"],
     )
     def test_pushes_its_rows_down_and_recorded_actions_up(self, pushed_down, down):
-        def loss(sampled, data):
+        @jax.jit
+        @functools.partial(jax.grad, argnums=(0, 1))
+        def gradients(sampled, data):
             return conservative(3.0, pushed_down)(
                 lambda action: sampled,
                 data,
@@ -240,10 +213,10 @@ class TestConservative:
                 jax.random.key(0),
             )[0]
 
-        to_sampled, to_data = jax.grad(loss, argnums=(0, 1))(
+        to_sampled, to_data = gradients(
             jnp.zeros((CRITICS, 7, COUNT)), jnp.zeros((CRITICS, COUNT))
         )
-        up = np.asarray(transitions().recorded)
+        up = transitions().recorded
         assert np.all(to_sampled[..., down] > 0.0)
         np.testing.assert_array_equal(to_sampled[..., ~down], 0.0)
         assert np.all(to_data[:, up] < 0.0)
@@ -255,16 +228,13 @@ class TestConservative:
     @pytest.mark.parametrize("drawn", [(4_000, 1), (1, 4_000), (2_000, 2_000)])
     def test_integrates_over_the_box_whatever_the_policy(self, drawn):
         regulariser = actor_critic.make_conservative(
-            2.0, *drawn, actor_critic.everywhere
+            actor_critic.Conservatism(2.0, *drawn), actor_critic.everywhere
         )
         slope = jnp.array([0.5, -1.0])
-        loss, metrics = regulariser(
-            lambda action: (action @ slope)[None],
-            jnp.zeros((1, COUNT)),
-            self.distribution(),
-            transitions(),
-            jax.random.key(1),
-        )
+        data = jnp.zeros((1, COUNT)), self.distribution(), transitions()
+        loss, metrics = jax.jit(
+            lambda key: regulariser(lambda action: (action @ slope)[None], *data, key)
+        )(jax.random.key(1))
         expected = np.log(2 * np.sinh(0.5) / 0.5) + np.log(2 * np.sinh(1.0))
         np.testing.assert_allclose(loss, 2.0 * expected, rtol=0.02)
         np.testing.assert_allclose(metrics["critic/conservative_gap"], 0.5 * loss)
@@ -279,20 +249,22 @@ class TestStep:
         chex.assert_trees_all_equal(plain, weightless)
 
     def test_a_conservative_critic_trusts_the_data_more(self):
+        # One action was recorded everywhere.
+        taken = jnp.broadcast_to(jnp.array([[0.8, -0.8]]), (COUNT, ACTION_SIZE))
+        rows = transitions().replace(action=taken)
+        elsewhere = jax.random.uniform(jax.random.key(9), taken.shape, minval=-1.0)
+
         def preference(regulariser):
             state = learners()
-            update = jax.jit(lambda state, seed: step(state, regulariser, seed)[0])
-            for seed in range(60):
-                state = update(state, seed)
-            params, rows = state.critic.params, transitions()
+            for seed in range(40):
+                state, _ = step(state, regulariser, seed, rows)
+            params = state.critic.params
             feature = encode(params, rows.observation)
-            key = jax.random.key(9)
-            other = jax.random.uniform(key, (100, *rows.action.shape), minval=-1.0)
-            feature_of_each = jnp.broadcast_to(feature, (100, *feature.shape))
-            elsewhere = jnp.mean(q_values(params, feature_of_each, other))
-            return jnp.mean(q_values(params, feature, rows.action)) - elsewhere
+            values = [q_values(params, feature, a) for a in (taken, elsewhere)]
+            return np.mean(values[0]) - np.mean(values[1])
 
-        assert preference(conservative(5.0)) > 1.5 * preference(conservative(0.0))
+        plain = preference(actor_critic.no_regulariser)
+        assert preference(conservative(5.0)) > plain + 0.1
 
     def test_slow_critics_move_by_their_share(self):
         before = learners()
@@ -307,8 +279,7 @@ class TestStep:
     @pytest.mark.parametrize(("target", "sign"), [(-50.0, -1.0), (50.0, 1.0)])
     def test_temperature_moves_against_the_entropys_excess(self, target, sign):
         before = learners()
-        constants = CONSTANTS._replace(target_entropy_per_action=target)
-        after, metrics = step(before, constants=constants)
+        after, metrics = step(before, target_entropy=target)
         moved = after.temperature.params - before.temperature.params
         np.testing.assert_allclose(moved, sign * 0.01, rtol=1e-3)
         np.testing.assert_allclose(metrics["actor/temperature"], 0.1, rtol=1e-6)
@@ -317,15 +288,12 @@ class TestStep:
         # Two dimensions' target is above the entropy, and one's is below.
         entropy = float(step(learners())[1]["actor/entropy"])
         assert entropy > 0.0
-        constants = CONSTANTS._replace(target_entropy_per_action=0.75 * entropy)
-        after, _ = step(learners(), constants=constants)
+        after, _ = step(learners(), target_entropy=0.75 * entropy)
         assert after.temperature.params > learners().temperature.params
 
     def test_the_actors_loss_does_not_reach_the_critics(self):
-        constants = CONSTANTS._replace(backup_entropy=False)
         state = learners()
         dear = state.replace(temperature=state.temperature.replace(params=jnp.log(9.0)))
-        one, _ = step(state, constants=constants)
-        other, _ = step(dear, constants=constants)
+        one, other = (step(s, backup_entropy=False)[0] for s in (state, dear))
         chex.assert_trees_all_equal(one.critic, other.critic)
         assert np.any(one.actor.params["log_std"] != other.actor.params["log_std"])

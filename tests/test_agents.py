@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from experiments.configs.base import get_config
+from moto_jax import checkpoints
 from moto_jax.agents import AGENTS, make_agent
 from tests import fakes
 
@@ -268,6 +269,20 @@ def test_the_same_key_gives_the_same_numbers(case, run):
     chex.assert_trees_all_equal(again.metrics, run.metrics)
 
 
+def test_saved_and_restored_on_the_way_it_ends_the_same(case, run, tmp_path):
+    name, dtype, phase = case
+    agent, init = build(name, dtype)
+    update, _ = compile_update(agent.updates[phase])
+    state = init(jax.random.key(0))
+    for _ in range(UPDATES - 1):
+        state, _ = update(state, make_batch(agent))
+    checkpoints.save(tmp_path, UPDATES - 1, state, {})
+    abstract = jax.eval_shape(agent.init, jax.random.key(1))
+    restored, _ = checkpoints.restore(tmp_path, abstract)
+    ended, _ = update(restored, make_batch(agent))
+    chex.assert_trees_all_equal(without_keys(ended), run.states[-1])
+
+
 @pytest.mark.parametrize("name", AGENTS)
 def test_policies_act_in_bounds_and_forget_where_an_episode_begins(name):
     agent, init = build(name, "float32")
@@ -285,9 +300,13 @@ def test_policies_act_in_bounds_and_forget_where_an_episode_begins(name):
         assert action.dtype == jnp.float32
         assert np.all(np.abs(action) <= 1.0)
         # Row 1 begins again: what it saw and did before makes no difference.
-        again, _ = act(params, carry, image, later, key)
+        other = image.copy()
+        other[0] = 255 - image[0]
+        again, _ = act(params, carry, other, later, key)
         np.testing.assert_allclose(again[1], action[1], rtol=1e-5)
-        assert np.all(again[0] != action[0])
+        # Row 0 goes on: there it does.
+        fresh, _ = act(params, policy.initial(count), other, first, key)
+        assert np.all(again[0] != fresh[0])
 
 
 @pytest.mark.parametrize("name", AGENTS)

@@ -8,7 +8,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from experiments.configs import base
-from moto_jax.agents import make_agent
+from moto_jax.agents import AGENTS, make_agent
 from moto_jax.data.composition import composition
 from moto_jax.envs import tasks
 from moto_jax.envs.renderer import RENDER_PROFILES
@@ -104,10 +104,17 @@ def test_the_demonstrations_can_be_composed(file, size):
         assert 0 < complete < len(sequences)
 
 
-@pytest.mark.parametrize("size", base.SIZES)
-def test_one_update_of_every_size_keeps_the_state_as_it_was(size):
+@pytest.mark.parametrize(
+    ("name", "size"),
+    # At the smallest size every agent is in a table of its own, and computes.
+    [*(("moto", size) for size in base.SIZES), *((name, "full") for name in AGENTS)][
+        1:
+    ],
+)
+def test_one_update_of_every_size_keeps_the_state_as_it_was(name, size):
     """What comes back has the structure, shapes and dtypes of what went in."""
     config = base.get_config(size)
+    config.agent = name
     agent = build(config)
     state = jax.eval_shape(agent.init, jax.random.key(0))
     rows = agent.batch_shape
@@ -123,14 +130,15 @@ def test_one_update_of_every_size_keeps_the_state_as_it_was(size):
         is_behaviour=flag,
         row=jax.ShapeDtypeStruct(rows, np.int32),
     )
-    after, metrics = jax.eval_shape(agent.updates["offline"], state, batch)
-    described = [
-        jax.tree.map(lambda leaf: (leaf.shape, str(leaf.dtype)), tree)
-        for tree in (state, after)
-    ]
-    assert described[0] == described[1]
-    assert "skipped_in_a_row" in metrics
-    assert all(metric.shape == () for metric in metrics.values())
+    for update in dict.fromkeys(agent.updates.values()):
+        after, metrics = jax.eval_shape(update, state, batch)
+        described = [
+            jax.tree.map(lambda leaf: (leaf.shape, str(leaf.dtype)), tree)
+            for tree in (state, after)
+        ]
+        assert described[0] == described[1]
+        assert "skipped_in_a_row" in metrics
+        assert all(metric.shape == () for metric in metrics.values())
 
 
 def test_files_differ_by_their_task():
@@ -156,19 +164,23 @@ def test_configurations_are_fresh_each_time():
 
 
 @pytest.mark.parametrize(
-    ("section", "changes", "culprit"),
+    ("changes", "culprit"),
     [
-        (None, {"agent": "dreamer"}, "'dreamer'.*config.agent.*moto"),
-        ("env", {"image_size": 32}, "image size 32.*64"),
-        ("moto", {"disagreement": "none"}, "'none' in config.moto.disagreement"),
-        ("moto", {"value_divisor": "two"}, "'two' in config.moto.value_divisor"),
-        ("moto", {"target_reduction": "max"}, "'max' in config.moto.target_reduction"),
-        ("moto", {"row_weights": "all"}, "'all' in config.moto.row_weights"),
+        ({"agent": "dreamer"}, "'dreamer'.*config.agent.*moto.*dreamer_v2"),
+        ({"agent": "bc", "bc.rows": "some"}, "'some' in config.bc.rows"),
+        ({"agent": "iql", "env.image_size": 32}, "image size 32.*64"),
+        ({"agent": "lompo", "world_model.classes": 300}, "300.*at most 256"),
+        ({"agent": "lompo", "latent.imagined_rows": 9}, "imagined_rows is 9.*36"),
+        ({"env.image_size": 32}, "image size 32.*64"),
+        ({"moto.disagreement": "none"}, "'none' in config.moto.disagreement"),
+        ({"moto.value_divisor": "two"}, "'two' in config.moto.value_divisor"),
+        ({"moto.target_reduction": "max"}, "'max' in config.moto.target_reduction"),
+        ({"moto.row_weights": "all"}, "'all' in config.moto.row_weights"),
     ],
 )
-def test_what_no_agent_can_take_is_refused_by_name(section, changes, culprit):
+def test_what_no_agent_can_take_is_refused_by_name(changes, culprit):
     config = base.get_config("tiny")
-    (config[section] if section else config).update(changes)
+    config.update_from_flattened_dict(changes)
     with pytest.raises(ValueError, match=culprit) as error:
         build(config)
     assert "\n" not in str(error.value)

@@ -19,13 +19,14 @@ PIXELS = 64 * 64 * 3
 
 @pytest.fixture(scope="module")
 def facts():
-    """Runs MOTO's update on a mesh of forced CPU devices; returns what it tells."""
+    """Runs an update on a mesh of forced CPU devices; returns what it tells."""
     told = {}
 
-    def facts(groups, width):
-        if (groups, width) not in told:
+    def facts(groups, width, agent="moto"):
+        key = agent, str(groups), str(width)
+        if key not in told:
             done = subprocess.run(
-                [sys.executable, "-m", "tests.device_program", str(groups), str(width)],
+                [sys.executable, "-m", "tests.device_program", *key],
                 cwd=ROOT,
                 env={**os.environ, "PYTHONPATH": str(ROOT)},
                 capture_output=True,
@@ -33,8 +34,8 @@ def facts():
                 timeout=600,
             )
             assert done.returncode == 0, done.stderr
-            told[groups, width] = json.loads(done.stdout.splitlines()[-1])
-        return told[groups, width]
+            told[key] = json.loads(done.stdout.splitlines()[-1])
+        return told[key]
 
     return facts
 
@@ -72,14 +73,24 @@ def test_images_stay_where_they_are(facts, groups, width):
 @pytest.mark.parametrize(("groups", "width"), MESHES)
 def test_gradients_are_summed_over_a_group_and_never_over_seeds(facts, groups, width):
     told = facts(groups, width)
-    assert {shape[0] for shape in told["deter_shards"]} == {2 // groups}
-    assert len(told["deter_shards"]) == groups * width
+    assert {shape[0] for shape in told["params_shards"]} == {2 // groups}
+    assert len(told["params_shards"]) == groups * width
     if width > 1:
         # The sum of the decoder's largest kernel is among them.
         assert told["collectives"]["all-reduce"] > 100
     else:
         # Metrics alone are for every process to see: one number a seed.
         assert all(size <= 2 for size in told["collectives"].values())
+
+
+@pytest.mark.slow
+def test_stacks_of_frames_stay_where_they_are_too(facts):
+    one, two = facts(1, 1, "cql"), facts(1, 2, "cql")
+    for ours, theirs in zip(two["metrics"], one["metrics"], strict=True):
+        for name in ours:
+            np.testing.assert_allclose(ours[name], theirs[name], 1e-3, 1e-5, name)
+    # Gradients of the encoder's largest kernel, of 16 x 32 channels at most.
+    assert all(size < PIXELS / 2 for size in two["collectives"].values())
 
 
 def laid(devices_, **changes):

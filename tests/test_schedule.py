@@ -37,6 +37,21 @@ def test_blocks_by_hand():
     assert list(SCHEDULE.blocks(11)) == []
 
 
+def test_a_model_phase_takes_its_share_of_the_offline_updates():
+    schedule = SCHEDULE._replace(model_updates=2)
+    assert schedule.total == SCHEDULE.total
+    assert list(schedule.blocks(0))[:3] == [
+        Block("model", 0, 2, -1),
+        Block("offline", 2, 5, -1),
+        Block("online", 5, 7, 0),
+    ]
+    assert next(schedule.blocks(1)) == Block("model", 1, 2, -1)
+    assert next(schedule.blocks(2)) == Block("offline", 2, 5, -1)
+    assert next(schedule.blocks(3)) == Block("offline", 3, 5, -1)
+    counts = range(12)
+    assert [n for n in counts if schedule.logs(n)] == [2, 4, 5, 6, 8, 10, 11]
+
+
 def test_episodes_stored_by_hand():
     stored = [SCHEDULE.episodes_stored(update) for update in range(-1, 13)]
     assert stored == [0, 0, 0, 0, 0, 0, 1, 1, 2, 2, 3, 3, 3, 3]
@@ -103,6 +118,17 @@ def section(**changes):
 
 def test_a_section_of_the_configuration_becomes_a_schedule():
     assert make_schedule(section()) == SCHEDULE
+
+
+def test_the_share_of_the_model_phase_is_of_the_offline_updates():
+    assert make_schedule(section(), 0.5).model_updates == 2
+    assert make_schedule(section(offline_updates=0), 0.5).model_updates == 0
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.0])
+def test_a_model_phase_that_leaves_nothing_is_refused(share):
+    with pytest.raises(ValueError, match=f"model phase is {share}"):
+        make_schedule(section(), share)
 
 
 @pytest.mark.parametrize(

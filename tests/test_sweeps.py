@@ -10,20 +10,13 @@ import time
 from pathlib import Path
 
 import pytest
-from absl import flags
-from ml_collections import config_flags
 from rich.console import Console
 
-from experiments.configs import mixed, partial
-from launch import tables
 from launch.local import run_all
 from launch.runs import InUseError, Session, SweepRun
 from launch.status import STATES, Status, read_status, status_table
-from launch.tables import FIGURES, TASKS, Row, check_configuration, sweep_runs
 
 ROOT = Path(__file__).parents[1]
-
-every_figure = pytest.mark.parametrize("figure", FIGURES)
 
 
 @pytest.fixture(autouse=True)
@@ -32,17 +25,6 @@ def at_the_root(monkeypatch):
     monkeypatch.chdir(ROOT)
     monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-
-
-def runs_of(rows, seeds=2, seeds_per_run=2, overrides=None, out="runs/some"):
-    return sweep_runs(
-        rows,
-        size="tiny",
-        seeds=range(seeds),
-        seeds_per_run=seeds_per_run,
-        overrides=overrides or {},
-        out=Path(out),
-    )
 
 
 def fake(out, name, how="do", seeds="0"):
@@ -64,152 +46,6 @@ def until(condition):
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.01)
-
-
-# Tables.
-
-
-@every_figure
-def test_every_command_is_one_the_program_takes(figure):
-    rows = FIGURES[figure](TASKS)
-    for run in runs_of(rows, overrides={"moto.horizon": "7", "tensorboard": "true"}):
-        config = {"mixed": mixed, "partial": partial}[run.name.split("-")[0]]
-        config = config.get_config("tiny")
-        config.seeds = (0,)
-        words = run.command[3:]
-        assert run.command[:3] == [sys.executable, "-m", "experiments.run"]
-        assert f"--config=experiments/configs/{config.task}.py:tiny" == words[0]
-        assert words[-1] == f"--workdir=runs/some/{run.name}"
-        values = flags.FlagValues()
-        words = ["", *words[1:-1]]
-        config_flags.DEFINE_config_dict(
-            "config", config, flag_values=values, sys_argv=words
-        )
-        values(words)
-        assert config.seeds == (0, 1)
-        assert config.moto.horizon == 7 and config.tensorboard is True
-        check_configuration(run)
-
-
-@every_figure
-def test_names_are_unique_and_plain(figure):
-    runs = runs_of(FIGURES[figure](TASKS), seeds=3)
-    assert (
-        len({run.name for run in runs}) == len(runs) == 2 * len(FIGURES[figure](TASKS))
-    )
-    for run in runs:
-        assert run.name.replace("-", "").replace("_", "").isalnum()
-
-
-def test_figure_2_is_every_agent_on_both_tasks_motos_first(monkeypatch):
-    agents = {"bc": None, "moto": None, "cql": None}
-    monkeypatch.setattr(tables, "AGENTS", agents)
-    assert FIGURES["2"](TASKS) == [
-        Row(agent, task, {"agent": agent})
-        for task in ("mixed", "partial")
-        for agent in ("moto", "bc", "cql")
-    ]
-
-
-def test_a_new_agent_joins_by_its_line_in_the_registry(monkeypatch):
-    before = FIGURES["2"](TASKS), FIGURES["3"](TASKS)
-    monkeypatch.setitem(tables.AGENTS, "anything", None)
-    after = FIGURES["2"](TASKS), FIGURES["3"](TASKS)
-    assert {row.label for row in after[0]} - {row.label for row in before[0]} == {
-        "anything"
-    }
-    assert after[1] == before[1]
-
-
-@pytest.mark.parametrize("with_dreamer", [False, True])
-def test_figure_3_is_the_ablations_on_both_tasks(monkeypatch, with_dreamer):
-    agents = {"moto": None} | ({"dreamer_v2": None} if with_dreamer else {})
-    monkeypatch.setattr(tables, "AGENTS", agents)
-    expected = [
-        {"agent": "moto"},
-        {"agent": "moto", "moto.alpha": "0"},
-        {"agent": "moto", "moto.beta": "0"},
-        {"agent": "moto", "moto.alpha": "0", "moto.beta": "0"},
-    ]
-    if with_dreamer:
-        expected.append({"agent": "dreamer_v2"})
-    rows = FIGURES["3"](TASKS)
-    assert [row.task for row in rows] == [
-        task for task in TASKS for _ in range(len(expected))
-    ]
-    for task in TASKS:
-        assert [row.overrides for row in rows if row.task == task] == expected
-
-
-def test_figures_have_the_run_of_plain_moto_in_common():
-    second, third = (runs_of(FIGURES[figure](TASKS)) for figure in ("2", "3"))
-    common = [run for run in second if run in third]
-    assert [run.name for run in common] == ["mixed-moto-seeds0-1"] + [
-        "partial-moto-seeds0-1"
-    ]
-
-
-def test_seeds_are_dealt_to_runs():
-    rows = [Row("moto", "mixed", {})]
-    runs = runs_of(rows, seeds=5, seeds_per_run=2)
-    assert [(run.name, run.overrides["seeds"]) for run in runs] == [
-        ("mixed-moto-seeds0-1", "0,1"),
-        ("mixed-moto-seeds2-3", "2,3"),
-        ("mixed-moto-seed4", "4"),
-    ]
-    assert [run.name for run in runs_of(rows, seeds=3, seeds_per_run=9)] == [
-        "mixed-moto-seeds0-2"
-    ]
-
-
-@pytest.mark.parametrize("key", ["seeds", "task", "size", "agent", "moto.alpha"])
-def test_what_the_figure_varies_is_not_overridden(key):
-    with pytest.raises(ValueError, match=f"--override={key}=.*sets {key}"):
-        runs_of(FIGURES["3"](TASKS), overrides={key: "1"})
-
-
-@pytest.mark.parametrize("word", ["moto.horizon", "=1", ""])
-def test_an_override_has_a_key_and_a_value(word):
-    with pytest.raises(ValueError, match="key=value"):
-        tables.parse_overrides(["moto.horizon=1", word])
-
-
-def test_an_override_keeps_what_follows_the_first_equals_sign():
-    words = ["data.path=a=b", "moto.horizon="]
-    assert tables.parse_overrides(words) == {"data.path": "a=b", "moto.horizon": ""}
-
-
-@pytest.mark.parametrize(
-    ("key", "value", "culprit"),
-    [
-        ("moto.alpa", "1", "no key moto.alpa"),
-        ("moto", "1", "no key moto"),
-        ("moto.horizon.x", "1", "no key moto.horizon.x"),
-        (".", "1", "no key ."),
-        ("moto.horizon", "four", "config.moto.horizon=four"),
-    ],
-)
-def test_an_override_the_configuration_does_not_take_is_named(key, value, culprit):
-    (run, *_) = runs_of(FIGURES["2"](TASKS), overrides={key: value})
-    with pytest.raises(ValueError, match=culprit):
-        check_configuration(run)
-
-
-def test_a_run_that_was_made_otherwise_is_not_taken_for_this(tmp_path):
-    rows = [Row("moto", "mixed", {"moto.alpha": "0"})]
-    (run,) = runs_of(rows, overrides={"moto.horizon": "7"}, out=tmp_path)
-    run.workdir.mkdir()
-    config = {"moto": {"alpha": 0.0, "horizon": 7}, "seeds": [0, 1]}
-    saved = run.workdir / "config.json"
-    saved.write_text(json.dumps(config))
-    check_configuration(run)
-    config["moto"]["horizon"] = 8
-    saved.write_text(json.dumps(config))
-    with pytest.raises(ValueError, match="config.moto.horizon = 8, not 7"):
-        check_configuration(run)
-    # One damaged run is the matter of its own status.
-    saved.write_text("{")
-    check_configuration(run)
 
 
 # Status.
@@ -525,21 +361,26 @@ def test_a_figure_is_listed_done_and_taken_up(tmp_path):
     figure = ["--figure=3", "--size=tiny", "--seeds=2", f"--out={tmp_path}"]
     listed = call(*figure, "--commands")
     assert listed.returncode == 0
-    assert "8 waiting" in listed.stdout
+    assert "10 waiting" in listed.stdout
     assert "--config.moto.alpha=0 --config.moto.beta=0" in listed.stdout
     assert not list(tmp_path.iterdir())
+    one_task = call(*figure, "--tasks=partial")
+    assert "5 waiting" in one_task.stdout
 
     how = "unlucky:mixed-moto-no_prior"
     first = call(*figure, "--run=local", "--jobs=2", how=how)
     assert first.returncode == 1, first.stderr
-    assert "7 done, 1 failed" in first.stdout
+    assert "9 done, 1 failed" in first.stdout
     assert "mixed-moto-no_prior-seeds0-1" in first.stdout
     assert "error: the first time" in first.stdout
     begun = len(journal(tmp_path))
 
     second = call(*figure, "--run=local", how=how)
     assert second.returncode == 0, second.stderr
-    assert "8 done" in second.stdout
+    assert "10 done" in second.stdout
+    table = (tmp_path / "table.md").read_text()
+    assert table.startswith("Figure 3, tiny\n")
+    assert "partial-dreamer_v2-seeds0-1/seed1" in table
     assert journal(tmp_path)[begun:] == [
         f"mixed-moto-no_prior-seeds0-1 {what}" for what in ("begins", "ends")
     ]
@@ -555,7 +396,7 @@ def test_ctrl_c_in_a_terminal_lets_the_runs_save(tmp_path):
         os.killpg(process.pid, signal.SIGINT)
         output, _ = process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGINT
-    assert "1 stopped, 7 waiting" in output
+    assert "1 stopped, 9 waiting" in output
     assert journal(tmp_path)[-1] == "mixed-moto-seed0 saves"
 
 

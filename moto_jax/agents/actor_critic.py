@@ -74,6 +74,14 @@ class Constants(NamedTuple):
     backup_entropy: bool
 
 
+class Conservatism(NamedTuple):
+    """Numbers of `config.cql` and `config.combo`, which comments each."""
+
+    weight: float
+    policy_actions: int
+    uniform_actions: int
+
+
 class Optimizers(NamedTuple):
     """One optimiser a learnable."""
 
@@ -129,20 +137,17 @@ def no_regulariser(q_values, data_value, policy, transitions, key):
 
 
 def make_conservative(
-    weight: float,
-    policy_actions: int,
-    uniform_actions: int,
-    pushed_down: Callable[[Transitions], Array],
+    numbers: Conservatism, pushed_down: Callable[[Transitions], Array]
 ) -> CriticRegulariser:
-    """Returns `weight` times the conservative gap, pushing recorded actions up.
+    """Returns the weighted conservative gap, pushing recorded actions up.
 
     Args:
-      weight: of the gap.
-      policy_actions: actions drawn from the policy at each state.
-      uniform_actions: actions drawn uniformly at each state.
+      numbers: the gap's weight, and how many actions are drawn at each state from the
+        policy and uniformly.
       pushed_down: transitions -> bool [N], at which states sampled actions are pushed
         down.
     """
+    weight, policy_actions, uniform_actions = numbers
 
     def regulariser(q_values, data_value, policy, transitions, key):
         policy_key, uniform_key = jax.random.split(key)

@@ -7,22 +7,18 @@ states, against the recorded actions; gradients reach both sides of it. Online a
 stored latents are not encoded again.
 """
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax.numpy as jnp
 
-from moto_jax.agents.actor_critic import make_conservative, where_imagined
+from moto_jax.agents.actor_critic import (
+    Conservatism,
+    make_conservative,
+    where_imagined,
+)
 from moto_jax.agents.base import read_section
 from moto_jax.agents.latent_actor_critic import make_latent_actor_critic
 from moto_jax.types import Agent
-
-
-class Section(NamedTuple):
-    """Numbers of `config.combo`, which comments each."""
-
-    weight: float
-    policy_actions: int
-    uniform_actions: int
 
 
 def make_combo(config: Any, *, action_size: int, image_size: int) -> Agent:
@@ -31,7 +27,7 @@ def make_combo(config: Any, *, action_size: int, image_size: int) -> Agent:
     Raises:
       ValueError: for an image size that the networks cannot take.
     """
-    section = read_section(config, "combo", Section)
+    numbers = read_section(config, "combo", Conservatism)
     return make_latent_actor_critic(
         config,
         action_size=action_size,
@@ -39,5 +35,5 @@ def make_combo(config: Any, *, action_size: int, image_size: int) -> Agent:
         members=1,
         uncertainty=lambda logits, following: jnp.zeros(following.shape[:-2]),
         penalty_scale=0.0,
-        regulariser=make_conservative(*section, pushed_down=where_imagined),
+        regulariser=make_conservative(numbers, where_imagined),
     )

@@ -7,20 +7,16 @@ policy at the next states; the weight is fixed (no Lagrange multiplier). With we
 it is SAC.
 """
 
-from typing import Any, NamedTuple
+from typing import Any
 
-from moto_jax.agents.actor_critic import everywhere, make_conservative
+from moto_jax.agents.actor_critic import (
+    Conservatism,
+    everywhere,
+    make_conservative,
+)
 from moto_jax.agents.base import read_section
 from moto_jax.agents.sac import make_sac
 from moto_jax.types import Agent
-
-
-class Section(NamedTuple):
-    """Numbers of `config.cql`, which comments each."""
-
-    weight: float
-    policy_actions: int
-    uniform_actions: int
 
 
 def make_cql(config: Any, *, action_size: int, image_size: int) -> Agent:
@@ -29,10 +25,10 @@ def make_cql(config: Any, *, action_size: int, image_size: int) -> Agent:
     Raises:
       ValueError: for an image size that the networks cannot take.
     """
-    section = read_section(config, "cql", Section)
+    numbers = read_section(config, "cql", Conservatism)
     return make_sac(
         config,
         action_size=action_size,
         image_size=image_size,
-        regulariser=make_conservative(*section, pushed_down=everywhere),
+        regulariser=make_conservative(numbers, everywhere),
     )

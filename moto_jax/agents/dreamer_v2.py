@@ -29,12 +29,12 @@ from moto_jax.agents.base import (
     named_keys,
     read_section,
 )
-from moto_jax.imagination import Imagined, imagine, open_loop
+from moto_jax.imagination import Imagined, imagine
 from moto_jax.networks.heads import MLP
 from moto_jax.networks.rssm import LatentState
 from moto_jax.types import Agent, Batch, Metrics, Params
 from moto_jax.value_targets import lambda_returns
-from moto_jax.world_model import WorldModel, world_model_loss
+from moto_jax.world_model import WorldModel
 
 
 class Section(NamedTuple):
@@ -140,9 +140,7 @@ def make_dreamer_v2(config: Any, *, action_size: int, image_size: int) -> Agent:
         policies=model_based.make_policies(model, policy, action_size),
         acting_params=lambda state: state.acting,
         batch_shape=(config.replay.sequence_length, config.replay.batch_size),
-        open_loop=lambda params, batch, context, key: open_loop(
-            model, params["model"], batch, context, key
-        ),
+        open_loop=model_based.make_open_loop(model),
     )
 
 
@@ -153,18 +151,13 @@ def make_step(networks: Networks, optimizers: Optimizers, section: Section) -> A
         learners: Learners, batch: Batch, key: jax.Array, number: jax.Array
     ) -> tuple[Learners, Metrics]:
         keys = named_keys(key, number, "model", "dream")
-        model, (posterior, model_metrics) = gradient_step(
-            lambda params: world_model_loss(
-                params,
-                networks.model,
-                batch,
-                keys["model"],
-                kl_scale=section.kl_scale,
-                kl_balance=section.kl_balance,
-                free_nats=section.free_nats,
-            ),
-            optimizers.model,
+        model, posterior, model_metrics = model_based.fit_model(
             learners.model,
+            networks.model,
+            optimizers.model,
+            section,
+            batch,
+            keys["model"],
         )
         actor, (dream, returns, actor_metrics) = gradient_step(
             actor_loss,

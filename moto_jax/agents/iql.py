@@ -76,16 +76,11 @@ def make_iql(config: Any, *, action_size: int, image_size: int) -> Agent:
             value=init_learnable(params["value"], optimizers["critic"]),
         )
 
-    def acting_params(learners: Learners) -> Params:
-        encoder = learners.critic.params["encoder"]
-        return {"encoder": encoder, "actor": learners.actor.params}
-
     return model_free.make_model_free(
         config,
         action_size=action_size,
         image_size=image_size,
         init_learners=init_learners,
-        acting_params=acting_params,
         make_step=lambda networks: make_step(networks, optimizers, constants, section),
     )
 

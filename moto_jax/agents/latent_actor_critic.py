@@ -11,17 +11,16 @@ between the phases: rows are encoded when they are first drawn, within a sequenc
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 from flax import struct
 
 from moto_jax.agents import actor_critic, model_based
 from moto_jax.agents.base import (
     Learnable,
-    gradient_step,
     init_learnable,
     init_state,
     make_update,
@@ -34,11 +33,11 @@ from moto_jax.agents.latent_rows import (
     sample_transitions,
     write_rows,
 )
-from moto_jax.imagination import imagine, open_loop
+from moto_jax.imagination import imagine
 from moto_jax.networks.heads import CriticEnsemble
 from moto_jax.networks.rssm import LatentState
 from moto_jax.types import Agent, Batch, Metrics, Params
-from moto_jax.world_model import WorldModel, observe_sequence, world_model_loss
+from moto_jax.world_model import WorldModel, observe_sequence
 
 Uncertainty = Callable[[jax.Array, jax.Array], jax.Array]
 
@@ -79,12 +78,16 @@ class Learners:
     agent_steps: jax.Array
 
 
-class _Parts(NamedTuple):
-    """What the phases' steps are made of."""
+class Parts(NamedTuple):
+    """What the phases' steps are made of.
+
+    `fit` is one gradient step of the model: (learnable, batch=, key=) -> (learnable,
+    posterior [T, B], metrics).
+    """
 
     model: WorldModel
+    fit: Callable[..., tuple[Learnable, LatentState, Metrics]]
     functions: actor_critic.Functions
-    model_optimizer: optax.GradientTransformation
     optimizers: actor_critic.Optimizers
     constants: actor_critic.Constants
     section: Section
@@ -116,9 +119,11 @@ def make_latent_actor_critic(
       regulariser: added to the critics' loss.
 
     Raises:
-      ValueError: for an image size that the networks cannot take.
+      ValueError: for an image size that the networks cannot take, or what the stored
+        rows have no room for.
     """
     section = read_section(config, "latent", Section)
+    _check_room(config, section)
     sizes = {"action_size": action_size, "image_size": image_size}
     model = model_based.make_model(config, members=members, **sizes)
     actor, policy = model_based.make_actor(config, action_size)
@@ -131,14 +136,19 @@ def make_latent_actor_critic(
     model_optimizer, *agent_optimizers = model_based.make_optimizers(
         config, "model", "actor", "critic", "actor"
     )
-    parts = _Parts(
+    parts = Parts(
         model=model,
+        fit=partial(
+            model_based.fit_model,
+            model=model,
+            optimizer=model_optimizer,
+            scales=section,
+        ),
         functions=actor_critic.Functions(
             encode=lambda params, feature: jnp.asarray(feature),
             policy=lambda params, feature: policy(params)(feature),
             q_values=q_values,
         ),
-        model_optimizer=model_optimizer,
         optimizers=actor_critic.Optimizers(*agent_optimizers),
         constants=read_section(config, "actor_critic", actor_critic.Constants),
         section=section,
@@ -170,8 +180,7 @@ def make_latent_actor_critic(
         return init_state(key, learners, acting_params)
 
     def update(step: Callable[..., Any]) -> Any:
-        bound = lambda *args: step(parts, *args)  # noqa: E731
-        return make_update(bound, acting_params, config.acting_average)
+        return make_update(partial(step, parts), acting_params, config.acting_average)
 
     return Agent(
         init=init,
@@ -183,24 +192,39 @@ def make_latent_actor_critic(
         policies=model_based.make_policies(model, policy, action_size),
         acting_params=lambda state: state.acting,
         batch_shape=(config.replay.sequence_length, config.replay.batch_size),
-        open_loop=lambda params, batch, context, key: open_loop(
-            model, params["model"], batch, context, key
-        ),
+        open_loop=model_based.make_open_loop(model),
         model_share=section.model_share,
     )
 
 
+def _check_room(config: Any, section: Section) -> None:
+    classes = config.world_model.classes
+    if classes > 256:
+        raise ValueError(
+            f"config.world_model.classes is {classes}: LOMPO and COMBO keep a class in "
+            "a byte, use at most 256"
+        )
+    needed = (
+        config.replay.sequence_length * config.replay.batch_size * (section.horizon + 1)
+    )
+    if section.imagined_rows < needed:
+        raise ValueError(
+            f"config.latent.imagined_rows is {section.imagined_rows}: the rollouts "
+            f"from one batch have {needed}, use at least as many"
+        )
+
+
 def model_step(
-    parts: _Parts, learners: Learners, batch: Batch, key: Any, number: Any
+    parts: Parts, learners: Learners, batch: Batch, key: Any, number: Any
 ) -> tuple[Learners, Metrics]:
     """The world model alone."""
     keys = named_keys(key, number, "model")
-    model, _, metrics = _fit_model(parts, learners, batch, keys["model"])
+    model, _, metrics = parts.fit(learners.model, batch=batch, key=keys["model"])
     return learners.replace(model=model), metrics  # pyright: ignore
 
 
 def policy_step(
-    parts: _Parts, learners: Learners, batch: Batch, key: Any, number: Any
+    parts: Parts, learners: Learners, batch: Batch, key: Any, number: Any
 ) -> tuple[Learners, Metrics]:
     """The actor-critic on stored latents, the model fixed."""
     keys = named_keys(key, number, "observe", "agent")
@@ -216,38 +240,20 @@ def policy_step(
 
 
 def joint_step(
-    parts: _Parts, learners: Learners, batch: Batch, key: Any, number: Any
+    parts: Parts, learners: Learners, batch: Batch, key: Any, number: Any
 ) -> tuple[Learners, Metrics]:
     """Model and actor-critic; latents from before are not encoded again."""
     keys = named_keys(key, number, "model", "agent")
-    model, posterior, model_metrics = _fit_model(parts, learners, batch, keys["model"])
+    model, posterior, model_metrics = parts.fit(
+        learners.model, batch=batch, key=keys["model"]
+    )
     learners = learners.replace(model=model)  # pyright: ignore
     learners, metrics = _agent_step(parts, learners, batch, posterior, keys["agent"])
     return learners, {**model_metrics, **metrics}
 
 
-def _fit_model(
-    parts: _Parts, learners: Learners, batch: Batch, key: jax.Array
-) -> tuple[Learnable, LatentState, Metrics]:
-    section = parts.section
-    model, (posterior, metrics) = gradient_step(
-        lambda params: world_model_loss(
-            params,
-            parts.model,
-            batch,
-            key,
-            kl_scale=section.kl_scale,
-            kl_balance=section.kl_balance,
-            free_nats=section.free_nats,
-        ),
-        parts.model_optimizer,
-        learners.model,
-    )
-    return model, posterior, metrics
-
-
 def _agent_step(
-    parts: _Parts,
+    parts: Parts,
     learners: Learners,
     batch: Batch,
     posterior: LatentState,
@@ -296,7 +302,7 @@ def _agent_step(
 
 
 def _roll_out(
-    parts: _Parts, learners: Learners, posterior: LatentState, key: jax.Array
+    parts: Parts, learners: Learners, posterior: LatentState, key: jax.Array
 ) -> tuple[LatentRows, jax.Array]:
     """Writes H steps of the policy from each state of a batch; [T, B] states.
 

@@ -21,7 +21,7 @@ class LatentRows:
 
     Attributes:
       deter: float32 [R, D].
-      stoch: uint8 [R, S], the class of each group.
+      stoch: uint8 [R, S], the class of each group; there are at most 256.
       prev_action: float32 [R, A].
       reward: float32 [R].
       is_first: bool [R].
@@ -50,13 +50,8 @@ def empty_rows(capacity: int, like: LatentState, action_size: int) -> LatentRows
       capacity: R.
       like: a state [..., D], [..., S, K].
       action_size: A.
-
-    Raises:
-      ValueError: for more classes than a byte tells apart.
     """
-    deter, (groups, classes) = like.deter.shape[-1], like.stoch.shape[-2:]
-    if classes > 256:
-        raise ValueError(f"config.world_model.classes is {classes}: use at most 256")
+    deter, groups = like.deter.shape[-1], like.stoch.shape[-2]
     return LatentRows(
         deter=jnp.zeros((capacity, deter)),
         stoch=jnp.zeros((capacity, groups), jnp.uint8),

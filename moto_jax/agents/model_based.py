@@ -1,18 +1,20 @@
-"""What the agents with a world model share: how they act, and their model."""
+"""What the agents with a world model share: the model, its step, how they act."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
+import optax
 from flax import struct
 
-from moto_jax.agents.base import make_optimizer
+from moto_jax.agents.base import Learnable, gradient_step, make_optimizer
 from moto_jax.distributions import TruncatedNormal
+from moto_jax.imagination import open_loop
 from moto_jax.networks.heads import Actor
 from moto_jax.networks.rssm import LatentState
-from moto_jax.types import Params, Policy
-from moto_jax.world_model import WorldModel, make_world_model
+from moto_jax.types import Batch, Metrics, Params, Policy
+from moto_jax.world_model import WorldModel, make_world_model, world_model_loss
 
 FeaturePolicy = Callable[[Params], Callable[[jax.Array], TruncatedNormal]]
 
@@ -82,6 +84,57 @@ def make_model(
         image_size=image_size,
         dtype=jnp.dtype(config.compute_dtype),
         **section,
+    )
+
+
+class ModelScales(Protocol):
+    """A section with the weights of the world model's loss."""
+
+    @property
+    def kl_scale(self) -> float:
+        """Weight of the KL."""
+        ...
+
+    @property
+    def kl_balance(self) -> float:
+        """Share of its gradient that goes to the prior."""
+        ...
+
+    @property
+    def free_nats(self) -> float:
+        """Mean KL below which it has no gradient."""
+        ...
+
+
+def fit_model(
+    learnable: Learnable,
+    model: WorldModel,
+    optimizer: optax.GradientTransformation,
+    scales: ModelScales,
+    batch: Batch,
+    key: jax.Array,
+) -> tuple[Learnable, LatentState, Metrics]:
+    """One gradient step of the world model alone; returns the posterior [T, B] too."""
+    learnable, (posterior, metrics) = gradient_step(
+        lambda params: world_model_loss(
+            params,
+            model,
+            batch,
+            key,
+            kl_scale=scales.kl_scale,
+            kl_balance=scales.kl_balance,
+            free_nats=scales.free_nats,
+        ),
+        optimizer,
+        learnable,
+    )
+    return learnable, posterior, metrics
+
+
+def make_open_loop(model: WorldModel) -> Callable[..., jax.Array]:
+    """Returns `Agent.open_loop` of acting parameters whose "model" is the model's."""
+    return lambda params, batch, context, key: open_loop(
+        model, params["model"], batch, context, key
     )
 
 

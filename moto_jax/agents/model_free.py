@@ -85,10 +85,10 @@ def make_model_free(
     action_size: int,
     image_size: int,
     init_learners: Callable[[dict[str, Params]], Any],
-    acting_params: Callable[[Any], Params],
     make_step: Callable[
         [Networks], Callable[[Any, Transitions, jax.Array], tuple[Any, Metrics]]
     ],
+    acting_params: Callable[[Any], Params] | None = None,
 ) -> Agent:
     """Builds an agent that does the same update in both phases.
 
@@ -98,8 +98,9 @@ def make_model_free(
       image_size: pixels.
       init_learners: fresh parameters of "encoder", "actor", "critic" and "value" ->
         what learns.
-      acting_params: what learns -> parameters of "encoder" and "actor".
       make_step: networks -> ((learners, transitions, key) -> (learners, metrics)).
+      acting_params: what learns -> parameters of "encoder" and "actor"; the critic's
+        encoder and the actor where not given.
 
     Raises:
       ValueError: for an image size that the networks cannot take.
@@ -109,6 +110,7 @@ def make_model_free(
     dtype = jnp.dtype(config.compute_dtype)
     networks = make_networks(section, action_size, dtype)
     learn = make_step(networks)
+    acting_params = acting_params or _critics_encoder_and_actor
 
     def init(key: jax.Array) -> Any:
         key, params_key = jax.random.split(key)
@@ -128,6 +130,11 @@ def make_model_free(
         acting_params=lambda state: state.acting,
         batch_shape=section.batch_shape,
     )
+
+
+def _critics_encoder_and_actor(learners: Any) -> Params:
+    encoder = learners.critic.params["encoder"]
+    return {"encoder": encoder, "actor": learners.actor.params}
 
 
 def make_networks(section: Section, action_size: int, dtype: Any) -> Networks:
@@ -223,6 +230,9 @@ def to_transitions(batch: Batch, key: jax.Array, shift: int) -> Transitions:
     A sequence holds the frames of one stack and the next one's newest. Where it begins
     an episode, the state is any of its rows but the last, frames before the first being
     the first again, as a policy sees them.
+
+    A replay draws an episode's first sequence (frames + 2) / 2 times as often as others,
+    so that its `frames` states come up nearly as often as the rest.
 
     Args:
       batch: sequences [frames + 1, B, ...], each of one episode.

@@ -26,7 +26,11 @@ from moto_jax.agents.base import (
     named_keys,
     read_section,
 )
-from moto_jax.agents.model_based import make_optimizers, make_policies
+from moto_jax.agents.model_based import (
+    make_open_loop,
+    make_optimizers,
+    make_policies,
+)
 from moto_jax.agents.moto_losses import (
     Hyperparameters,
     Networks,
@@ -35,7 +39,6 @@ from moto_jax.agents.moto_losses import (
     critic_targets,
     model_loss,
 )
-from moto_jax.imagination import open_loop
 from moto_jax.networks.heads import Actor, CriticEnsemble
 from moto_jax.types import Agent, Batch, Metrics, Params
 from moto_jax.value_targets import CRITIC_REDUCTIONS
@@ -135,9 +138,7 @@ def make_moto(
         updates={"offline": update, "online": update},
         policies=make_policies(networks.model, networks.policy, action_size),
         acting_params=lambda state: state.acting,
-        open_loop=lambda params, batch, context, key: open_loop(
-            networks.model, params["model"], batch, context, key
-        ),
+        open_loop=make_open_loop(networks.model),
         batch_shape=(config.replay.sequence_length, config.replay.batch_size),
     )
 

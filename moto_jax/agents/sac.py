@@ -45,10 +45,6 @@ def make_sac(
             constants.initial_temperature,
         )
 
-    def acting_params(learners: actor_critic.ActorCritic) -> Params:
-        encoder = learners.critic.params["encoder"]
-        return {"encoder": encoder, "actor": learners.actor.params}
-
     def make_step(networks: model_free.Networks) -> Any:
         def step(
             learners: actor_critic.ActorCritic,
@@ -72,6 +68,5 @@ def make_sac(
         action_size=action_size,
         image_size=image_size,
         init_learners=init_learners,
-        acting_params=acting_params,
         make_step=make_step,
     )

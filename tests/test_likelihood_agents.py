@@ -1,0 +1,229 @@
+"""IQL and BC, which learn their policies from recorded actions alone."""
+
+import functools
+from typing import NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from moto_jax.agents import actor_critic, bc, iql
+from moto_jax.agents.base import init_learnable
+from tests import fake_actor_critic as fake
+from tests import reference
+
+OPTIMIZERS = {"actor": optax.adam(0.01), "critic": optax.adam(0.01)}
+CONSTANTS = actor_critic.Constants(0.9, 0.25, 0.1, -1.0, True)
+SECTION = iql.Section(expectile=0.8, advantage_scale=3.0, max_weight=20.0)
+
+
+class Unsampled(NamedTuple):
+    """A policy that can be asked for the density of an action and for no action."""
+
+    inner: object
+
+    @property
+    def std(self):
+        return self.inner.std
+
+    def log_prob(self, action):
+        return self.inner.log_prob(action)
+
+
+class Networks:
+    """Stands for `model_free.Networks` with linear functions."""
+
+    encode = staticmethod(fake.encode)
+    q_values = staticmethod(fake.q_values)
+
+    @staticmethod
+    def policy(params, feature):
+        return Unsampled(fake.policy(params, feature))
+
+    @staticmethod
+    def state_value(params, feature):
+        return feature @ params["v"] + params["bias"]
+
+    @property
+    def functions(self):
+        return actor_critic.Functions(self.encode, self.policy, self.q_values)
+
+
+def recorded_rows():
+    """Transitions whose first two actions reach the ends of the box."""
+    rows = fake.transitions()
+    action = rows.action.at[0].set(1.0).at[1, 0].set(-1.0)
+    flags = jnp.arange(fake.COUNT) % 3 == 0
+    return rows.replace(action=action, is_behaviour=flags)
+
+
+def value_params(bias=0.0):
+    return {**fake.normal(5, v=fake.FEATURE), "bias": jnp.float32(bias)}
+
+
+def log_density(params, feature, action):
+    """By the loops of the reference, [N]."""
+    policy = fake.policy(params, feature)
+    arrays = (np.float64(x) for x in (action, policy.mean, policy.std))
+    return reference.truncated_normal_log_density(*arrays)
+
+
+class TestIqlLosses:
+    FEATURE = fake.encode(fake.critic_params(), recorded_rows().observation)
+    DATA_VALUE = jnp.linspace(-1.0, 1.0, fake.COUNT)
+
+    def test_values_are_drawn_to_an_expectile_of_the_datas(self):
+        loss, advantage = iql.value_loss(
+            value_params(), Networks(), self.FEATURE, self.DATA_VALUE, 0.8
+        )
+        value = np.float64(self.FEATURE) @ np.float64(value_params()["v"])
+        difference = np.float64(self.DATA_VALUE) - value
+        assert np.any(difference > 0.0) and np.any(difference < 0.0)
+        np.testing.assert_allclose(advantage, difference, rtol=1e-4, atol=1e-5)
+        weight = np.where(difference < 0.0, 0.2, 0.8)
+        np.testing.assert_allclose(loss, np.mean(weight * difference**2), rtol=1e-4)
+
+    def test_the_policy_is_drawn_to_actions_by_their_weights(self):
+        weights = jnp.arange(1.0, 1.0 + fake.COUNT)
+        action = recorded_rows().action
+        loss, _ = iql.actor_loss(
+            fake.actor_params(), Networks(), self.FEATURE, action, weights
+        )
+        density = log_density(fake.actor_params(), self.FEATURE, action)
+        np.testing.assert_allclose(
+            loss, -np.mean(np.float64(weights) * density), rtol=1e-4
+        )
+
+    def test_no_weight_gets_a_gradient(self):
+        def loss(actor, weights):
+            action = recorded_rows().action
+            return iql.actor_loss(actor, Networks(), self.FEATURE, action, weights)[0]
+
+        weights = jnp.arange(1.0 * fake.COUNT)
+        to_actor, to_weights = jax.grad(loss, argnums=(0, 1))(
+            fake.actor_params(), weights
+        )
+        assert all(np.all(leaf != 0.0) for leaf in jax.tree.leaves(to_actor))
+        np.testing.assert_array_equal(to_weights, 0.0)
+
+
+def learners(bias=0.0, critic=None, slow_seed=8, actor_seed=0):
+    critic = fake.critic_params() if critic is None else critic
+    return iql.Learners(
+        actor=init_learnable(fake.actor_params(actor_seed), OPTIMIZERS["actor"]),
+        critic=init_learnable(critic, OPTIMIZERS["critic"]),
+        target_critic=fake.critic_params(slow_seed),
+        value=init_learnable(value_params(bias), OPTIMIZERS["critic"]),
+    )
+
+
+@jax.jit
+def step(learners):
+    update = iql.make_step(Networks(), OPTIMIZERS, CONSTANTS, SECTION)
+    return update(learners, recorded_rows(), jax.random.key(0))
+
+
+class TestIqlStep:
+    def advantage(self):
+        """Of the slow critics' least value over V, by NumPy."""
+        rows, slow = recorded_rows(), fake.critic_params(8)
+        values = fake.q_values(slow, fake.encode(slow, rows.observation), rows.action)
+        feature = fake.encode(fake.critic_params(), rows.observation)
+        state = Networks.state_value(value_params(), feature)
+        return np.min(np.float64(values), axis=0) - np.float64(state)
+
+    def test_critics_learn_the_reward_and_what_v_promises(self):
+        rows, (_, metrics) = recorded_rows(), step(learners())
+        following = fake.encode(fake.critic_params(), rows.following)
+        promised = np.float64(Networks.state_value(value_params(), following))
+        target = reference.bellman_targets(
+            rows.reward, rows.continues, promised[None], CONSTANTS.discount
+        )
+        np.testing.assert_allclose(metrics["critic/target"], np.mean(target), rtol=1e-4)
+
+    def test_advantages_are_the_least_slow_critics_over_v(self):
+        _, metrics = step(learners())
+        expected = self.advantage()
+        weights = np.minimum(np.exp(3.0 * expected), 20.0)
+        np.testing.assert_allclose(
+            metrics["critic/advantage"], np.mean(expected), rtol=1e-4
+        )
+        np.testing.assert_allclose(metrics["actor/weight"], np.mean(weights), rtol=1e-4)
+
+    @pytest.mark.parametrize(("bias", "weight"), [(-1e3, 20.0), (1e3, 0.0)])
+    def test_weights_are_bounded(self, bias, weight):
+        after, metrics = step(learners(bias))
+        np.testing.assert_allclose(metrics["actor/weight"], weight, rtol=1e-5)
+        chex.assert_tree_all_finite(after)
+
+    def test_live_critics_do_not_move_v_or_the_policy(self):
+        other = {**fake.critic_params(), "w": fake.critic_params(3)["w"]}
+        one, another = step(learners())[0], step(learners(critic=other))[0]
+        chex.assert_trees_all_equal(one.value, another.value)
+        chex.assert_trees_all_equal(one.actor, another.actor)
+        assert np.any(one.critic.params["w"] != another.critic.params["w"])
+        slower = step(learners(slow_seed=9))[0]
+        assert np.any(one.value.params["v"] != slower.value.params["v"])
+
+    def test_the_policy_moves_nothing_but_itself(self):
+        one, another = step(learners())[0], step(learners(actor_seed=4))[0]
+        for field in ("critic", "value", "target_critic"):
+            chex.assert_trees_all_equal(getattr(one, field), getattr(another, field))
+
+    def test_slow_critics_move_by_their_share(self):
+        before = learners()
+        after, _ = step(before)
+        expected = jax.tree.map(
+            lambda slow, live: 0.75 * slow + 0.25 * live,
+            before.target_critic,
+            after.critic.params,
+        )
+        chex.assert_trees_all_close(after.target_critic, expected, rtol=1e-5)
+
+
+class TestBc:
+    PARAMS = {
+        "encoder": fake.critic_params()["encoder"],
+        "actor": fake.actor_params(),
+    }
+
+    @functools.partial(jax.jit, static_argnames=("self", "choice"))
+    def loss(self, params, choice, rows):
+        return bc.policy_loss(params, Networks(), bc._ROWS[choice], rows)[0]
+
+    @pytest.mark.parametrize("choice", ["all", "behaviour"])
+    def test_is_the_likelihood_of_the_chosen_rows_to_the_ends_of_the_box(self, choice):
+        rows = recorded_rows().replace(recorded=jnp.ones(fake.COUNT, bool))
+        feature = fake.encode(self.PARAMS, rows.observation)
+        density = log_density(self.PARAMS["actor"], feature, rows.action)
+        chosen = {"all": slice(None), "behaviour": np.asarray(rows.is_behaviour)}
+        expected = -np.mean(density[chosen[choice]])
+        measured = self.loss(self.PARAMS, choice, rows)
+        np.testing.assert_allclose(measured, expected, rtol=1e-4)
+
+    def test_only_flagged_rows_are_cloned_where_asked(self):
+        rows = recorded_rows()
+        flags = rows.is_behaviour[:, None]
+        other = rows.replace(
+            action=jnp.where(flags, rows.action, -rows.action),
+            observation=jnp.where(flags, rows.observation, 0.0),
+        )
+        slope = jax.grad(self.loss)
+        chex.assert_trees_all_equal(
+            slope(self.PARAMS, "behaviour", rows),
+            slope(self.PARAMS, "behaviour", other),
+        )
+        none = rows.replace(is_behaviour=jnp.zeros(fake.COUNT, bool))
+        for leaf in jax.tree.leaves(slope(self.PARAMS, "behaviour", none)):
+            np.testing.assert_array_equal(leaf, 0.0)
+
+    def test_encoder_and_policy_learn_and_likelihood_rises(self):
+        rows = recorded_rows()
+        gradient = jax.grad(self.loss)(self.PARAMS, "all", rows)
+        for leaf in jax.tree.leaves(gradient):
+            assert np.all(np.isfinite(leaf)) and np.all(leaf != 0.0)
+        moved = jax.tree.map(lambda p, g: p - 1e-3 * g, self.PARAMS, gradient)
+        assert self.loss(moved, "all", rows) < self.loss(self.PARAMS, "all", rows)
