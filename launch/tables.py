@@ -62,7 +62,7 @@ PLANS = {
         },
         "Small networks, 500 offline updates, then 5 online episodes with 20 updates "
         "after each: a hundredth of the paper's budget, and for agents without a model "
-        "half its batch. Equal budgets show which systems learn anything from so "
+        "a quarter of its batch. Equal budgets show which systems learn anything from so "
         "little; they do not show where each would end, nor what fine-tuning adds: "
         "five episodes are a hundredth of the data, and ten evaluation episodes "
         "resolve differences of half an object at best.",

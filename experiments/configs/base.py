@@ -294,7 +294,7 @@ def _cpu() -> ConfigDict:
     )
     # Rates raised, and heads normalised, as those of the agents with a model.
     config.model_free.update(
-        batch_size=128,
+        batch_size=64,
         min_std=0.05,
         layer_norm=True,
         learning_rates={"actor": 1e-3, "critic": 1e-3, "temperature": 1e-3},
