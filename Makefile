@@ -42,10 +42,10 @@ test: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/basedpyright --pythonpath $(BIN)/python
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest --numprocesses $(PYTEST_WORKERS) $(ARGS)
+	$(BIN)/python -m pytest --numprocesses $(PYTEST_WORKERS) --dist loadfile $(ARGS)
 
 test-slow: $(INSTALLED)
-	$(BIN)/python -m pytest --numprocesses $(PYTEST_WORKERS) -m "slow and not gpu" $(ARGS)
+	$(BIN)/python -m pytest --numprocesses $(PYTEST_WORKERS) --dist loadfile -m "slow and not gpu" $(ARGS)
 
 format: $(INSTALLED)
 	$(BIN)/ruff check --select I --fix .

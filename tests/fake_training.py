@@ -77,8 +77,11 @@ def summary(batch) -> jax.Array:
     return total
 
 
-def make_fake_agent(not_finite: Iterable[int] = ()) -> Agent:
-    """Returns an agent whose updates with these numbers are skipped as not finite."""
+def make_fake_agent(not_finite: Iterable[int] = (), model_share: float = 0.0) -> Agent:
+    """Returns an agent whose updates with these numbers are skipped as not finite.
+
+    With a share it begins with a phase of another update.
+    """
     # Not of jax, whose backend a program may not have started yet.
     not_finite = np.asarray(list(not_finite) or [-1])
 
@@ -103,6 +106,10 @@ def make_fake_agent(not_finite: Iterable[int] = ()) -> Agent:
         }
         return FakeState(key, state.step + 1, weight, skipped), metrics
 
+    def model_update(state, batch):
+        state, metrics = update(state, batch)
+        return state.replace(weight=-state.weight), metrics
+
     def policy(noise_scale):
         def act(params, carry, image, is_first, key):
             carry = jnp.where(is_first[:, None], 0.0, carry)
@@ -115,11 +122,13 @@ def make_fake_agent(not_finite: Iterable[int] = ()) -> Agent:
 
     return Agent(
         init=init,
-        updates={"offline": update, "online": update},
+        updates={"offline": update, "online": update}
+        | ({"model": model_update} if model_share else {}),
         policies={"mean": policy(0.0), "sampled": policy(0.5)},
         # No copy: whoever keeps these beyond the next update must make one.
         acting_params=lambda state: {"weight": state.weight},
         batch_shape=(4, 2),
+        model_share=model_share,
     )
 
 

@@ -103,6 +103,22 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(tmp_path, unbroken, stops):
     assert_ends_as(workdir, unbroken)
 
 
+def test_an_agent_that_begins_with_its_model_is_taken_up_in_either_phase(
+    tmp_path, monkeypatch, pool
+):
+    # Of five offline updates the first two.
+    install(monkeypatch.setattr, pool, make_fake_agent(model_share=0.5))
+    ended = tmp_path / "ended"
+    assert training.train(small_config(), ended) is None
+    phases = [line["phase"] for line in metrics_lines(ended)]
+    assert phases[1:6] == ["model", "model", "offline", "offline", "offline"]
+    assert "evaluation model" not in phases
+    for update in (1, 2, 3):
+        assert train_until(tmp_path / "run", update) == signal.SIGTERM
+    assert training.train(small_config(), tmp_path / "run") is None
+    assert_ends_as(tmp_path / "run", ended)
+
+
 def test_a_stop_in_the_last_update_changes_nothing(tmp_path, unbroken):
     workdir = tmp_path / "run"
     assert train_until(workdir, TOTAL) is None
