@@ -118,7 +118,9 @@ def run_command(run: RunFiles) -> str:
         f"--workdir={run.path.parent if several else run.path}",
     ]
     for key, value in config.items():
-        if _value(preset.get(key)) != _value(value) and key != "data.directory":
+        # A key that is no more cannot be given.
+        known = key in preset and key != "data.directory"
+        if known and _value(preset[key]) != _value(value):
             words.append(f"--config.{key}={_value(value)}")
     return shlex.join(words)
 

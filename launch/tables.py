@@ -62,10 +62,10 @@ PLANS = {
         },
         "Small networks, 500 offline updates, then 5 online episodes with 20 updates "
         "after each: a hundredth of the paper's budget, and for agents without a model "
-        "a quarter of its batch. Equal budgets show which systems learn anything from so "
-        "little; they do not show where each would end, nor what fine-tuning adds: "
-        "five episodes are a hundredth of the data, and ten evaluation episodes "
-        "resolve differences of half an object at best.",
+        "a quarter of its batch. It shows which systems learn anything from so little; "
+        "it does not show where each would end, nor what fine-tuning adds: five "
+        "episodes are one in twenty of the data, and ten evaluation episodes resolve "
+        "differences of half an object at best.",
     ),
     "tiny": Plan(TASKS, 2, {}),
 }

@@ -41,6 +41,7 @@ _SHOWN = (
     "model/kl",
     "actor/behaviour_loss",
     "dream/value",
+    "critic/value",
     "mean/objects",
     "sampled/objects",
 )

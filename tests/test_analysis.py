@@ -404,6 +404,16 @@ def test_a_run_of_several_seeds_is_as_many_rows_and_one_command(tmp_path):
     assert names == ["| both/seed0", "| both/seed4", "| mean of 2"]
 
 
+def test_keys_that_a_version_did_not_have_are_neither_compared_nor_given(tmp_path):
+    write_run(tmp_path / "old", **{"moto.gone": 1.0, "moto.alpha": 0.0})
+    write_run(tmp_path / "new")
+    done = tabulate(tmp_path, "old", "new", "--out=table", "--note=A word.")
+    assert done.returncode == 0, done.stderr
+    assert "gone" not in done.stdout
+    assert "| run | moto.alpha | objects, mean policy |" in done.stdout
+    assert done.stdout.splitlines()[:3] == ["Runs", "", "A word."]
+
+
 @pytest.mark.parametrize(
     ("arguments", "culprit"), [((), "no run"), (("nowhere",), "nowhere")]
 )

@@ -56,6 +56,12 @@ _PANELS = (
     _Panel("actor/behaviour_loss", "behaviour NLL (nats)", False),
     _Panel("dream/value", "imagined value", False),
     _Panel("dream/uncertainty", "imagined uncertainty u", False),
+    # Of the agents that the paper compares with.
+    _Panel("critic/loss", "critic loss", True),
+    _Panel("critic/value", "value of the batch", False),
+    _Panel("critic/conservative_gap", "conservative gap", False),
+    _Panel("critic/advantage", "advantage", False),
+    _Panel("actor/temperature", "temperature", True),
 )
 
 

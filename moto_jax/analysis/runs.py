@@ -175,13 +175,16 @@ def flat_config(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def differing_keys(runs: Sequence[RunFiles]) -> list[str]:
-    """Returns the configuration keys in which runs differ, housekeeping left out."""
-    keys = sorted({key for run in runs for key in run.config})
+    """Returns the configuration keys in which runs differ, housekeeping left out.
+
+    A key that some run's version of the configuration did not have says nothing.
+    """
+    shared = set.intersection(*(set(run.config) for run in runs))
     return [
         key
-        for key in keys
+        for key in sorted(shared)
         if key not in HOUSEKEEPING_KEYS
-        and any(run.config.get(key) != runs[0].config.get(key) for run in runs)
+        and any(run.config[key] != runs[0].config[key] for run in runs)
     ]
 
 
