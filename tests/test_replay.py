@@ -66,8 +66,11 @@ def test_batch_is_time_major_with_the_dtypes_of_rows():
 
 
 def test_sequences_are_contiguous_rows_of_one_episode():
-    lengths = [4, 7, 30]
-    rows = [to_rows(make_episode(i, length), TASK) for i, length in enumerate(lengths)]
+    lengths, first_rows = [4, 7, 30], [0, 4, 11]
+    rows = [
+        to_rows(make_episode(i, length), TASK, first_row)
+        for i, (length, first_row) in enumerate(zip(lengths, first_rows, strict=True))
+    ]
     replay = make_replay(lengths)
     for step in range(30):
         batch = replay.sample(step)
@@ -78,6 +81,21 @@ def test_sequences_are_contiguous_rows_of_one_episode():
                 np.testing.assert_array_equal(
                     getattr(batch, field.name)[:, column], expected, err_msg=field.name
                 )
+
+
+def test_rows_are_numbered_in_the_order_they_came_wherever_they_are_from():
+    replay = make_replay([5, 6])
+    replay.add(make_episode(2, 7), "online", online=True)
+    first_rows = {0: 0, 1: 5, 2: 11}
+    seen = set()
+    for step in range(40):
+        batch = replay.sample(step)
+        assert batch.row.dtype == np.int32
+        for column, (episode, start) in enumerate(origins(batch)):
+            first = first_rows[episode] + start
+            assert batch.row[:, column].tolist() == list(range(first, first + 4))
+            seen.update(batch.row[:, column].tolist())
+    assert seen == set(range(18))
 
 
 def test_action_is_zero_exactly_where_an_episode_begins():
