@@ -16,7 +16,7 @@ from moto_jax.agents.actor_critic import Functions, Transitions
 from moto_jax.agents.base import init_state, make_update, named_keys, read_section
 from moto_jax.distributions import TruncatedNormal
 from moto_jax.networks.heads import MLP, Actor, CriticEnsemble, Projected
-from moto_jax.networks.pixels import Encoder, check_image_size, strided_conv
+from moto_jax.networks.pixels import Encoder, check_image_size
 from moto_jax.types import Agent, Array, Batch, Metrics, Params, Policy
 
 _KERNELS = (3, 3, 3, 3)
@@ -150,7 +150,7 @@ def make_networks(section: Section, action_size: int, dtype: Any) -> Networks:
         return Projected(section.projection, head, dtype)
 
     return Networks(
-        encoder=Encoder(section.depth, _KERNELS, dtype, strided_conv),
+        encoder=Encoder(section.depth, _KERNELS, dtype),
         actor=projected(Actor(action_size, min_std=section.min_std, **sizes)),
         critic=projected(CriticEnsemble(section.critics, **sizes)),
         value=projected(MLP(out=1, **sizes)),
@@ -231,8 +231,8 @@ def to_transitions(batch: Batch, key: jax.Array, shift: int) -> Transitions:
     an episode, the state is any of its rows but the last, frames before the first being
     the first again, as a policy sees them.
 
-    A replay draws the first sequence of an episode (frames + 2) / 2 times as often as
-    others, so that its `frames` states come up nearly as often as the rest.
+    A replay draws an episode's first sequence (frames + 2) / 2 times as often as others,
+    so that its `frames` states come up nearly as often as the rest.
 
     Args:
       batch: sequences [frames + 1, B, ...], each of one episode.
