@@ -231,8 +231,8 @@ def to_transitions(batch: Batch, key: jax.Array, shift: int) -> Transitions:
     an episode, the state is any of its rows but the last, frames before the first being
     the first again, as a policy sees them.
 
-    A replay draws an episode's first sequence (frames + 2) / 2 times as often as others,
-    so that its `frames` states come up nearly as often as the rest.
+    A replay draws the first sequence of an episode (frames + 2) / 2 times as often as
+    others, so that its `frames` states come up nearly as often as the rest.
 
     Args:
       batch: sequences [frames + 1, B, ...], each of one episode.
