@@ -98,12 +98,16 @@ PHASES = {
     else ("offline", "online")
     for name in AGENTS
 }
+# A CPU takes minutes to compile a whole update in bfloat16; COMBO's other phases are
+# LOMPO's, with one member.
+SLOW = {("combo", "model"), ("combo", "online")}
 CASES = [
-    # A CPU takes minutes to compile a whole update in bfloat16.
     pytest.param(
         (name, dtype, phase),
         id=f"{name}-{dtype}-{phase}",
-        marks=[pytest.mark.slow] if dtype == "bfloat16" else [],
+        marks=[pytest.mark.slow]
+        if dtype == "bfloat16" or (name, phase) in SLOW
+        else [],
     )
     for name in AGENTS
     for dtype in ("float32", "bfloat16")
