@@ -7,6 +7,7 @@ import os
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_NUMPY_RANK_PROMOTION", "raise")
 
+import jax
 import pytest
 
 from moto_jax.collection import WorkerPool
@@ -33,3 +34,13 @@ def pool():
     """Two workers with kitchens that are not simulated, for all tests of a module."""
     with WorkerPool(FakeKitchen, num_workers=2) as pool:
         yield pool
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forget_compiled_programs():
+    """A process has room for so many memory maps, and every program takes some.
+
+    Thousands of them end in a crash of the compiler.
+    """
+    yield
+    jax.clear_caches()
