@@ -129,7 +129,7 @@ def test_a_figure_is_one_array_of_jobs_of_what_is_not_done(tmp_path, cluster):
     assert done.returncode == 0, done.stderr
     text = cluster.read_text()
     for line in (
-        "array=0-6%3",
+        "array=0-8%3",
         "partition=long",
         "gpus-per-node=2",
         "cpus-per-task=8",
@@ -142,12 +142,12 @@ def test_a_figure_is_one_array_of_jobs_of_what_is_not_done(tmp_path, cluster):
         assert f"#SBATCH --{line}\n" in text
     assert "--cpus-per-task=8" in text.split("srun", 1)[1]
     said = [line.split() for line in done.stdout.splitlines() if line.startswith("job")]
-    assert [words[1] for words in said] == [f"12_{index}" for index in range(7)]
+    assert [words[1] for words in said] == [f"12_{index}" for index in range(9)]
     assert "mixed-moto-seed0" not in {words[2] for words in said}
-    assert "1 done, 7 waiting" in done.stdout
+    assert "1 done, 9 waiting" in done.stdout
     # What the cluster would start: the job that was told for this number.
     pickles = sorted(path.name for path in (out / ".submitit").glob("*submitted.pkl"))
-    assert pickles == [f"12_{index}_submitted.pkl" for index in range(7)]
+    assert pickles == [f"12_{index}_submitted.pkl" for index in range(9)]
     job = submitit.core.utils.DelayedSubmission.load(out / ".submitit" / pickles[2])
     assert job.function.run.name == said[2][2]
 
