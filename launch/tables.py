@@ -79,16 +79,15 @@ def figure_2(tasks: Sequence[str]) -> list[Row]:
 
 
 def figure_3(tasks: Sequence[str]) -> list[Row]:
-    """Returns the ablations of MOTO, and DreamerV2 where there is one."""
+    """Returns MOTO, its ablations, and DreamerV2."""
     no_penalty, no_prior = {"moto.alpha": "0"}, {"moto.beta": "0"}
     settings = {
         "moto": {"agent": "moto"},
         "moto-no_penalty": {"agent": "moto", **no_penalty},
         "moto-no_prior": {"agent": "moto", **no_prior},
         "moto-no_penalty-no_prior": {"agent": "moto", **no_penalty, **no_prior},
+        "dreamer_v2": {"agent": "dreamer_v2"},
     }
-    if "dreamer_v2" in AGENTS:
-        settings["dreamer_v2"] = {"agent": "dreamer_v2"}
     return [
         Row(label, task, overrides)
         for task in tasks

@@ -1,5 +1,7 @@
 """Linear actors, critics and encoders for soft actor-critic, and rows to learn from."""
 
+import chex
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -62,3 +64,13 @@ def transitions(seed=2):
         recorded=jnp.array([True, False, True, False, True, False]),
         is_behaviour=jnp.zeros(COUNT, bool),
     )
+
+
+def assert_slow_critics_moved(before, after, share):
+    """The target is where it was, and by its share where the critics are now."""
+    expected = jax.tree.map(
+        lambda slow, live: (1.0 - share) * slow + share * live,
+        before.target_critic,
+        after.critic.params,
+    )
+    chex.assert_trees_all_close(after.target_critic, expected, rtol=1e-5)

@@ -1,9 +1,14 @@
 """The linear fakes as MOTO's networks, small numbers for it, and rows to learn from."""
 
+import jax
+import jax.numpy as jnp
+import numpy as np
+
 from experiments.configs.base import get_config
 from moto_jax.agents import moto
 from moto_jax.agents.base import read_section
 from moto_jax.agents.moto_losses import Hyperparameters, Networks
+from moto_jax.networks.rssm import LatentState
 from tests import fakes
 
 LENGTH, SIZE, HORIZON = 4, 3, 3
@@ -31,3 +36,13 @@ def recorded_batch():
     batch.is_behaviour[:, 2] = False
     batch.is_behaviour[0, 2] = True
     return batch
+
+
+def posterior() -> LatentState:
+    """States of the batch's rows."""
+    generator = np.random.default_rng(6)
+    index = generator.integers(0, fakes.MEMBERS, (LENGTH, SIZE, fakes.GROUPS))
+    return LatentState(
+        jnp.float32(generator.normal(size=(LENGTH, SIZE, fakes.DETER))),
+        jax.nn.one_hot(index, fakes.MEMBERS),
+    )

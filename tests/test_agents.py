@@ -14,7 +14,8 @@ import pytest
 
 from experiments.configs.base import get_config
 from moto_jax import checkpoints
-from moto_jax.agents import AGENTS, make_agent
+from moto_jax.agents import AGENTS, actor_critic, combo, cql, lompo, make_agent
+from moto_jax.world_model import log_density_deviation
 from tests import fakes
 
 ACTION_SIZE, IMAGE_SIZE = 9, 64
@@ -311,6 +312,50 @@ def test_policies_act_in_bounds_and_forget_where_an_episode_begins(name):
         # Row 0 goes on: there it does.
         fresh, _ = act(params, policy.initial(count), other, first, key)
         assert np.all(again[0] != fresh[0])
+
+
+@pytest.mark.parametrize(
+    ("name", "members"), [("moto", 3), ("lompo", 3), ("combo", 1), ("dreamer_v2", 1)]
+)
+def test_an_ensemble_is_of_those_agents_that_use_one(name, members):
+    config = get_config("tiny")
+    config.agent, config.world_model.members = name, 3
+    agent = make_agent(config, action_size=ACTION_SIZE, image_size=IMAGE_SIZE)
+    params = jax.eval_shape(
+        lambda key: agent.acting_params(agent.init(key)), jax.random.key(0)
+    )
+    heads = jax.tree.leaves(params["model"]["rssm"]["prior_heads"])
+    assert {leaf.shape[0] for leaf in heads} == {members}
+
+
+def test_lompo_and_combo_differ_in_what_they_hand_over(monkeypatch):
+    config = get_config("tiny")
+    config.lompo.penalty_scale, config.combo.weight = 3.0, 2.0
+    config.combo.update(policy_actions=5, uniform_actions=6)
+    for module in (lompo, combo):
+        monkeypatch.setattr(
+            module, "make_latent_actor_critic", lambda config, **handed: handed
+        )
+    monkeypatch.setattr(combo, "make_conservative", lambda *numbers: numbers)
+    sizes = {"action_size": ACTION_SIZE, "image_size": IMAGE_SIZE}
+    ours = lompo.make_lompo(config, **sizes)
+    assert ours["uncertainty"] is log_density_deviation
+    assert ours["penalty_scale"] == 3.0
+    assert ours["regulariser"] is actor_critic.no_regulariser
+    theirs = combo.make_combo(config, **sizes)
+    assert theirs["penalty_scale"] == 0.0
+    assert theirs["regulariser"] == ((2.0, 5, 6), actor_critic.where_imagined)
+    logits, stoch = jnp.ones((1, 7, 2, 3)), jnp.ones((7, 2, 3))
+    np.testing.assert_array_equal(theirs["uncertainty"](logits, stoch), np.zeros(7))
+
+
+def test_cql_is_sac_with_its_own_weight_everywhere(monkeypatch):
+    config = get_config("tiny")
+    config.cql.update(weight=2.0, policy_actions=5, uniform_actions=6)
+    monkeypatch.setattr(cql, "make_sac", lambda config, **handed: handed)
+    monkeypatch.setattr(cql, "make_conservative", lambda *numbers: numbers)
+    handed = cql.make_cql(config, action_size=ACTION_SIZE, image_size=IMAGE_SIZE)
+    assert handed["regulariser"] == ((2.0, 5, 6), actor_critic.everywhere)
 
 
 @pytest.mark.parametrize("name", AGENTS)

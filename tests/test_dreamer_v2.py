@@ -9,10 +9,9 @@ import pytest
 
 from moto_jax.agents import dreamer_v2, moto_losses
 from moto_jax.agents.base import init_learnable
-from moto_jax.networks.rssm import LatentState
 from moto_jax.value_targets import lambda_mixture
 from tests import fake_actor_critic, fake_moto, fakes, reference
-from tests.fake_moto import HORIZON, LENGTH, SIZE, recorded_batch
+from tests.fake_moto import HORIZON, LENGTH, SIZE, posterior, recorded_batch
 
 DISCOUNT, LAMBDA = 0.9, 0.7
 ACTOR = fakes.LinearActor()
@@ -36,15 +35,6 @@ SECTION = dreamer_v2.Section(
     free_nats=0.0,
     target_period=3,
 )
-
-
-def posterior() -> LatentState:
-    generator = np.random.default_rng(6)
-    index = generator.integers(0, fakes.MEMBERS, (LENGTH, SIZE, fakes.GROUPS))
-    return LatentState(
-        jnp.float32(generator.normal(size=(LENGTH, SIZE, fakes.DETER))),
-        jax.nn.one_hot(index, fakes.MEMBERS),
-    )
 
 
 def model_params():

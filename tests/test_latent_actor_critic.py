@@ -11,7 +11,6 @@ import pytest
 
 from moto_jax.agents import actor_critic, latent_actor_critic, model_based
 from moto_jax.agents.base import init_learnable
-from moto_jax.agents.latent_rows import empty_rows
 from moto_jax.world_model import log_density_deviation
 from tests import fakes, reference
 
@@ -79,23 +78,12 @@ def recorded_batch(first_row=0):
 
 
 def initial_learners():
-    latent = MODEL.initial((1,))
-    rows = [
-        empty_rows(capacity, latent, fakes.ACTION_SIZE)
-        for capacity in (SECTION.recorded_rows, SECTION.imagined_rows)
-    ]
-    return latent_actor_critic.Learners(
-        model=init_learnable(MODEL.init(None), MODEL_OPTIMIZER),
-        agent=actor_critic.init_actor_critic(
-            ACTOR.init(None, None)["params"],
-            CRITICS.init(None, None, None)["params"],
-            PARTS.optimizers,
-            0.1,
-        ),
-        recorded=rows[0],
-        imagined=rows[1],
-        written=jnp.zeros((), jnp.int32),
-        agent_steps=jnp.zeros((), jnp.int32),
+    return latent_actor_critic.init_learners(
+        PARTS,
+        init_learnable(MODEL.init(None), MODEL_OPTIMIZER),
+        ACTOR.init(None, None)["params"],
+        CRITICS.init(None, None, None)["params"],
+        fakes.ACTION_SIZE,
     )
 
 

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from moto_jax.agents import moto_losses
-from moto_jax.networks.rssm import LatentState
 from tests import fakes, reference
 from tests.fake_moto import (
     HORIZON,
@@ -16,19 +15,11 @@ from tests.fake_moto import (
     NETWORKS,
     SIZE,
     hyperparameters,
+    posterior,
     recorded_batch,
 )
 
 STARTS = LENGTH * SIZE
-
-
-def posterior() -> LatentState:
-    generator = np.random.default_rng(6)
-    index = generator.integers(0, fakes.MEMBERS, (LENGTH, SIZE, fakes.GROUPS))
-    return LatentState(
-        jnp.float32(generator.normal(size=(LENGTH, SIZE, fakes.DETER))),
-        jax.nn.one_hot(index, fakes.MEMBERS),
-    )
 
 
 def parameters():

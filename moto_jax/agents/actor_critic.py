@@ -315,26 +315,22 @@ def actor_critic_step(
         feature,
         actor_key,
     )
-    target_entropy = constants.target_entropy_per_action * transitions.action.shape[-1]
     temperature, _ = gradient_step(
-        lambda params: (losses.temperature_loss(params, entropy, target_entropy), None),
+        lambda params, *rest: (losses.temperature_loss(params, *rest), None),
         optimizers.temperature,
         learners.temperature,
+        entropy,
+        constants.target_entropy_per_action * transitions.action.shape[-1],
     )
     metrics = {
         **critic_metrics,
         **actor_metrics,
         "actor/temperature": jnp.exp(log_temperature),
     }
-    new = ActorCritic(
-        actor=actor,
-        critic=critic,
-        target_critic=optax.incremental_update(
-            critic.params, learners.target_critic, constants.tau
-        ),
-        temperature=temperature,
+    slow = optax.incremental_update(
+        critic.params, learners.target_critic, constants.tau
     )
-    return new, metrics
+    return ActorCritic(actor, critic, slow, temperature), metrics
 
 
 def everywhere(transitions: Transitions) -> Array:

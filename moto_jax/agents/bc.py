@@ -61,25 +61,25 @@ def make_bc(config: Any, *, action_size: int, image_size: int) -> Agent:
         policy = {"encoder": params["encoder"], "actor": params["actor"]}
         return Learners(init_learnable(policy, optimizer))
 
-    def make_step(networks: model_free.Networks) -> Any:
-        def step(
-            learners: Learners, transitions: Transitions, key: jax.Array
-        ) -> tuple[Learners, Metrics]:
-            del key
-            policy, metrics = gradient_step(
-                policy_loss, optimizer, learners.policy, networks, rows, transitions
-            )
-            return Learners(policy), metrics
-
-        return step
+    def step(
+        networks: model_free.Networks,
+        learners: Learners,
+        transitions: Transitions,
+        key: jax.Array,
+    ) -> tuple[Learners, Metrics]:
+        del key
+        policy, metrics = gradient_step(
+            policy_loss, optimizer, learners.policy, networks, rows, transitions
+        )
+        return Learners(policy), metrics
 
     return model_free.make_model_free(
         config,
         action_size=action_size,
         image_size=image_size,
         init_learners=init_learners,
+        step=step,
         acting_params=lambda learners: learners.policy.params,
-        make_step=make_step,
     )
 
 

@@ -8,6 +8,7 @@ policy take its features as they are; the policy is a normal cut to the box of a
 Both phases do the same update.
 """
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -81,81 +82,81 @@ def make_iql(config: Any, *, action_size: int, image_size: int) -> Agent:
         action_size=action_size,
         image_size=image_size,
         init_learners=init_learners,
-        make_step=lambda networks: make_step(networks, optimizers, constants, section),
+        step=partial(iql_step, optimizers, constants, section),
     )
 
 
-def make_step(
-    networks: model_free.Networks,
+def iql_step(
     optimizers: dict[str, optax.GradientTransformation],
     constants: actor_critic.Constants,
     section: Section,
-) -> Any:
-    """Returns one gradient step of critics, value and policy."""
+    networks: model_free.Networks,
+    learners: Learners,
+    transitions: actor_critic.Transitions,
+    key: jax.Array,
+) -> tuple[Learners, Metrics]:
+    """One gradient step of critics (Eq. 6), value (Eq. 5) and policy (Eq. 7).
 
-    def step(
-        learners: Learners, transitions: actor_critic.Transitions, key: jax.Array
-    ) -> tuple[Learners, Metrics]:
-        following = networks.encode(learners.critic.params, transitions.following)
-        target = transitions.reward + constants.discount * (
-            transitions.continues
-            * networks.state_value(learners.value.params, following)
-        )
-        critic, (feature, critic_metrics) = gradient_step(
-            actor_critic.critic_loss,
-            optimizers["critic"],
-            learners.critic,
-            networks.functions,
-            actor_critic.no_regulariser,
-            learners.actor.params,
-            transitions,
-            target,
-            key,
-        )
-        target_feature = networks.encode(
-            learners.target_critic, transitions.observation
-        )
-        data_value = networks.q_values(
-            learners.target_critic, target_feature, transitions.action
-        )
-        value, advantage = gradient_step(
-            value_loss,
-            optimizers["critic"],
-            learners.value,
-            networks,
-            feature,
-            jnp.min(data_value, axis=0),
-            section.expectile,
-        )
-        weights = losses.advantage_weights(
-            advantage, section.advantage_scale, section.max_weight
-        )
-        actor, actor_metrics = gradient_step(
-            actor_loss,
-            optimizers["actor"],
-            learners.actor,
-            networks,
-            feature,
-            transitions.action,
-            weights,
-        )
-        new = Learners(
-            actor=actor,
-            critic=critic,
-            target_critic=optax.incremental_update(
-                critic.params, learners.target_critic, constants.tau
-            ),
-            value=value,
-        )
-        metrics = {
-            **critic_metrics,
-            **actor_metrics,
-            "actor/weight": jnp.mean(weights),
-            "critic/advantage": jnp.mean(advantage),
-        }
-        return new, metrics
+    Critics and value learn from each other as they were before the step.
+    """
+    critic, (feature, critic_metrics) = gradient_step(
+        actor_critic.critic_loss,
+        optimizers["critic"],
+        learners.critic,
+        networks.functions,
+        actor_critic.no_regulariser,
+        learners.actor.params,
+        transitions,
+        critic_targets(learners, networks, constants.discount, transitions),
+        key,
+    )
+    slow_feature = networks.encode(learners.target_critic, transitions.observation)
+    data_value = networks.q_values(
+        learners.target_critic, slow_feature, transitions.action
+    )
+    value, advantage = gradient_step(
+        value_loss,
+        optimizers["critic"],
+        learners.value,
+        networks,
+        feature,
+        jnp.min(data_value, axis=0),
+        section.expectile,
+    )
+    weights = losses.advantage_weights(
+        advantage, section.advantage_scale, section.max_weight
+    )
+    actor, actor_metrics = gradient_step(
+        actor_loss,
+        optimizers["actor"],
+        learners.actor,
+        networks,
+        feature,
+        transitions.action,
+        weights,
+    )
+    slow = optax.incremental_update(
+        critic.params, learners.target_critic, constants.tau
+    )
+    metrics = {
+        **critic_metrics,
+        **actor_metrics,
+        "actor/weight": jnp.mean(weights),
+        "critic/advantage": jnp.mean(advantage),
+    }
+    return Learners(actor, critic, slow, value), metrics
 
-    return step
+
+def critic_targets(
+    learners: Learners,
+    networks: model_free.Networks,
+    discount: float,
+    transitions: actor_critic.Transitions,
+) -> jax.Array:
+    """Returns r + discount * V(s') [N], where the process goes on (Eq. 6)."""
+    feature = networks.encode(learners.critic.params, transitions.following)
+    value = networks.state_value(learners.value.params, feature)
+    return transitions.reward + discount * transitions.continues * value
 
 
 def value_loss(

@@ -157,30 +157,20 @@ def make_latent_actor_critic(
         regulariser=regulariser,
     )
 
-    def acting_params(learners: Learners) -> Params:
-        return {"model": learners.model.params, "actor": learners.agent.actor.params}
-
     def init(key: jax.Array) -> Any:
         key, model_key, actor_key, critic_key = jax.random.split(key, 4)
-        latent, action = model.initial((1,)), jnp.zeros((1, action_size))
-        agent = actor_critic.init_actor_critic(
-            actor.init(actor_key, latent.feature)["params"],
-            critic.init(critic_key, latent.feature, action)["params"],
-            parts.optimizers,
-            parts.constants.initial_temperature,
+        feature, action = model.initial((1,)).feature, jnp.zeros((1, action_size))
+        learners = init_learners(
+            parts,
+            init_learnable(model.init(model_key), model_optimizer),
+            actor.init(actor_key, feature)["params"],
+            critic.init(critic_key, feature, action)["params"],
+            action_size,
         )
-        learners = Learners(
-            model=init_learnable(model.init(model_key), model_optimizer),
-            agent=agent,
-            recorded=empty_rows(section.recorded_rows, latent, action_size),
-            imagined=empty_rows(section.imagined_rows, latent, action_size),
-            written=jnp.zeros((), jnp.int32),
-            agent_steps=jnp.zeros((), jnp.int32),
-        )
-        return init_state(key, learners, acting_params)
+        return init_state(key, learners, _acting_params)
 
     def update(step: Callable[..., Any]) -> Any:
-        return make_update(partial(step, parts), acting_params, config.acting_average)
+        return make_update(partial(step, parts), _acting_params, config.acting_average)
 
     return Agent(
         init=init,
@@ -195,6 +185,34 @@ def make_latent_actor_critic(
         open_loop=model_based.make_open_loop(model),
         model_share=section.model_share,
     )
+
+
+def init_learners(
+    parts: Parts,
+    model: Learnable,
+    actor_params: Params,
+    critic_params: Params,
+    action_size: int,
+) -> Learners:
+    """Returns what learns, with nothing stored yet."""
+    section, latent = parts.section, parts.model.initial((1,))
+    return Learners(
+        model=model,
+        agent=actor_critic.init_actor_critic(
+            actor_params,
+            critic_params,
+            parts.optimizers,
+            parts.constants.initial_temperature,
+        ),
+        recorded=empty_rows(section.recorded_rows, latent, action_size),
+        imagined=empty_rows(section.imagined_rows, latent, action_size),
+        written=jnp.zeros((), jnp.int32),
+        agent_steps=jnp.zeros((), jnp.int32),
+    )
+
+
+def _acting_params(learners: Learners) -> Params:
+    return {"model": learners.model.params, "actor": learners.agent.actor.params}
 
 
 def _check_room(config: Any, section: Section) -> None:

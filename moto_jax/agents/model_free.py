@@ -85,9 +85,7 @@ def make_model_free(
     action_size: int,
     image_size: int,
     init_learners: Callable[[dict[str, Params]], Any],
-    make_step: Callable[
-        [Networks], Callable[[Any, Transitions, jax.Array], tuple[Any, Metrics]]
-    ],
+    step: Callable[[Networks, Any, Transitions, jax.Array], tuple[Any, Metrics]],
     acting_params: Callable[[Any], Params] | None = None,
 ) -> Agent:
     """Builds an agent that does the same update in both phases.
@@ -98,7 +96,7 @@ def make_model_free(
       image_size: pixels.
       init_learners: fresh parameters of "encoder", "actor", "critic" and "value" ->
         what learns.
-      make_step: networks -> ((learners, transitions, key) -> (learners, metrics)).
+      step: (networks, learners, transitions, key) -> (learners, metrics).
       acting_params: what learns -> parameters of "encoder" and "actor"; the critic's
         encoder and the actor where not given.
 
@@ -109,7 +107,6 @@ def make_model_free(
     section = read_section(config, "model_free", Section)
     dtype = jnp.dtype(config.compute_dtype)
     networks = make_networks(section, action_size, dtype)
-    learn = make_step(networks)
     acting_params = acting_params or _critics_encoder_and_actor
 
     def init(key: jax.Array) -> Any:
@@ -117,12 +114,12 @@ def make_model_free(
         params = init_params(params_key, networks, section, action_size, image_size)
         return init_state(key, init_learners(params), acting_params)
 
-    def step(learners: Any, batch: Batch, key: jax.Array, number: jax.Array):
+    def learn(learners: Any, batch: Batch, key: jax.Array, number: jax.Array):
         keys = named_keys(key, number, "transitions", "learners")
         transitions = to_transitions(batch, keys["transitions"], section.shift)
-        return learn(learners, transitions, keys["learners"])
+        return step(networks, learners, transitions, keys["learners"])
 
-    update = make_update(step, acting_params, config.acting_average)
+    update = make_update(learn, acting_params, config.acting_average)
     return Agent(
         init=init,
         updates={"offline": update, "online": update},

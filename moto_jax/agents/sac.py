@@ -45,28 +45,26 @@ def make_sac(
             constants.initial_temperature,
         )
 
-    def make_step(networks: model_free.Networks) -> Any:
-        def step(
-            learners: actor_critic.ActorCritic,
-            transitions: actor_critic.Transitions,
-            key: jax.Array,
-        ) -> tuple[actor_critic.ActorCritic, Metrics]:
-            return actor_critic.actor_critic_step(
-                learners,
-                networks.functions,
-                optimizers,
-                constants,
-                regulariser,
-                transitions,
-                key,
-            )
-
-        return step
+    def step(
+        networks: model_free.Networks,
+        learners: actor_critic.ActorCritic,
+        transitions: actor_critic.Transitions,
+        key: jax.Array,
+    ) -> tuple[actor_critic.ActorCritic, Metrics]:
+        return actor_critic.actor_critic_step(
+            learners,
+            networks.functions,
+            optimizers,
+            constants,
+            regulariser,
+            transitions,
+            key,
+        )
 
     return model_free.make_model_free(
         config,
         action_size=action_size,
         image_size=image_size,
         init_learners=init_learners,
-        make_step=make_step,
+        step=step,
     )
