@@ -12,6 +12,7 @@ CSV beside it; prints the errors next to those of a copy of the last frame seen.
 import csv
 import dataclasses
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -84,7 +85,7 @@ def _open_loop(out: Path) -> None:
     from moto_jax.restoring import restore_agent
 
     restored = restore_agent(_CHECKPOINT.value, _SEED.value)
-    if restored.agent.open_loop is None:
+    if restored.agent.model is None:
         raise ValueError(
             f"{restored.path} is of agent {restored.config.agent}, which has no model "
             "to predict with: give a checkpoint of one that has"
@@ -159,6 +160,7 @@ def _predict(
 
     from moto_jax.data.episodes import to_rows
     from moto_jax.envs import tasks
+    from moto_jax.imagination import open_loop
     from moto_jax.types import Batch
 
     rows = to_rows(episode, tasks.resolve_task(restored.config.task))
@@ -175,11 +177,11 @@ def _predict(
             for field in dataclasses.fields(Batch)
         }
     )
-    assert restored.agent.open_loop is not None
-    open_loop = jax.jit(restored.agent.open_loop, static_argnums=2)
-    params = restored.agent.acting_params(restored.state)
+    assert restored.agent.model is not None
+    predict = jax.jit(partial(open_loop, restored.agent.model), static_argnums=2)
+    params = restored.agent.acting_params(restored.state)["model"]
     key = jax.random.key(_EPISODE.value)
-    prediction = open_loop(params, batch, _CONTEXT.value, key)
+    prediction = predict(params, batch, _CONTEXT.value, key)
     return np.asarray(batch.image), np.asarray(prediction)
 
 

@@ -74,9 +74,8 @@ class Agent(NamedTuple):
       policies: "mean" and "sampled" -> Policy.
       acting_params: state -> the parameters that the policies act with.
       batch_shape: (T, B) of the batches that the updates take.
-      open_loop: (acting params, batch, context rows, key) -> uint8 images like the
-        batch's, predicted from the recorded actions after the context; None for an
-        agent without a model.
+      model: the WorldModel that its policies filter images with, whose parameters
+        are `acting_params(state)["model"]`; None for an agent without one.
       model_share: share of the offline updates that are the "model" phase's, first.
     """
 
@@ -85,5 +84,5 @@ class Agent(NamedTuple):
     policies: Mapping[str, Policy]
     acting_params: Callable[[Any], Params]
     batch_shape: tuple[int, int]
-    open_loop: Callable[[Params, Batch, int, jax.Array], jax.Array] | None = None
+    model: Any | None = None
     model_share: float = 0.0

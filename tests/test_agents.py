@@ -15,6 +15,7 @@ import pytest
 from experiments.configs.base import get_config
 from moto_jax import checkpoints
 from moto_jax.agents import AGENTS, actor_critic, combo, cql, lompo, make_agent
+from moto_jax.imagination import open_loop
 from moto_jax.world_model import log_density_deviation
 from tests import fakes
 
@@ -361,12 +362,15 @@ def test_cql_is_sac_with_its_own_weight_everywhere(monkeypatch):
 @pytest.mark.parametrize("name", AGENTS)
 def test_predicted_images_are_like_the_batchs(name):
     agent, _ = build(name, "float32")
-    if agent.open_loop is None:
+    if agent.model is None:
         pytest.skip(f"{name} has no model")
     key, batch = jax.random.key(0), make_batch(agent)
     params = jax.eval_shape(lambda key: agent.acting_params(agent.init(key)), key)
     images = jax.eval_shape(
-        functools.partial(agent.open_loop, context=2), params, batch, key=key
+        functools.partial(open_loop, agent.model, context=2),
+        params["model"],
+        batch,
+        key=key,
     )
     assert images.shape == batch.image.shape
     assert images.dtype == np.uint8

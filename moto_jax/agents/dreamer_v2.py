@@ -140,7 +140,7 @@ def make_dreamer_v2(config: Any, *, action_size: int, image_size: int) -> Agent:
         policies=model_based.make_policies(model, policy, action_size),
         acting_params=lambda state: state.acting,
         batch_shape=(config.replay.sequence_length, config.replay.batch_size),
-        open_loop=model_based.make_open_loop(model),
+        model=model,
     )
 
 

@@ -182,7 +182,7 @@ def make_latent_actor_critic(
         policies=model_based.make_policies(model, policy, action_size),
         acting_params=lambda state: state.acting,
         batch_shape=(config.replay.sequence_length, config.replay.batch_size),
-        open_loop=model_based.make_open_loop(model),
+        model=model,
         model_share=section.model_share,
     )
 

@@ -10,7 +10,6 @@ from flax import struct
 
 from moto_jax.agents.base import Learnable, gradient_step, make_optimizer
 from moto_jax.distributions import TruncatedNormal
-from moto_jax.imagination import open_loop
 from moto_jax.networks.heads import Actor
 from moto_jax.networks.rssm import LatentState
 from moto_jax.types import Batch, Metrics, Params, Policy
@@ -129,13 +128,6 @@ def fit_model(
         learnable,
     )
     return learnable, posterior, metrics
-
-
-def make_open_loop(model: WorldModel) -> Callable[..., jax.Array]:
-    """Returns `Agent.open_loop` of acting parameters whose "model" is the model's."""
-    return lambda params, batch, context, key: open_loop(
-        model, params["model"], batch, context, key
-    )
 
 
 def make_actor(config: Any, action_size: int) -> tuple[Actor, FeaturePolicy]:

@@ -27,7 +27,6 @@ from moto_jax.agents.base import (
     read_section,
 )
 from moto_jax.agents.model_based import (
-    make_open_loop,
     make_optimizers,
     make_policies,
 )
@@ -138,7 +137,7 @@ def make_moto(
         updates={"offline": update, "online": update},
         policies=make_policies(networks.model, networks.policy, action_size),
         acting_params=lambda state: state.acting,
-        open_loop=make_open_loop(networks.model),
+        model=networks.model,
         batch_shape=(config.replay.sequence_length, config.replay.batch_size),
     )
 
