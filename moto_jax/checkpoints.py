@@ -116,9 +116,17 @@ def latest(directory: str | os.PathLike[str]) -> int | None:
       CheckpointError: if there are steps and none is intact.
     """
     directory = Path(directory)
-    if not _steps(directory):
+    if not steps(directory):
         return None
     return int(_newest_intact(directory).name)
+
+
+def steps(directory: Path) -> list[int]:
+    """Returns the steps under a directory, intact or not, oldest first."""
+    if not directory.is_dir():
+        return []
+    names = [path.name for path in directory.iterdir() if path.is_dir()]
+    return sorted(int(name) for name in names if re.fullmatch(r"0|[1-9]\d*", name))
 
 
 def find(path: str | os.PathLike[str]) -> Path:
@@ -143,7 +151,7 @@ def find(path: str | os.PathLike[str]) -> Path:
                 f"{path.parent} for the newest intact one"
             )
         return path
-    if not _steps(path):
+    if not steps(path):
         raise CheckpointError(
             f"no checkpoint in {path}: give the directory of a run or of a step"
         )
@@ -220,9 +228,9 @@ def _sync(path: Path) -> None:
 
 
 def _prune(directory: Path, step: int, keep: int) -> None:
-    steps = _steps(directory)
-    older = [other for other in steps if other <= step]
-    newer = [other for other in steps if other > step]
+    found = steps(directory)
+    older = [other for other in found if other <= step]
+    newer = [other for other in found if other > step]
     for other in older[:-keep] + newer:
         shutil.rmtree(directory / str(other), ignore_errors=True)
 
@@ -239,9 +247,9 @@ def _remove_leftovers(directory: Path) -> None:
 
 def _require_free_space(directory: Path, state: Any) -> None:
     """Refuses to begin a save that would fill the disk half way."""
-    steps = _steps(directory)
-    if steps:
-        size = sum(file.stat().st_size for file in _files(directory / str(steps[-1])))
+    found = steps(directory)
+    if found:
+        size = sum(file.stat().st_size for file in _files(directory / str(found[-1])))
     else:
         size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
     free = shutil.disk_usage(directory).free
@@ -252,17 +260,9 @@ def _require_free_space(directory: Path, state: Any) -> None:
         )
 
 
-def _steps(directory: Path) -> list[int]:
-    """Returns the steps under a directory, intact or not, oldest first."""
-    if not directory.is_dir():
-        return []
-    names = [path.name for path in directory.iterdir() if path.is_dir()]
-    return sorted(int(name) for name in names if re.fullmatch(r"0|[1-9]\d*", name))
-
-
 def _newest_intact(directory: Path) -> Path:
     faults: list[tuple[int, str]] = []
-    for step in reversed(_steps(directory)):
+    for step in reversed(steps(directory)):
         fault = _fault(directory / str(step))
         if fault is None:
             for corrupt, reason in faults:

@@ -1,6 +1,7 @@
 """An agent from a checkpoint alone: its configuration is part of it."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,7 +11,7 @@ from ml_collections import ConfigDict
 from moto_jax import checkpoints
 from moto_jax.agents import make_agent
 from moto_jax.envs import tasks
-from moto_jax.types import Agent, Config
+from moto_jax.types import Agent, Config, Params
 
 
 class Restored(NamedTuple):
@@ -57,13 +58,57 @@ def restore_agent(path: str | os.PathLike[str], seed: int | None = None) -> Rest
             f"checkpoint {path} holds the seeds {', '.join(map(str, seeds))}: choose "
             "one of them with --seed"
         )
-    agent = make_agent(
-        config, action_size=tasks.NUM_ACTIONS, image_size=config.env.image_size
-    )
-    keys = jax.random.split(jax.random.key(0), len(seeds))
-    abstract = jax.eval_shape(jax.vmap(agent.init), keys)
-    states, metadata = checkpoints.restore(path, abstract)
+    agent = _build(config)
+    states, metadata = checkpoints.restore(path, _abstract_states(agent, seeds))
     index = seeds.index(seed)
     # In one program, in place of one for every leaf's shape.
     state = jax.jit(lambda tree: jax.tree.map(lambda leaf: leaf[index], tree))(states)
     return Restored(path, config, seed, agent, state, metadata)
+
+
+class KeptCheckpoints(NamedTuple):
+    """All checkpoints that a run has kept, of one agent.
+
+    Attributes:
+      config: the run's resolved configuration.
+      agent: built once, so that what is compiled for one checkpoint serves all.
+      steps: updates done at each, oldest first.
+      acting_params: step -> what the policies act with, of all seeds: [seeds, ...].
+        Raises CheckpointError for a step that is not intact.
+    """
+
+    config: Config
+    agent: Agent
+    steps: tuple[int, ...]
+    acting_params: Callable[[int], Params]
+
+
+def open_checkpoints(run: str | os.PathLike[str]) -> KeptCheckpoints:
+    """Returns what a run has kept; parameters are read when asked for.
+
+    Raises:
+      CheckpointError: if it has none, or the newest intact one does not fit the code.
+    """
+    directory = checkpoints.find(run).parent
+    config: Config = ConfigDict(checkpoints.read_metadata(directory)["config"])
+    agent = _build(config)
+    abstract = _abstract_states(agent, list(config.seeds))
+
+    def acting_params(step: int) -> Params:
+        states, _ = checkpoints.restore(directory / str(step), abstract)
+        return agent.acting_params(states)
+
+    steps = tuple(checkpoints.steps(directory))
+    return KeptCheckpoints(config, agent, steps, acting_params)
+
+
+def _build(config: Config) -> Agent:
+    return make_agent(
+        config, action_size=tasks.NUM_ACTIONS, image_size=config.env.image_size
+    )
+
+
+def _abstract_states(agent: Agent, seeds: list[int]) -> Any:
+    """Returns shapes and dtypes of the seeds' states, side by side."""
+    keys = jax.random.split(jax.random.key(0), len(seeds))
+    return jax.eval_shape(jax.vmap(agent.init), keys)

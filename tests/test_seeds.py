@@ -200,6 +200,30 @@ def test_one_seed_is_restored_from_all(monkeypatch, together):
             restoring.restore_agent(together, seed)
 
 
+def test_all_kept_checkpoints_are_read_with_one_agent(monkeypatch, together):
+    built = []
+
+    def make_agent(config, **sizes):
+        built.append(config)
+        return AGENT
+
+    monkeypatch.setattr(restoring, "make_agent", make_agent)
+    kept = restoring.open_checkpoints(together)
+    assert tuple(kept.config.seeds) == SEEDS
+    assert len(kept.steps) > 1 and sorted(kept.steps) == list(kept.steps)
+    for step in kept.steps:
+        path = together / "checkpoints" / str(step)
+        states, _ = checkpoints.restore(path, abstract_states(seeds=3))
+        jax.tree.map(
+            np.testing.assert_array_equal,
+            kept.acting_params(step),
+            AGENT.acting_params(states),
+        )
+    assert len(built) == 1 and kept.agent is AGENT
+    with pytest.raises(CheckpointError):
+        kept.acting_params(10_000)
+
+
 def test_motos_seeds_by_vmap_stay_with_those_alone_for_200_updates():
     found = differences("tiny", 200, (5, 2), {"vmap": jax.vmap})
     assert 0 < found["vmap"] < 1e-4

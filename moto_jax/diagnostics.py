@@ -1,0 +1,183 @@
+"""What a world model believes: rewards, and how far its members disagree.
+
+Pure functions of a model, its parameters and recorded rows, for the paper's figures 1,
+4 and 5; nothing here learns.
+"""
+
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from moto_jax.data.episodes import Episode, to_rows
+from moto_jax.imagination import FeaturePolicy, imagine
+from moto_jax.networks.rssm import LatentState
+from moto_jax.types import Batch, Params
+from moto_jax.world_model import WorldModel, observe_sequence
+
+
+def padded_batch(
+    episodes: Sequence[Episode], task: Sequence[str], rows: int | None = None
+) -> tuple[Batch, np.ndarray]:
+    """Returns whole episodes side by side, and how many rows each has, int [B].
+
+    Shorter ones stand still at the end: their last row is repeated, with no action. A
+    model that filters rows in order does not know of it before.
+
+    Args:
+      episodes: B of them.
+      task: the objects whose reward is asked for.
+      rows: T; that of the longest where not given.
+
+    Raises:
+      ValueError: for no episode, or one that is longer.
+    """
+    if not episodes:
+        raise ValueError("no episode to put in a batch")
+    lengths = np.array([episode.num_rows for episode in episodes])
+    rows = rows or int(lengths.max())
+    if lengths.max() > rows:
+        raise ValueError(f"an episode has {lengths.max()} rows, more than {rows}")
+    several = [to_rows(episode, task) for episode in episodes]
+
+    def field(name: str) -> np.ndarray:
+        columns = []
+        for one in several:
+            values = getattr(one, name)
+            missing = rows - len(values)
+            still = np.repeat(values[-1:], missing, axis=0)
+            if name == "prev_action":
+                still = np.zeros_like(still)
+            columns.append(np.concatenate([values, still]))
+        return np.stack(columns, axis=1)
+
+    names = Batch.__dataclass_fields__
+    return Batch(**{name: field(name) for name in names}), lengths
+
+
+def posterior_states(
+    model: WorldModel, params: Params, batch: Batch, key: jax.Array
+) -> LatentState:
+    """Returns the posterior of every row, given all rows before it: [T, B]."""
+    length, size = batch.reward.shape
+    keys = jax.random.split(key, length)
+    latent = model.initial((size,))
+    return observe_sequence(model, params, batch, latent, keys)[0]
+
+
+def predicted_rewards(
+    model: WorldModel, params: Params, batch: Batch, key: jax.Array
+) -> jax.Array:
+    """Returns the reward head on the posterior of every row, [T, B].
+
+    Args:
+      model: the world model.
+      params: its parameters.
+      batch: sequences [T, B, ...].
+      key: one key.
+    """
+    return model.reward(params, posterior_states(model, params, batch, key).feature)
+
+
+def imagined_rewards(
+    model: WorldModel,
+    params: Params,
+    policy: FeaturePolicy,
+    image: jax.Array,
+    horizon: int,
+    key: jax.Array,
+) -> jax.Array:
+    """Returns the reward head along rollouts of a policy inside the model, [H + 1, N].
+
+    Row 0 is that of the starting states, the posterior of an episode's first image.
+
+    Args:
+      model: the world model.
+      params: its parameters.
+      policy: (feature [N, F], key) -> action [N, A].
+      image: uint8 [N, height, width, 3], first rows of episodes.
+      horizon: H.
+      key: one key.
+    """
+    start_key, dream_key = jax.random.split(key)
+    size = len(image)
+    latent = model.initial((size,))
+    no_action = jax.eval_shape(policy, latent.feature, start_key)
+    starts, _ = model.observe(
+        params,
+        model.embed(params, image),
+        jnp.zeros(no_action.shape),
+        jnp.ones(size, bool),
+        latent,
+        start_key,
+    )
+    dream = imagine(
+        model,
+        params,
+        policy,
+        lambda logits, following: jnp.zeros(following.shape[:-2]),
+        starts,
+        horizon,
+        dream_key,
+    )
+    return model.reward(params, dream.feature)
+
+
+def open_loop_uncertainty(
+    model: WorldModel,
+    params: Params,
+    batch: Batch,
+    horizon: int,
+    disagreement: Callable[[jax.Array], jax.Array],
+    key: jax.Array,
+) -> jax.Array:
+    """Returns the mean u over H recorded actions from each posterior, [T - H, B].
+
+    The expectation in Eq. 12 with recorded actions: from the posterior of row j the
+    model is rolled open loop by the actions taken at rows j .. j + H - 1, with a member
+    drawn for every step, and u (Eq. 2) is averaged over the H transitions.
+
+    Args:
+      model: the world model.
+      params: its parameters.
+      batch: sequences [T, B, ...], each of one episode.
+      horizon: H, less than T.
+      disagreement: logits of all members [E, ..., S, K] -> u [...].
+      key: one key.
+
+    Raises:
+      ValueError: for sequences that are not longer than the horizon.
+    """
+    length, size = batch.reward.shape
+    starts = length - horizon
+    if starts < 1:
+        raise ValueError(f"{length} rows hold no {horizon} actions in a row")
+    filter_key, member_key, step_key = jax.random.split(key, 3)
+    posterior = posterior_states(model, params, batch, filter_key)
+    latent = jax.tree.map(lambda field: field[:starts], posterior)
+    # The action taken at row j + t is `prev_action` of the row after it.
+    actions = jnp.stack(
+        [batch.prev_action[1 + t : 1 + t + starts] for t in range(horizon)]
+    )
+    members = jax.random.randint(member_key, (horizon, starts, size), 0, model.members)
+
+    def step(latent: LatentState, inputs):
+        action, member, key = inputs
+        latent, logits = model.imagine_step(params, latent, action, member, key)
+        return latent, disagreement(logits)
+
+    keys = jax.random.split(step_key, horizon)
+    _, uncertainty = jax.lax.scan(step, latent, (actions, members, keys))
+    return jnp.mean(uncertainty, axis=0)
+
+
+def whole_windows(lengths: np.ndarray, rows: int, horizon: int) -> np.ndarray:
+    """Returns bool [T - H, B]: the windows of H actions that an episode really has.
+
+    Args:
+      lengths: int [B], rows of each episode; see `padded_batch`.
+      rows: T.
+      horizon: H.
+    """
+    return np.arange(rows - horizon)[:, None] + horizon < lengths

@@ -1,0 +1,166 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from moto_jax import diagnostics
+from moto_jax.world_model import logit_disagreement
+from tests import fake_kitchen, fakes, reference
+
+LENGTH, SIZE, HORIZON = 6, 3, 2
+TASK = ("microwave", "kettle")
+
+
+def params_without_chance():
+    """Reward from h alone, and all members move h alike."""
+    params = fakes.linear_model_params()
+    params["reward"][fakes.DETER :] = 0.0
+    params["shift"][:] = 0.0
+    return params
+
+
+def batch_of(first=()):
+    batch = fakes.random_batch(
+        LENGTH, SIZE, action_size=fakes.ACTION_SIZE, image_size=2
+    )
+    is_first = np.zeros((LENGTH, SIZE), bool)
+    for row, column in first:
+        is_first[row, column] = True
+    return batch.replace(is_first=is_first)
+
+
+def filtered_deter(params, batch):
+    """h of every row, [T, B, D]: the fake's posterior leaves h to the actions."""
+    deter, rows = np.zeros((SIZE, fakes.DETER)), []
+    for action, first in zip(batch.prev_action, batch.is_first, strict=True):
+        keep = 1.0 - first[:, None]
+        deter = fakes.linear_step(params, deter * keep, action * keep)
+        rows.append(deter)
+    return np.stack(rows)
+
+
+def test_predicted_rewards_are_those_of_each_rows_posterior():
+    params, batch = params_without_chance(), batch_of([(0, 0), (3, 1)])
+    found = diagnostics.predicted_rewards(
+        fakes.linear_world_model(), params, batch, jax.random.key(0)
+    )
+    wanted = filtered_deter(params, batch) @ params["reward"][: fakes.DETER]
+    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_predicted_rewards_know_what_is_seen():
+    """The stochastic state comes from the image."""
+    params, batch = fakes.linear_model_params(), batch_of()
+    params["posterior"] *= 1e3
+    found = diagnostics.predicted_rewards(
+        fakes.linear_world_model(), params, batch, jax.random.key(0)
+    )
+    look = (batch.image / 255.0).mean(axis=(2, 3)) @ params["look"]
+    deter = filtered_deter(params, batch)
+    logits = ((deter + look) @ params["posterior"]).reshape(LENGTH, SIZE, 2, -1)
+    stoch = np.eye(fakes.MEMBERS)[logits.argmax(axis=-1)].reshape(LENGTH, SIZE, -1)
+    wanted = np.concatenate([deter, stoch], axis=-1) @ params["reward"]
+    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_imagined_rewards_follow_the_policy():
+    params = params_without_chance()
+    action = np.array([0.5, -1.0], np.float32)
+
+    def policy(feature, key):
+        # More with every step: twice what h was, in every row.
+        return jnp.broadcast_to(action, (len(feature), 2)) + feature[:, :2]
+
+    image = batch_of().image[0]
+    found = diagnostics.imagined_rewards(
+        fakes.linear_world_model(), params, policy, image, 4, jax.random.key(0)
+    )
+    deter, wanted = np.zeros(fakes.DETER), []
+    for _ in range(5):
+        wanted.append(deter @ params["reward"][: fakes.DETER])
+        deter = fakes.linear_step(params, deter, action + deter)
+    assert found.shape == (5, SIZE)
+    for column in range(SIZE):
+        np.testing.assert_allclose(found[:, column], wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_uncertainty_is_the_mean_over_the_recorded_actions():
+    params, batch = params_without_chance(), batch_of()
+    found = diagnostics.open_loop_uncertainty(
+        fakes.linear_world_model(),
+        params,
+        batch,
+        HORIZON,
+        logit_disagreement,
+        jax.random.key(0),
+    )
+    deters = filtered_deter(params, batch)
+    assert found.shape == (LENGTH - HORIZON, SIZE)
+    for row in range(LENGTH - HORIZON):
+        deter, uncertain = deters[row], []
+        for ahead in range(1, HORIZON + 1):
+            deter = fakes.linear_step(params, deter, batch.prev_action[row + ahead])
+            logits = fakes.linear_prior_logits(params, deter)
+            uncertain.append(reference.disagreement(logits, normalise=False))
+        np.testing.assert_allclose(
+            found[row], np.mean(uncertain, axis=0), rtol=1e-3, atol=1e-5
+        )
+
+
+def test_members_that_agree_are_certain():
+    params = params_without_chance()
+    params["prior"][:] = params["prior"][:1]
+    uncertain = diagnostics.open_loop_uncertainty(
+        fakes.linear_world_model(),
+        params,
+        batch_of(),
+        HORIZON,
+        logit_disagreement,
+        jax.random.key(0),
+    )
+    np.testing.assert_allclose(uncertain, 0.0, atol=1e-6)
+
+
+def test_a_horizon_must_fit():
+    with pytest.raises(ValueError, match="6 rows hold no 6 actions"):
+        diagnostics.open_loop_uncertainty(
+            fakes.linear_world_model(),
+            params_without_chance(),
+            batch_of(),
+            LENGTH,
+            logit_disagreement,
+            jax.random.key(0),
+        )
+
+
+def episodes_of(*lengths):
+    return [fake_kitchen.demonstrations(1, length=length)[0][1] for length in lengths]
+
+
+def test_shorter_episodes_stand_still_at_the_end():
+    long, short = episodes_of(5, 3)
+    batch, lengths = diagnostics.padded_batch([long, short], TASK)
+    assert lengths.tolist() == [6, 4]
+    assert batch.image.shape == (6, 2, 8, 8, 3)
+    np.testing.assert_array_equal(batch.image[:, 0], long.image)
+    np.testing.assert_array_equal(batch.prev_action[1:, 0], long.action)
+    np.testing.assert_array_equal(batch.image[:4, 1], short.image)
+    np.testing.assert_array_equal(batch.image[4:, 1], short.image[[-1, -1]])
+    np.testing.assert_array_equal(batch.prev_action[1:4, 1], short.action)
+    assert not batch.prev_action[4:, 1].any()
+    assert batch.is_first.nonzero()[0].tolist() == [0, 0]
+    in_goal = short.objects_in_goal[:, [5, 6]].sum(axis=1)
+    np.testing.assert_array_equal(batch.reward[1:4, 1], in_goal[1:])
+    np.testing.assert_array_equal(batch.reward[4:, 1], in_goal[[-1, -1]])
+    wide, _ = diagnostics.padded_batch([short], TASK, rows=9)
+    assert wide.reward.shape == (9, 1)
+    with pytest.raises(ValueError, match="6 rows, more than 5"):
+        diagnostics.padded_batch([long], TASK, rows=5)
+    with pytest.raises(ValueError, match="no episode"):
+        diagnostics.padded_batch([], TASK)
+
+
+def test_windows_end_with_the_episode():
+    windows = diagnostics.whole_windows(np.array([6, 4, 2]), rows=6, horizon=2)
+    # From row j the last row asked for is j + 2.
+    assert windows.T.tolist() == [[True] * 4, [True, True, False, False], [False] * 4]
