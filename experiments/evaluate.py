@@ -65,23 +65,23 @@ def main(argv: Sequence[str]) -> None:
     logging.set_verbosity(logging.WARNING)
     prepare_jax()
     from moto_jax.collection import WorkerError
-    from moto_jax.envs.graphics import GraphicsError, choose_backend
+    from moto_jax.envs.graphics import GraphicsError
 
     faults = (ValueError, OSError, FloatingPointError, GraphicsError, WorkerError)
     try:
-        # Before anything imports mujoco.
-        choose_backend()
         _evaluate()
     except faults as error:
         fail(error)
 
 
 def _evaluate() -> None:
+    from moto_jax.assembly import prepare
     from moto_jax.envs import tasks
     from moto_jax.restoring import restore_agent
 
     restored = restore_agent(_CHECKPOINT.value, _SEED.value)
     config = restored.config
+    prepare(config)
     if _TASK.value is not None:
         config.task = _TASK.value
     if _WORKERS.value is not None:
@@ -107,8 +107,7 @@ def _play(restored: "Restored") -> dict[str, "EvaluationResult"]:
     import jax
     import numpy as np
 
-    from moto_jax.assembly import make_pool
-    from moto_jax.collection import make_policy_step
+    from moto_jax.assembly import make_stage
     from moto_jax.evaluation import evaluate
 
     names = ["mean", "sampled"] if _POLICY.value == "both" else [_POLICY.value]
@@ -117,12 +116,11 @@ def _play(restored: "Restored") -> dict[str, "EvaluationResult"]:
     keys = jax.random.key(_FIRST_EPISODE.value)[None]
     seeds = range(_FIRST_EPISODE.value, _FIRST_EPISODE.value + _EPISODES.value)
     results = {}
-    with make_pool(restored.config) as pool:
+    with make_stage(restored.config) as stage:
         for name in names:
             print(f"{name} policy: {len(seeds)} episodes", file=sys.stderr, flush=True)
             results[name] = evaluate(
-                pool,
-                make_policy_step(restored.agent.policies[name]),
+                stage.player(restored.agent.policies[name]),
                 params,
                 keys,
                 seeds,

@@ -26,7 +26,6 @@ from moto_jax.analysis.predictions import Cut, choose_cuts, prediction_errors
 if TYPE_CHECKING:
     from moto_jax.data.episodes import Episode
     from moto_jax.restoring import Restored
-    from moto_jax.types import Config
 
 _CHECKPOINT = flags.DEFINE_string(
     "checkpoint",
@@ -69,11 +68,9 @@ def main(argv: Sequence[str]) -> None:
     del argv
     logging.set_verbosity(logging.WARNING)
     prepare_jax()
-    from moto_jax.envs.graphics import GraphicsError, choose_backend
+    from moto_jax.envs.graphics import GraphicsError
 
     try:
-        # Before anything imports mujoco.
-        choose_backend()
         _open_loop(Path(_OUT.value))
     except (ValueError, OSError, GraphicsError) as error:
         fail(error)
@@ -82,6 +79,8 @@ def main(argv: Sequence[str]) -> None:
 def _open_loop(out: Path) -> None:
     check_format(out)
     # Takes seconds, which a wrong name need not wait for.
+    from moto_jax.assembly import demonstration, prepare
+    from moto_jax.envs import tasks
     from moto_jax.restoring import restore_agent
 
     restored = restore_agent(_CHECKPOINT.value, _SEED.value)
@@ -90,8 +89,10 @@ def _open_loop(out: Path) -> None:
             f"{restored.path} is of agent {restored.config.agent}, which has no model "
             "to predict with: give a checkpoint of one that has"
         )
+    prepare(restored.config)
     out.parent.mkdir(parents=True, exist_ok=True)
-    episode = _demonstration(restored.config)
+    task = tasks.resolve_task(restored.config.task)
+    episode = demonstration(restored.config, task, _EPISODE.value)
     cuts = _cuts(episode, restored.config.task)
     truth, prediction = _predict(restored, episode, cuts)
     model, copy = prediction_errors(truth, prediction, _CONTEXT.value)
@@ -106,29 +107,6 @@ def _open_loop(out: Path) -> None:
     _write_csv(out.with_suffix(".csv"), cuts, model, copy)
     _show(model, copy)
     print(f"written to {out} and {out.with_suffix('.csv')}")
-
-
-def _demonstration(config: "Config") -> "Episode":
-    """Returns an episode drawn as the checkpoint's data were."""
-    from moto_jax.data.sources import record_episode
-    from moto_jax.envs import tasks
-    from moto_jax.envs.demonstrator import Demonstrator
-    from moto_jax.envs.kitchen import KitchenEnv
-
-    demonstrator = Demonstrator(
-        tasks.resolve_task(config.task), _EPISODE.value, config.data.action_noise
-    )
-    env = KitchenEnv(
-        config.task,
-        render_profile=config.env.render_profile,
-        image_size=config.env.image_size,
-        robot_noise_ratio=config.env.robot_noise_ratio,
-        object_noise_ratio=config.env.object_noise_ratio,
-    )
-    try:
-        return record_episode(env, demonstrator, _EPISODE.value, tail_steps=10)
-    finally:
-        env.close()
 
 
 def _cuts(episode: "Episode", task: str) -> list[Cut]:

@@ -28,7 +28,6 @@ from rich.table import Table
 from experiments.command_line import fail, prepare_jax, run_program
 from moto_jax.analysis.figures import curves
 from moto_jax.analysis.runs import SUMMARY_NAME, seed_directories
-from moto_jax.envs.graphics import choose_backend
 from moto_jax.run_directory import read_json
 from moto_jax.types import Config
 
@@ -60,11 +59,12 @@ def main(argv: Sequence[str]) -> None:
     logging.set_verbosity(logging.WARNING)
     prepare_jax()
     from moto_jax import machines
+    from moto_jax.assembly import prepare
 
     joined = False
     try:
         config = _CONFIG.value
-        choose_backend()
+        prepare(config)
         if config.distributed:
             machines.join()
             joined = True

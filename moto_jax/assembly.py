@@ -1,18 +1,79 @@
-"""What a run is assembled from: demonstrations, replay, environments, a renderer."""
+"""What a run is assembled from: environment, demonstrations, replay."""
 
+import contextlib
 import functools
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from moto_jax.collection import WorkerPool
-from moto_jax.data.building import progress_bar
-from moto_jax.data.episodes import Episode, load_dataset
+from moto_jax.collection import Stage, WorkerPool
+from moto_jax.data.building import Progress, progress_bar
+from moto_jax.data.episodes import Episode, Manifest, load_dataset
+from moto_jax.data.mini_sources import mini_demonstration, mini_episodes
 from moto_jax.data.replay import Replay
-from moto_jax.data.sources import d4rl_episodes, scripted_episodes
-from moto_jax.envs import tasks
-from moto_jax.envs.graphics import software_warning
+from moto_jax.data.sources import (
+    d4rl_episodes,
+    kitchen_demonstration,
+    scripted_episodes,
+)
+from moto_jax.device_stage import DeviceStage
+from moto_jax.envs import minikitchen, tasks
+from moto_jax.envs.graphics import choose_backend, software_warning
 from moto_jax.types import Config
+
+MINI = "minikitchen"
+
+
+def prepare(config: Config) -> None:
+    """Chooses what draws the frames, before anything imports MuJoCo.
+
+    Raises:
+      ValueError: for an unknown environment, or a way of drawing that it has not.
+      GraphicsError: where the machine cannot draw the kitchen.
+    """
+    tasks.action_size(config.env.name)
+    if config.env.name != MINI:
+        choose_backend()
+    elif config.env.render_profile != minikitchen.RENDER_PROFILE:
+        raise ValueError(
+            f"config.env.render_profile is {config.env.render_profile!r}: the kitchen "
+            f"in miniature is drawn as {minikitchen.RENDER_PROFILE!r} alone"
+        )
+
+
+def announce_renderer(config: Config) -> None:
+    """Says what draws the frames, and warns where a GPU stands idle beside it.
+
+    Raises:
+      GraphicsError: where nothing can draw.
+    """
+    if config.env.name == MINI:
+        return
+    from moto_jax.envs.renderer import renderer_name
+
+    name = renderer_name()
+    print(f"frames are drawn by {name}", file=sys.stderr)
+    warning = software_warning(name)
+    if warning:
+        print(warning, file=sys.stderr)
+
+
+def make_stage(config: Config) -> contextlib.AbstractContextManager[Stage]:
+    """Returns where policies play the episodes of `config.env`."""
+    if config.env.name == MINI:
+        environment = minikitchen.MiniKitchen(
+            config.env.image_size, config.env.episode_steps
+        )
+        return contextlib.nullcontext(DeviceStage(environment))
+    # MuJoCo is imported only once its graphics backend is chosen.
+    from moto_jax.envs.kitchen import KitchenEnv
+
+    section = dict(config.env)
+    workers = section.pop("workers")
+    section.pop("name")
+    make_env = functools.partial(KitchenEnv, config.task, **section)
+    return WorkerPool(make_env, workers)
 
 
 def make_dataset(config: Config, directory: Path) -> list[tuple[str, Episode]]:
@@ -22,42 +83,80 @@ def make_dataset(config: Config, directory: Path) -> list[tuple[str, Episode]]:
       DatasetError: for a file that is not as it must be, or of another render profile.
       ValueError: for an unknown source.
     """
-    section = config.data
-    drawing = {
-        "render_profile": config.env.render_profile,
-        "image_size": config.env.image_size,
-        "num_workers": config.env.workers,
-    }
     with progress_bar("demonstrations") as progress:
-        if section.source == "scripted":
-            share = section.complete_share
-            manifest = scripted_episodes(
-                directory,
-                task=config.task,
-                num_episodes=section.episodes,
-                complete_share=None if share < 0 else share,
-                seed=section.seed,
-                action_noise=section.action_noise,
-                progress=progress,
-                **drawing,
-            )
-        elif section.source == "d4rl":
-            if not section.path:
+        if config.data.source == "scripted":
+            manifest = _scripted(config, directory, progress)
+        elif config.data.source == "d4rl" and config.env.name != MINI:
+            if not config.data.path:
                 raise ValueError(
                     "config.data.source is d4rl but config.data.path is empty: give "
                     "the hdf5 file"
                 )
             manifest = d4rl_episodes(
-                directory, path=section.path, progress=progress, **drawing
+                directory, path=config.data.path, progress=progress, **_drawing(config)
             )
         else:
             raise ValueError(
-                f"unknown source {section.source!r} in config.data.source: use "
-                "scripted or d4rl"
+                f"unknown source {config.data.source!r} in config.data.source: use "
+                "scripted or, in the kitchen, d4rl"
             )
     episodes = load_dataset(directory, config.env.render_profile, config.env.image_size)
     names = [record.file for record in manifest.episodes]
     return list(zip(names, episodes, strict=True))
+
+
+def _scripted(config: Config, directory: Path, progress: Progress) -> Manifest:
+    section = config.data
+    share = section.complete_share
+    shared: dict[str, Any] = {
+        "task": config.task,
+        "num_episodes": section.episodes,
+        "complete_share": None if share < 0 else share,
+        "seed": section.seed,
+        "action_noise": section.action_noise,
+        "progress": progress,
+    }
+    if config.env.name == MINI:
+        return mini_episodes(directory, **shared, **_mini(config))
+    return scripted_episodes(directory, **shared, **_drawing(config))
+
+
+def _drawing(config: Config) -> dict[str, Any]:
+    return {
+        "render_profile": config.env.render_profile,
+        "image_size": config.env.image_size,
+        "num_workers": config.env.workers,
+    }
+
+
+def _mini(config: Config) -> dict[str, int]:
+    return {
+        "image_size": config.env.image_size,
+        "episode_steps": config.env.episode_steps,
+    }
+
+
+def demonstration(config: Config, objects: Sequence[str], seed: int) -> Episode:
+    """Returns one scripted demonstration, drawn as the run's are.
+
+    Args:
+      config: the run's.
+      objects: what is done, in order.
+      seed: of everything random; no dataset has one of 2,000,000 or more.
+    """
+    noise = config.data.action_noise
+    if config.env.name == MINI:
+        return mini_demonstration(objects, seed, noise, **_mini(config))
+    section = {
+        key: config.env[key]
+        for key in (
+            "render_profile",
+            "image_size",
+            "robot_noise_ratio",
+            "object_noise_ratio",
+        )
+    }
+    return kitchen_demonstration(objects, seed, noise, **section)
 
 
 def make_replays(
@@ -83,6 +182,7 @@ def make_replays(
             length,
             seed,
             online_share=None if share < 0 else share,
+            rows_after=config.replay.behaviour_rows_after,
         )
         for seed in seeds
     ]
@@ -91,29 +191,3 @@ def make_replays(
         for replay in replays:
             replay.add(episode, name)
     return replays
-
-
-def announce_renderer() -> None:
-    """Says what draws the frames, and warns where a GPU stands idle beside it.
-
-    Raises:
-      GraphicsError: where nothing can draw.
-    """
-    from moto_jax.envs.renderer import renderer_name
-
-    name = renderer_name()
-    print(f"frames are drawn by {name}", file=sys.stderr)
-    warning = software_warning(name)
-    if warning:
-        print(warning, file=sys.stderr)
-
-
-def make_pool(config: Config) -> WorkerPool:
-    """Starts the environments of `config.env`."""
-    # MuJoCo is imported only once its graphics backend is chosen.
-    from moto_jax.envs.kitchen import KitchenEnv
-
-    section = dict(config.env)
-    workers = section.pop("workers")
-    make_env = functools.partial(KitchenEnv, config.task, **section)
-    return WorkerPool(make_env, workers)

@@ -13,7 +13,7 @@ import multiprocessing.connection
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Protocol, Self
 
 import gymnasium
 import jax
@@ -24,6 +24,35 @@ from moto_jax.envs import worker
 from moto_jax.envs.processes import Process, ProcessDied
 from moto_jax.envs.worker import Failure, Observation, Reset, Step
 from moto_jax.types import Params, Policy
+
+
+class Play(NamedTuple):
+    """An episode to be played.
+
+    Attributes:
+      member: which of M parameter sets acts.
+      seed: of the environment's reset, in [0, 2**32).
+    """
+
+    member: int
+    seed: int
+
+
+# (parameters [M, ...], keys [M], who acts and where) -> one episode each, in order.
+PlayEpisodes = Callable[[Params, jax.Array, Sequence[Play]], Iterator[Episode]]
+
+
+class Stage(Protocol):
+    """Where policies play episodes."""
+
+    @property
+    def process_ids(self) -> tuple[int, ...]:
+        """Of the processes beside this one."""
+        ...
+
+    def player(self, policy: Policy) -> PlayEpisodes:
+        """Returns what plays episodes with a policy."""
+        ...
 
 
 class WorkerError(RuntimeError):
@@ -82,6 +111,13 @@ class WorkerPool:
     def process_ids(self) -> tuple[int, ...]:
         """The workers' process ids, by slot; a restart changes one."""
         return tuple(process.process_id for process in self._processes)
+
+    def player(self, policy: Policy) -> PlayEpisodes:
+        """Returns what plays episodes here with a policy; see `collect_episodes`."""
+        step = make_policy_step(policy)
+        return lambda params, keys, plays: collect_episodes(
+            self, step, params, keys, plays
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -241,18 +277,6 @@ def make_policy_step(policy: Policy) -> PolicyStep:
         )
 
     return PolicyStep(initial, step)
-
-
-class Play(NamedTuple):
-    """An episode to be played.
-
-    Attributes:
-      member: which of M parameter sets acts.
-      seed: of the environment's reset, in [0, 2**32).
-    """
-
-    member: int
-    seed: int
 
 
 @dataclasses.dataclass

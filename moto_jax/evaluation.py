@@ -11,7 +11,7 @@ import imageio_ffmpeg
 import jax
 import numpy as np
 
-from moto_jax.collection import Play, PolicyStep, WorkerPool, collect_episodes
+from moto_jax.collection import Play, PlayEpisodes
 from moto_jax.data.episodes import Episode
 from moto_jax.data.files import write_atomically
 from moto_jax.envs import tasks
@@ -75,8 +75,7 @@ class EvaluationResult:
 
 
 def evaluate(
-    pool: WorkerPool,
-    policy_step: PolicyStep,
+    play: PlayEpisodes,
     params: Params,
     keys: jax.Array,
     seeds: Sequence[int],
@@ -85,8 +84,7 @@ def evaluate(
     """Runs one episode for each environment seed and counts what was completed.
 
     Args:
-      pool: the environments.
-      policy_step: from `collection.make_policy_step`.
+      play: the policy's, from a stage's `player`.
       params: the one set that the policy acts with: every leaf is [1, ...].
       keys: the one typed PRNG key of the policy's noise, [1].
       seeds: of the environments' resets.
@@ -102,7 +100,7 @@ def evaluate(
     best = last = None
     best_score = (-1, -1.0)
     plays = [Play(0, seed) for seed in seeds]
-    for last in collect_episodes(pool, policy_step, params, keys, plays):
+    for last in play(params, keys, plays):
         in_goal = last.objects_in_goal
         reached.append(tasks.objects_reached(in_goal, objects))
         at_end.append(in_goal[-1, columns])

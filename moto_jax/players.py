@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from moto_jax import devices, machines
-from moto_jax.collection import Play, WorkerPool, collect_episodes, make_policy_step
+from moto_jax.collection import Play, Stage
 from moto_jax.data.episodes import Episode
 from moto_jax.envs import tasks
 from moto_jax.evaluation import evaluate, write_videos
@@ -17,7 +17,7 @@ from moto_jax.types import Config, Params, Policy
 
 # Environment seeds: evaluations play the same ones each time, apart from the online
 # episodes'.
-_EVALUATION_SEED = 1_000_000
+EVALUATION_SEED = 1_000_000
 
 
 class Players:
@@ -30,7 +30,7 @@ class Players:
         self,
         config: Config,
         policies: Mapping[str, Policy],
-        pool: WorkerPool,
+        stage: Stage,
         keys: tuple[jax.Array, jax.Array],
         held: Sequence[int],
     ):
@@ -39,16 +39,13 @@ class Players:
         Args:
           config: of the run.
           policies: "mean" and "sampled".
-          pool: the environments.
+          stage: the environments.
           keys: [seeds] to collect with, and to evaluate with.
           held: indices of the seeds whose parameters this process holds.
         """
         self._config = config
-        self._pool = pool
         self._task = tasks.resolve_task(config.task)
-        self._steps = {
-            name: make_policy_step(policy) for name, policy in policies.items()
-        }
+        self._play = {name: stage.player(policy) for name, policy in policies.items()}
         self._collect_keys, self._evaluate_keys = keys
         shares = machines.gather(list(held))
         # For each seed the processes that hold it.
@@ -97,9 +94,9 @@ class Players:
             Play(member, self._config.seeds[index] * rounds + number)
             for member, index in enumerate(indices)
         ]
-        step = self._steps[self._config.training.collect_with]
+        play = self._play[self._config.training.collect_with]
         keys = self._collect_keys[np.array(indices)]
-        episodes = collect_episodes(self._pool, step, params, keys, plays)
+        episodes = play(params, keys, plays)
         return dict(zip(indices, episodes, strict=True))
 
     def evaluate(
@@ -138,11 +135,11 @@ class Players:
         params = devices.local_copy(params, [index])
         key = jax.random.fold_in(self._evaluate_keys[index], done)
         seeds = range(
-            _EVALUATION_SEED, _EVALUATION_SEED + self._config.evaluation.episodes
+            EVALUATION_SEED, EVALUATION_SEED + self._config.evaluation.episodes
         )
         results = {
-            name: evaluate(self._pool, step, params, key[None], seeds, self._task)
-            for name, step in self._steps.items()
+            name: evaluate(play, params, key[None], seeds, self._task)
+            for name, play in self._play.items()
         }
         write_videos(directory / "videos", f"{done:06d}", results)
         return {

@@ -104,7 +104,9 @@ def open_checkpoints(run: str | os.PathLike[str]) -> KeptCheckpoints:
 
 def _build(config: Config) -> Agent:
     return make_agent(
-        config, action_size=tasks.NUM_ACTIONS, image_size=config.env.image_size
+        config,
+        action_size=tasks.action_size(config.env.get("name", "kitchen")),
+        image_size=config.env.image_size,
     )
 
 

@@ -14,12 +14,11 @@ from jax.sharding import Mesh
 from moto_jax import checkpoints, devices, machines, provenance
 from moto_jax.agents import make_agent
 from moto_jax.analysis.runs import SUMMARY_NAME, seed_directory
-from moto_jax.assembly import announce_renderer, make_pool, make_replays
-from moto_jax.collection import WorkerPool
+from moto_jax.assembly import announce_renderer, make_replays, make_stage, prepare
+from moto_jax.collection import Stage
 from moto_jax.data.episodes import Episode
 from moto_jax.data.replay import Replay, device_batches, empty_batches
 from moto_jax.envs import tasks
-from moto_jax.envs.graphics import choose_backend
 from moto_jax.online_episodes import OnlineEpisodes
 from moto_jax.players import Players, run_keys
 from moto_jax.recording import Recorder, split_seeds
@@ -86,7 +85,7 @@ class Run:
         config: Config,
         workdir: Path,
         agent: Agent,
-        pool: WorkerPool,
+        stage: Stage,
         replays: Sequence[Replay],
         watch: Stopwatch,
         mesh: Mesh,
@@ -97,7 +96,7 @@ class Run:
           config: of the run.
           workdir: the run's directory.
           agent: what learns, with one seed.
-          pool: the environments.
+          stage: the environments.
           replays: hold the demonstrations, one for each seed that this process feeds.
           watch: has counted what came before.
           mesh: what the seeds are trained on.
@@ -107,7 +106,6 @@ class Run:
         self.schedule: Schedule = make_schedule(config.training, agent.model_share)
         self.task = tasks.resolve_task(config.task)
         self.watch = watch
-        self.pool = pool
         self.mesh = mesh
         self.agent = devices.over_seeds(agent, mesh)
         shape = (len(config.seeds), agent.batch_shape[1])
@@ -119,7 +117,7 @@ class Run:
         self.players = Players(
             config,
             agent.policies,
-            pool,
+            stage,
             (collect_keys, evaluate_keys),
             self.share.seeds,
         )
@@ -327,12 +325,14 @@ def train(
       WorkerError: if environments keep failing.
       DivergedError: if updates stay infinite.
     """
-    choose_backend()
+    prepare(config)
     tasks.resolve_task(config.task)
     _check_seeds(config.seeds)
     # Before anything is written: what does not fit the networks is refused here.
     agent = make_agent(
-        config, action_size=tasks.NUM_ACTIONS, image_size=config.env.image_size
+        config,
+        action_size=tasks.action_size(config.env.name),
+        image_size=config.env.image_size,
     )
     schedule = make_schedule(config.training, agent.model_share)
     mesh = devices.make_mesh(config, agent.batch_shape[1])
@@ -344,7 +344,7 @@ def train(
         if done is not None:
             _check_versions(workdir, mesh, allow_version_change)
         watch = Stopwatch()
-        announce_renderer()
+        announce_renderer(config)
         if jax.device_count() > 1:
             print(f"training on {devices.describe(mesh)}", file=sys.stderr)
         with watch.part("demonstrations"):
@@ -352,14 +352,14 @@ def train(
         if machines.is_first():
             bind(workdir, config.to_dict())
         with (
-            make_pool(config) as pool,
+            make_stage(config) as stage,
             contextlib.closing(
-                Run(config, workdir, agent, pool, replays, watch, mesh)
+                Run(config, workdir, agent, stage, replays, watch, mesh)
             ) as run,
         ):
             stopped_by = _advance(run, config, workdir)
             if stopped_by is None and machines.is_first():
-                peak = provenance.peak_rss_bytes(pool.process_ids)
+                peak = provenance.peak_rss_bytes(stage.process_ids)
                 for directory in run.directories:
                     write_summary(directory, watch, peak)
             machines.wait_for_all("end")

@@ -1,6 +1,7 @@
 """The world model as a record of pure functions, its loss and its disagreement."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -9,7 +10,7 @@ import jax.numpy as jnp
 
 from moto_jax.distributions import balanced_kl, sample_one_hot
 from moto_jax.networks.heads import MLP
-from moto_jax.networks.pixels import Decoder, Encoder, check_image_size
+from moto_jax.networks.pixels import KERNELS, Decoder, Encoder, check_image_size
 from moto_jax.networks.rssm import RSSM, LatentState
 from moto_jax.types import Batch, Metrics, Params
 
@@ -104,8 +105,8 @@ def make_world_model(
     reward_units: int = 400,
     layer_norm: bool = False,
     dtype: Any = jnp.float32,
-    encoder: Callable[..., nn.Module] = Encoder,
-    decoder: Callable[..., nn.Module] = Decoder,
+    encoder: Callable[..., nn.Module] | None = None,
+    decoder: Callable[..., nn.Module] | None = None,
 ) -> WorldModel:
     """Builds the world model's pure functions.
 
@@ -122,21 +123,23 @@ def make_world_model(
       reward_units: their width.
       layer_norm: whether the reward head normalises its layers.
       dtype: of the computation; parameters and losses stay float32.
-      encoder: (depth, dtype=) -> module from uint8 images to embeddings.
-      decoder: (depth, dtype=) -> module from features to mean images.
+      encoder: (depth, dtype=) -> module from uint8 images to embeddings, if not the
+        usual one.
+      decoder: (depth, dtype=) -> module from features to mean images, likewise.
 
     Raises:
       ValueError: for an image size that the networks cannot take.
     """
     check_image_size(image_size)
+    kernels = KERNELS[image_size]
     networks = _Networks(
         rssm_sizes=(deter, hidden, groups, classes, members),
         depth=depth,
         reward_sizes=(reward_layers, reward_units, 1),
         layer_norm=layer_norm,
         dtype=dtype,
-        encoder_class=encoder,
-        decoder_class=decoder,
+        encoder_class=encoder or partial(Encoder, kernels=kernels.encoder),
+        decoder_class=decoder or partial(Decoder, kernels=kernels.decoder),
     )
 
     def apply(name: str) -> Callable[..., Any]:

@@ -23,7 +23,7 @@ import numpy as np
 from flax import struct
 
 from experiments.configs import base
-from moto_jax import assembly, checkpoints, evaluation, players, training
+from moto_jax import assembly, checkpoints, collection, evaluation, training
 from moto_jax.collection import WorkerPool, make_policy_step
 from moto_jax.metrics import MetricsWriter
 from moto_jax.types import Agent, Policy
@@ -149,13 +149,13 @@ def install(
       agent: what learns.
     """
     replace(assembly, "make_dataset", lambda config, directory: DEMONSTRATIONS)
-    replace(players, "make_policy_step", _policy_step_once)
+    replace(assembly, "choose_backend", lambda: "")
+    replace(collection, "make_policy_step", _policy_step_once)
     replace(evaluation, "write_video", lambda path, frames: path.write_bytes(b""))
     replacements = {
-        "announce_renderer": lambda: None,
-        "choose_backend": lambda: "",
+        "announce_renderer": lambda config: None,
         "make_agent": lambda config, **sizes: agent,
-        "make_pool": lambda config: contextlib.nullcontext(pool),
+        "make_stage": lambda config: contextlib.nullcontext(pool),
     }
     for name, replacement in replacements.items():
         replace(training, name, replacement)

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 from experiments.configs import base
 from moto_jax.agents import AGENTS, make_agent
 from moto_jax.data.composition import composition
-from moto_jax.envs import tasks
+from moto_jax.envs import minikitchen, tasks
 from moto_jax.envs.renderer import RENDER_PROFILES
 from moto_jax.run_directory import RunError, bind, claimed
 from moto_jax.schedule import make_schedule
@@ -29,7 +29,9 @@ def get_config(file, size):
 
 def build(config):
     return make_agent(
-        config, action_size=tasks.NUM_ACTIONS, image_size=config.env.image_size
+        config,
+        action_size=tasks.action_size(config.env.name),
+        image_size=config.env.image_size,
     )
 
 
@@ -63,7 +65,13 @@ def test_every_size_of_every_file_makes_a_run(file, size):
     assert make_schedule(config.training).total > 0
     assert config.training.collect_with in agent.policies
     assert set(agent.updates) == {"offline", "online"}
-    assert config.env.render_profile in RENDER_PROFILES
+    assert (
+        config.env.render_profile
+        in {
+            "kitchen": RENDER_PROFILES,
+            "minikitchen": (minikitchen.RENDER_PROFILE,),
+        }[config.env.name]
+    )
     # The shortest stored episode fills a sequence, the longest imagination fits one.
     assert config.replay.sequence_length <= config.env.episode_steps + 1
 
@@ -122,7 +130,9 @@ def test_one_update_of_every_size_keeps_the_state_as_it_was(name, size):
     flag = jax.ShapeDtypeStruct(rows, np.bool_)
     batch = Batch(
         image=jax.ShapeDtypeStruct((*rows, *image), np.uint8),
-        prev_action=jax.ShapeDtypeStruct((*rows, tasks.NUM_ACTIONS), np.float32),
+        prev_action=jax.ShapeDtypeStruct(
+            (*rows, tasks.action_size(config.env.name)), np.float32
+        ),
         reward=jax.ShapeDtypeStruct(rows, np.float32),
         is_first=flag,
         is_last=flag,
@@ -168,10 +178,10 @@ def test_configurations_are_fresh_each_time():
     [
         ({"agent": "dreamer"}, "'dreamer'.*config.agent.*moto.*dreamer_v2"),
         ({"agent": "bc", "bc.rows": "some"}, "'some' in config.bc.rows"),
-        ({"agent": "iql", "env.image_size": 32}, "image size 32.*64"),
+        ({"agent": "iql", "env.image_size": 48}, "image size 48.*64"),
         ({"agent": "lompo", "world_model.classes": 300}, "300.*at most 256"),
         ({"agent": "lompo", "latent.imagined_rows": 9}, "imagined_rows is 9.*36"),
-        ({"env.image_size": 32}, "image size 32.*64"),
+        ({"env.image_size": 48}, "image size 48.*64"),
         ({"moto.disagreement": "none"}, "'none' in config.moto.disagreement"),
         ({"moto.value_divisor": "two"}, "'two' in config.moto.value_divisor"),
         ({"moto.target_reduction": "max"}, "'max' in config.moto.target_reduction"),

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from moto_jax import evaluation
-from moto_jax.collection import WorkerPool, make_policy_step
+from moto_jax.collection import WorkerPool
 from moto_jax.envs import tasks
 from moto_jax.types import Policy
 from tests.fake_envs import NUM_ACTIONS, CountingEnv
@@ -22,10 +22,10 @@ def evaluate():
     def act(params, carry, image, is_first, key):
         return jnp.zeros((len(image), NUM_ACTIONS)), carry
 
-    policy_step = make_policy_step(Policy(initial=lambda n: (), act=act))
     with WorkerPool(functools.partial(CountingEnv, length=3), 2) as pool:
+        play = pool.player(Policy(initial=lambda n: (), act=act))
         yield lambda seeds, task: evaluation.evaluate(
-            pool, policy_step, None, jax.random.key(0)[None], seeds, task
+            play, None, jax.random.key(0)[None], seeds, task
         )
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import jax
 import pytest
 
-from moto_jax import checkpoints, players, provenance, training
+from moto_jax import checkpoints, collection, players, provenance, training
 from moto_jax.checkpoints import CheckpointError
 from moto_jax.collection import WorkerError
 from moto_jax.data.episodes import DatasetError
@@ -269,17 +269,17 @@ def test_a_corrupt_checkpoint_is_passed_over(tmp_path, unbroken, caplog):
 
 def test_a_run_whose_environments_fail_can_be_taken_up(tmp_path, monkeypatch, unbroken):
     workdir = tmp_path / "run"
-    collect = players.collect_episodes
+    collect = collection.collect_episodes
 
     def fail(pool, step, params, keys, plays):
         if [play.seed for play in plays] == [1]:
             raise WorkerError("environment workers failed 6 times")
         return collect(pool, step, params, keys, plays)
 
-    monkeypatch.setattr(players, "collect_episodes", fail)
+    monkeypatch.setattr(collection, "collect_episodes", fail)
     with pytest.raises(WorkerError, match="failed 6 times"):
         training.train(small_config(), workdir)
-    monkeypatch.setattr(players, "collect_episodes", collect)
+    monkeypatch.setattr(collection, "collect_episodes", collect)
     training.train(small_config(), workdir)
     assert_ends_as(workdir, unbroken)
 

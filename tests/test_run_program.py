@@ -89,8 +89,7 @@ def main(tmp_path, monkeypatch):
 @pytest.fixture
 def graphics_found(monkeypatch):
     """Frames could be drawn, whether or not this machine can."""
-    monkeypatch.setattr(run, "choose_backend", lambda: "")
-    monkeypatch.setattr(training, "choose_backend", lambda: "")
+    monkeypatch.setattr(assembly, "choose_backend", lambda: "")
 
 
 def work(*args, **kwargs):
@@ -110,7 +109,8 @@ def changed(**changes):
         (changed(task="microwave,toaster"), "'toaster'"),
         (changed(task=""), "task"),
         (changed(agent="dreamer"), "'dreamer'"),
-        (changed(**{"env.image_size": 32}), "image size 32"),
+        (changed(**{"env.image_size": 48}), "image size 48"),
+        (changed(**{"env.name": "toys"}), "'toys' in config.env.name"),
         (changed(**{"moto.disagreement": "none"}), "config.moto.disagreement"),
         (changed(**{"training.log_every": -1}), "config.training.log_every is -1"),
     ],
@@ -120,7 +120,7 @@ def test_what_cannot_be_run_is_refused_before_anything_is_done(
 ):
     for maker in ("scripted_episodes", "d4rl_episodes"):
         monkeypatch.setattr(assembly, maker, work)
-    for maker in ("make_pool", "make_replays", "announce_renderer"):
+    for maker in ("make_stage", "make_replays", "announce_renderer"):
         monkeypatch.setattr(training, maker, work)
     assert_one_sentence(main(config), culprit)
     assert not (tmp_path / "run").exists()
@@ -139,7 +139,7 @@ def test_data_that_cannot_be_read_do_not_bind_the_directory(
     tmp_path, monkeypatch, main, graphics_found, data, culprit
 ):
     """The command can be mended and given again with the same --workdir."""
-    monkeypatch.setattr(training, "make_pool", work)
+    monkeypatch.setattr(training, "make_stage", work)
     (tmp_path / "text.hdf5").write_text("not HDF5")
     config = changed(**{f"data.{key}": value for key, value in data.items()})
     assert_one_sentence(main(config), culprit)

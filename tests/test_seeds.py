@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from experiments.benchmarks.scale import differences
-from moto_jax import checkpoints, devices, players, restoring, training
+from moto_jax import checkpoints, collection, devices, players, restoring, training
 from moto_jax.analysis.runs import read_run, seed_directories
 from moto_jax.checkpoints import CheckpointError
+from moto_jax.players import EVALUATION_SEED
 from tests.fake_training import (
     AGENT,
     EPISODES,
@@ -103,9 +104,12 @@ def test_an_interrupted_run_of_seeds_ends_as_the_unbroken_one(tmp_path, together
 
 def test_a_round_is_played_at_once_by_shared_workers(tmp_path, monkeypatch, pool):
     rounds, rows = [], []
-    collect = players.collect_episodes
+    collect = collection.collect_episodes
 
     def record(pool, step, params, keys, plays):
+        if plays[0].seed >= EVALUATION_SEED:
+            return collect(pool, step, params, keys, plays)
+
         def counted(*args):
             image = args[2]
             rows.append(len(image))
@@ -114,7 +118,7 @@ def test_a_round_is_played_at_once_by_shared_workers(tmp_path, monkeypatch, pool
         rounds.append([(play.member, play.seed) for play in plays])
         return collect(pool, step._replace(step=counted), params, keys, plays)
 
-    monkeypatch.setattr(players, "collect_episodes", record)
+    monkeypatch.setattr(collection, "collect_episodes", record)
     training.train(config_of(*SEEDS), tmp_path / "run")
     assert rounds == [
         [(member, seed * EPISODES + number) for member, seed in enumerate(SEEDS)]

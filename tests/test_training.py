@@ -1,12 +1,13 @@
 import numpy as np
 import pytest
 
-from moto_jax import assembly, checkpoints, players, training
+from moto_jax import assembly, checkpoints, collection, players, training
 from moto_jax.collection import collect_episodes
 from moto_jax.data.episodes import read_episode
 from moto_jax.data.replay import Replay
 from moto_jax.envs import tasks
 from moto_jax.online_episodes import OnlineEpisodes
+from moto_jax.players import EVALUATION_SEED
 from tests.fake_training import (
     AGENT,
     DEMONSTRATIONS,
@@ -128,11 +129,12 @@ def test_episodes_are_collected_with_their_blocks_first_parameters(
 
     def record(pool, step, params, keys, plays):
         (weight,) = np.array(params["weight"])
-        collected.append(([play.seed for play in plays], weight))
+        seeds = [play.seed for play in plays]
+        if seeds[0] < EVALUATION_SEED:
+            collected.append((seeds, weight))
         return collect_episodes(pool, step, params, keys, plays)
 
-    # Evaluations find the function elsewhere.
-    monkeypatch.setattr(players, "collect_episodes", record)
+    monkeypatch.setattr(collection, "collect_episodes", record)
     config = small_config()
     config.seeds = (2,)
     training.train(config, tmp_path)
@@ -194,11 +196,14 @@ def test_the_policy_that_collects_is_the_one_that_was_asked_for(
             )
         )
 
-    make_policy_step = players.make_policy_step
-    monkeypatch.setattr(players, "make_policy_step", record)
+    make_policy_step = collection.make_policy_step
+    monkeypatch.setattr(collection, "make_policy_step", record)
     training.train(small_config(collect_with=which), tmp_path)
-    assert {name for name, seed in asked if seed < 1_000_000} == {which}
-    assert {name for name, seed in asked if seed >= 1_000_000} == {"mean", "sampled"}
+    assert {name for name, seed in asked if seed < EVALUATION_SEED} == {which}
+    assert {name for name, seed in asked if seed >= EVALUATION_SEED} == {
+        "mean",
+        "sampled",
+    }
 
 
 def test_metrics_are_fetched_when_the_next_are_due(tmp_path, tape, monkeypatch):

@@ -11,7 +11,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from moto_jax.networks.pixels import DECODER_KERNELS, ENCODER_KERNELS
+from moto_jax.networks.pixels import KERNELS
 from moto_jax.world_model import WorldModel, make_world_model
 
 
@@ -25,7 +25,7 @@ class PlainEncoder(nn.Module):
     def __call__(self, image: jax.Array) -> jax.Array:
         """Maps uint8 [..., 64, 64, 3] to embeddings [..., 32 * depth]."""
         hidden = image.astype(self.dtype) / 255.0 - 0.5
-        for layer, kernel in enumerate(ENCODER_KERNELS):
+        for layer, kernel in enumerate(KERNELS[64].encoder):
             features = 2**layer * self.depth
             hidden = nn.Conv(
                 features, (kernel, kernel), (2, 2), "VALID", dtype=self.dtype
@@ -46,7 +46,7 @@ class PlainDecoder(nn.Module):
         hidden = nn.Dense(32 * self.depth, dtype=self.dtype)(feature)
         hidden = hidden[..., None, None, :]
         channels = (4 * self.depth, 2 * self.depth, self.depth, 3)
-        for features, kernel in zip(channels, DECODER_KERNELS, strict=True):
+        for features, kernel in zip(channels, KERNELS[64].decoder, strict=True):
             hidden = nn.ConvTranspose(
                 features, (kernel, kernel), (2, 2), "VALID", dtype=self.dtype
             )(hidden)

@@ -1,4 +1,4 @@
-"""Every key of a run's configuration, with the paper's sizes and three smaller ones.
+"""Every key of a run's configuration, with the paper's sizes and four smaller ones.
 
 The paper prints its step counts only. The other values of `full` are those of its
 authors' family of configurations, where one is known, and DreamerV2's otherwise.
@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from ml_collections import ConfigDict
 
+from moto_jax.data.episodes import BEHAVIOUR_ROWS_AFTER
 from moto_jax.envs.tasks import EPISODE_STEPS
 
 
@@ -33,16 +34,18 @@ def _full() -> ConfigDict:
 
     config.env = ConfigDict(
         {
+            # "kitchen", the real one, or "minikitchen", a flat one on the device.
+            "name": "kitchen",
             # "paper": shadows, reflections, multisampling; "fast": a baked background
             # under simplified moving parts, 280 times faster on a CPU. Data and run
             # must agree.
             "render_profile": "paper",
-            # Side of the square image, pixels; the networks take 64.
+            # Side of the square image, pixels; the networks take 64, 32 and 16.
             "image_size": 64,
             # Noise that the simulator adds to what its controller and it observe.
             "robot_noise_ratio": 0.01,
             "object_noise_ratio": 0.0005,
-            # Control steps an episode, 0.08 s each; then a truncation.
+            # Control steps an episode, 0.08 s each in the kitchen; then a truncation.
             "episode_steps": EPISODE_STEPS,
             # Processes that step environments, for each process of the run; results
             # depend on their number only in the last bits.
@@ -78,6 +81,8 @@ def _full() -> ConfigDict:
             # Share of sequences from online episodes; negative: uniform over stored
             # rows.
             "online_share": -1.0,
+            # Rows after the last object of the success filter that are cloned too.
+            "behaviour_rows_after": BEHAVIOUR_ROWS_AFTER,
         }
     )
     config.world_model = ConfigDict(
@@ -315,6 +320,56 @@ def _cpu() -> ConfigDict:
     return config
 
 
+def _mini() -> ConfigDict:
+    """The kitchen in miniature: the paper's figures in minutes, on two CPU cores."""
+    config = _cpu()
+    config.size = "mini"
+    config.env.update(
+        name="minikitchen",
+        render_profile="mini",
+        image_size=32,
+        episode_steps=80,
+        workers=1,
+    )
+    # The human demonstrations' proportions, half their number.
+    config.data.update(episodes=290, complete_share=-1.0)
+    config.replay.update(
+        batch_size=16,
+        sequence_length=16,
+        # Three in a hundred of an episode, as in the kitchen.
+        behaviour_rows_after=3,
+    )
+    config.world_model.update(
+        deter=128,
+        hidden=128,
+        groups=12,
+        classes=12,
+        members=4,
+        depth=12,
+        reward_units=128,
+    )
+    config.actor.update(units=128)
+    config.critic.update(units=128)
+    config.moto.update(horizon=6)
+    config.dreamer_v2.horizon = 6
+    config.latent.update(
+        rollout_every=20, batch_size=128, recorded_rows=40_000, imagined_rows=15_360
+    )
+    config.model_free.update(batch_size=64, shift=2, depth=16, units=128)
+    config.optimizer.decay_steps = 2_000
+    config.training.update(
+        offline_updates=1_500,
+        online_episodes=50,
+        updates_per_episode=10,
+        log_every=100,
+        evaluate_every=250,
+        checkpoint_every=250,
+        keep_checkpoints=10,
+    )
+    config.evaluation.episodes = 50
+    return config
+
+
 def _tiny() -> ConfigDict:
     """A smoke test: everything runs, nothing is learnt."""
     config = _cpu()
@@ -347,6 +402,7 @@ def _tiny() -> ConfigDict:
 SIZES: dict[str, Callable[[], ConfigDict]] = {
     "full": _full,
     "cpu": _cpu,
+    "mini": _mini,
     "tiny": _tiny,
 }
 

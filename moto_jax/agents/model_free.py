@@ -16,10 +16,10 @@ from moto_jax.agents.actor_critic import Functions, Transitions
 from moto_jax.agents.base import init_state, make_update, named_keys, read_section
 from moto_jax.distributions import TruncatedNormal
 from moto_jax.networks.heads import MLP, Actor, CriticEnsemble, Projected
-from moto_jax.networks.pixels import Encoder, check_image_size
+from moto_jax.networks.pixels import KERNELS, Encoder, check_image_size
 from moto_jax.types import Agent, Array, Batch, Metrics, Params, Policy
 
-_KERNELS = (3, 3, 3, 3)
+_KERNEL = 3
 
 
 class Section(NamedTuple):
@@ -106,7 +106,7 @@ def make_model_free(
     check_image_size(image_size)
     section = read_section(config, "model_free", Section)
     dtype = jnp.dtype(config.compute_dtype)
-    networks = make_networks(section, action_size, dtype)
+    networks = make_networks(section, action_size, image_size, dtype)
     acting_params = acting_params or _critics_encoder_and_actor
 
     def init(key: jax.Array) -> Any:
@@ -134,7 +134,9 @@ def _critics_encoder_and_actor(learners: Any) -> Params:
     return {"encoder": encoder, "actor": learners.actor.params}
 
 
-def make_networks(section: Section, action_size: int, dtype: Any) -> Networks:
+def make_networks(
+    section: Section, action_size: int, image_size: int, dtype: Any
+) -> Networks:
     """Returns the networks of `config.model_free`."""
     sizes: dict[str, Any] = {
         "layers": section.layers,
@@ -146,8 +148,10 @@ def make_networks(section: Section, action_size: int, dtype: Any) -> Networks:
     def projected(head: Any) -> Projected:
         return Projected(section.projection, head, dtype)
 
+    # As many layers as DreamerV2's encoder has.
+    kernels = (_KERNEL,) * len(KERNELS[image_size].encoder)
     return Networks(
-        encoder=Encoder(section.depth, _KERNELS, dtype),
+        encoder=Encoder(section.depth, kernels, dtype),
         actor=projected(Actor(action_size, min_std=section.min_std, **sizes)),
         critic=projected(CriticEnsemble(section.critics, **sizes)),
         value=projected(MLP(out=1, **sizes)),

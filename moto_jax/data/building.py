@@ -7,6 +7,7 @@ that has one is whole.
 
 import contextlib
 import dataclasses
+import importlib.metadata
 import multiprocessing.connection
 import os
 import signal
@@ -14,7 +15,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from moto_jax.data.episodes import (
     MANIFEST_NAME,
@@ -84,7 +85,7 @@ def build_dataset(
     if num_workers < 1:
         raise ValueError(f"num_workers is {num_workers}: use at least 1")
     directory = Path(directory)
-    finished = _read_same(directory, MANIFEST_NAME, head)
+    finished = finished_dataset(directory, head)
     if finished is not None:
         return finished
     jobs = make_jobs()
@@ -111,6 +112,37 @@ def build_dataset(
     for leftover in directory.glob(".*.tmp"):
         leftover.unlink()
     return manifest()
+
+
+def finished_dataset(
+    directory: str | os.PathLike[str], head: Manifest
+) -> Manifest | None:
+    """Returns the manifest of a whole dataset that is there already.
+
+    Raises:
+      DatasetError: if it is not the one that `head` describes.
+    """
+    return _read_same(Path(directory), MANIFEST_NAME, head)
+
+
+def head_of(
+    source: str, request: dict[str, Any], render_profile: str, image_size: int
+) -> Manifest:
+    """Returns a manifest without episodes."""
+    return Manifest(
+        source=source,
+        render_profile=render_profile,
+        image_size=image_size,
+        mujoco_version=importlib.metadata.version("mujoco"),
+        request=request,
+        episodes=(),
+    )
+
+
+def file_name(index: int, objects: Sequence[str]) -> str:
+    """Returns the name of a dataset's episode: its number and its objects."""
+    parts = [f"{index:06d}", *(name.replace(" ", "_") for name in objects)]
+    return "-".join(parts) + ".npz"
 
 
 def _read_same(directory: Path, name: str, head: Manifest) -> Manifest | None:

@@ -119,10 +119,15 @@ class Rows:
     row: np.ndarray
 
 
-def to_rows(episode: Episode, task: Sequence[str], first_row: int = 0) -> Rows:
+def to_rows(
+    episode: Episode,
+    task: Sequence[str],
+    first_row: int = 0,
+    rows_after: int = BEHAVIOUR_ROWS_AFTER,
+) -> Rows:
     """Aligns an episode for one task: L + 1 observations, L actions -> L + 1 rows.
 
-    The rows are numbered from `first_row`.
+    The rows are numbered from `first_row`; `rows_after` is `behaviour_rows`'s.
 
     Row 0 has a zero action and a zero reward. The end of a demonstration and the time
     limit are `is_last` alone: the kitchen never ends by itself, so no row is terminal.
@@ -138,7 +143,7 @@ def to_rows(episode: Episode, task: Sequence[str], first_row: int = 0) -> Rows:
         is_first=rows == 0,
         is_last=rows == episode.num_rows - 1,
         is_terminal=np.zeros(episode.num_rows, np.bool_),
-        is_behaviour=rows < behaviour_rows(episode.objects_in_goal, task),
+        is_behaviour=rows < behaviour_rows(episode.objects_in_goal, task, rows_after),
         row=(first_row + rows).astype(np.int32),
     )
 
@@ -165,16 +170,21 @@ def completion_order(
     )
 
 
-def behaviour_rows(objects_in_goal: np.ndarray, task: Sequence[str]) -> int:
+def behaviour_rows(
+    objects_in_goal: np.ndarray,
+    task: Sequence[str],
+    rows_after: int = BEHAVIOUR_ROWS_AFTER,
+) -> int:
     """Returns how many rows at an episode's start have their actions cloned.
 
     The success filter of behaviour cloning: of all objects that are in their goal at
     the end, in order of completion, accept while the i-th is the i-th of the task. The
-    rows up to ten after the last accepted completion count; none if none was accepted.
+    rows up to some after the last accepted completion count; none if none was accepted.
 
     Args:
       objects_in_goal: bool [rows, K].
       task: the task's objects in order.
+      rows_after: the last accepted completion, ten in the kitchen.
     """
     last_accepted = None
     order = completion_order(objects_in_goal, task)
@@ -186,7 +196,7 @@ def behaviour_rows(objects_in_goal: np.ndarray, task: Sequence[str]) -> int:
         return 0
     completion = tasks.first_completion(objects_in_goal)
     row = int(completion[tasks.OBJECTS.index(last_accepted)])
-    return min(row + BEHAVIOUR_ROWS_AFTER, len(objects_in_goal) - 1)
+    return min(row + rows_after, len(objects_in_goal) - 1)
 
 
 def write_episode(path: str | os.PathLike[str], episode: Episode) -> str:

@@ -15,7 +15,13 @@ from typing import TypeVar
 import jax
 import numpy as np
 
-from moto_jax.data.episodes import DatasetError, Episode, Rows, to_rows
+from moto_jax.data.episodes import (
+    BEHAVIOUR_ROWS_AFTER,
+    DatasetError,
+    Episode,
+    Rows,
+    to_rows,
+)
 from moto_jax.types import Batch
 
 T = TypeVar("T")
@@ -67,6 +73,7 @@ class Replay:
         sequence_length: int,
         seed: int,
         online_share: float | None = None,
+        rows_after: int = BEHAVIOUR_ROWS_AFTER,
     ):
         """Makes an empty replay.
 
@@ -77,6 +84,7 @@ class Replay:
           seed: key of the generator, at least 0.
           online_share: expected share of sequences from online episodes, in [0, 1],
             once there are any; None draws uniformly over all stored rows.
+          rows_after: see `episodes.behaviour_rows`.
 
         Raises:
           ValueError: for a size below one, a negative seed or a share outside [0, 1].
@@ -95,6 +103,7 @@ class Replay:
         self._sequence_length = sequence_length
         self._seed = seed
         self._online_share = online_share
+        self._rows_after = rows_after
         self._offline = _Pool()
         self._online = _Pool()
         self._names: dict[str, bool] = {}
@@ -155,7 +164,7 @@ class Replay:
                 f"holds {self._row_shapes}: use episodes of one format"
             )
         pool = self._online if online else self._offline
-        pool.add(to_rows(episode, self._task, first_row=self.num_rows))
+        pool.add(to_rows(episode, self._task, self.num_rows, self._rows_after))
         self._names[name] = online
         self._row_shapes = shapes
 

@@ -7,15 +7,19 @@ in the processes that make the episodes, not here.
 import dataclasses
 import functools
 import hashlib
-import importlib.metadata
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from moto_jax.data.building import Progress, build_dataset
+from moto_jax.data.building import (
+    Progress,
+    build_dataset,
+    file_name,
+    head_of,
+)
 from moto_jax.data.composition import composition
 from moto_jax.data.d4rl import read_d4rl
 from moto_jax.data.episodes import (
@@ -104,7 +108,7 @@ def scripted_episodes(
             for index, sequence in enumerate(sequences)
         ]
 
-    head = _head("scripted", request, **drawing)
+    head = head_of("scripted", request, **drawing)
     return build_dataset(directory, head, make_jobs, num_workers, progress)
 
 
@@ -133,7 +137,7 @@ class ScriptedJob:
     @property
     def file(self) -> str:
         """The episode's file name."""
-        return _file_name(self.index, self.objects)
+        return file_name(self.index, self.objects)
 
     def run(self) -> tuple[Episode, int]:
         """Returns the first attempt that did these objects, in order, and no other."""
@@ -185,6 +189,43 @@ def record_episode(
     )
 
 
+def kitchen_demonstration(
+    objects: Sequence[str],
+    seed: int,
+    action_noise: float,
+    *,
+    render_profile: str,
+    image_size: int,
+    robot_noise_ratio: float,
+    object_noise_ratio: float,
+) -> Episode:
+    """Returns one demonstration of objects in order, drawn as asked.
+
+    Args:
+      objects: what is done.
+      seed: of the demonstrator's and of the environment's noise.
+      action_noise: see `demonstrator.Demonstrator`.
+      render_profile: see `kitchen.KitchenEnv`, as for the others.
+      image_size: pixels a side.
+      robot_noise_ratio: see there.
+      object_noise_ratio: see there.
+    """
+    from moto_jax.envs.kitchen import KitchenEnv
+
+    env = KitchenEnv(
+        objects,
+        render_profile=render_profile,
+        image_size=image_size,
+        robot_noise_ratio=robot_noise_ratio,
+        object_noise_ratio=object_noise_ratio,
+    )
+    try:
+        demonstrator = Demonstrator(tuple(objects), seed, action_noise)
+        return record_episode(env, demonstrator, seed, tail_steps=10)
+    finally:
+        env.close()
+
+
 def d4rl_episodes(
     directory: str | os.PathLike[str],
     *,
@@ -230,7 +271,7 @@ def d4rl_episodes(
         ]
 
     request = {"file": path.name, "sha256": digest}
-    head = _head("d4rl", request, **drawing)
+    head = head_of("d4rl", request, **drawing)
     return build_dataset(directory, head, make_jobs, num_workers, progress)
 
 
@@ -255,9 +296,7 @@ class D4rlJob:
     @property
     def file(self) -> str:
         """The episode's file name."""
-        return _file_name(
-            self.index, completion_order(tasks.objects_in_goal(self.qpos))
-        )
+        return file_name(self.index, completion_order(tasks.objects_in_goal(self.qpos)))
 
     def run(self) -> tuple[Episode, int]:
         """Draws every row; a recorded episode needs one attempt."""
@@ -279,24 +318,6 @@ def _check_drawing(render_profile: str, image_size: int) -> None:
     check_profile(render_profile)
     if image_size < 1:
         raise ValueError(f"image_size is {image_size}: use at least 1")
-
-
-def _head(
-    source: str, request: dict[str, Any], render_profile: str, image_size: int
-) -> Manifest:
-    return Manifest(
-        source=source,
-        render_profile=render_profile,
-        image_size=image_size,
-        mujoco_version=importlib.metadata.version("mujoco"),
-        request=request,
-        episodes=(),
-    )
-
-
-def _file_name(index: int, objects: Sequence[str]) -> str:
-    parts = [f"{index:06d}", *(name.replace(" ", "_") for name in objects)]
-    return "-".join(parts) + ".npz"
 
 
 @functools.cache

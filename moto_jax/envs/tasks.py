@@ -5,6 +5,7 @@ Axis `K` is the seven objects in the order of `OBJECTS`.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -39,10 +40,10 @@ GOALS: dict[str, tuple[float, ...]] = {
     "kettle": (-0.23, 0.75, 1.62, 0.99, 0.0, 0.0, -0.06),
 }
 
-# All goals side by side, and where each object's begins: asked at every step.
+# All goals side by side, and whose each is [goals, K]: asked at every step.
 _GOAL_COLUMNS = np.concatenate([list(QPOS_INDICES[name]) for name in OBJECTS])
 _GOAL_POSITIONS = np.concatenate([GOALS[name] for name in OBJECTS])
-_GOAL_STARTS = np.cumsum([0, *(len(GOALS[name]) for name in OBJECTS[:-1])])
+_GOAL_OWNERS = np.repeat(np.eye(len(OBJECTS)), [len(GOALS[n]) for n in OBJECTS], axis=0)
 
 # L2 distance in joint units; for the kettle it mixes metres and quaternion entries,
 # as the benchmark itself does.
@@ -54,6 +55,9 @@ EPISODE_STEPS = 280
 # Joint velocities of seven arm joints and two fingers.
 NUM_ACTIONS = 9
 
+# Of the environments by the names that configurations have for them.
+_ACTION_SIZES = {"kitchen": NUM_ACTIONS, "minikitchen": 3}
+
 # The paper's names, in the order demonstrations do the objects. They are the reverse
 # of D4RL's and Minari's: `mixed` is kitchen-partial there, `partial` kitchen-mixed.
 TASKS: dict[str, tuple[str, ...]] = {
@@ -62,6 +66,20 @@ TASKS: dict[str, tuple[str, ...]] = {
 }
 
 D4RL_NAMES: dict[str, str] = {"mixed": "kitchen-partial", "partial": "kitchen-mixed"}
+
+
+def action_size(environment: str) -> int:
+    """Returns A of an environment, "kitchen" or "minikitchen".
+
+    Raises:
+      ValueError: for another.
+    """
+    if environment not in _ACTION_SIZES:
+        raise ValueError(
+            f"unknown environment {environment!r} in config.env.name: use one of "
+            f"{', '.join(_ACTION_SIZES)}"
+        )
+    return _ACTION_SIZES[environment]
 
 
 def resolve_task(task: str | Sequence[str]) -> tuple[str, ...]:
@@ -88,29 +106,28 @@ def resolve_task(task: str | Sequence[str]) -> tuple[str, ...]:
     return objects
 
 
-def object_columns(task: Sequence[str]) -> list[int]:
+def object_columns(task: Sequence[str]) -> np.ndarray:
     """Returns the columns of the `K` axis that belong to the task's objects."""
-    return [OBJECTS.index(name) for name in task]
+    return np.array([OBJECTS.index(name) for name in task])
 
 
-def objects_in_goal(qpos: np.ndarray) -> np.ndarray:
+def objects_in_goal(qpos: Any) -> Any:
     """Returns bool [..., K]: which objects are within 0.3 of their goal now.
 
     Args:
-      qpos: [..., 30] joint positions of robot (9) and objects (21).
+      qpos: [..., 30] joint positions of robot (9) and objects (21), NumPy's or jax's.
     """
-    offset = np.asarray(qpos, np.float64)[..., _GOAL_COLUMNS] - _GOAL_POSITIONS
-    squares = np.add.reduceat(np.square(offset), _GOAL_STARTS, axis=-1)
-    return np.sqrt(squares) < GOAL_DISTANCE
+    offset = qpos[..., _GOAL_COLUMNS] - _GOAL_POSITIONS
+    return (offset**2 @ _GOAL_OWNERS) ** 0.5 < GOAL_DISTANCE
 
 
-def task_reward(in_goal: np.ndarray, task: Sequence[str]) -> np.ndarray:
+def task_reward(in_goal: Any, task: Sequence[str]) -> Any:
     """Returns float32 [...]: how many of the task's objects are in their goal now.
 
     Objects are not removed once done, so the reward depends on the state alone.
 
     Args:
-      in_goal: bool [..., K].
+      in_goal: bool [..., K], NumPy's or jax's.
       task: the task's objects.
     """
     return in_goal[..., object_columns(task)].sum(axis=-1).astype(np.float32)

@@ -1,7 +1,11 @@
-"""Image encoder and decoder of the world model (DreamerV2's, kernels 4444 / 5566)."""
+"""Image encoder and decoder of the world model (DreamerV2's, kernels 4444 / 5566).
+
+Images of 64 pixels have DreamerV2's four layers; those of 32 and 16 one and two fewer,
+which leaves the same 2 x 2 places at the encoder's end.
+"""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -9,19 +13,29 @@ import jax.numpy as jnp
 
 from moto_jax.networks.convolutions import DoublingConv, HalvingConv
 
-ENCODER_KERNELS = (4, 4, 4, 4)
-DECODER_KERNELS = (5, 5, 6, 6)
+
+class Kernels(NamedTuple):
+    """Sides of the kernels, a layer each."""
+
+    encoder: tuple[int, ...]
+    decoder: tuple[int, ...]
+
+
+# By the side of the square image, pixels.
+KERNELS = {
+    64: Kernels((4, 4, 4, 4), (5, 5, 6, 6)),
+    32: Kernels((4, 4, 4), (5, 6, 6)),
+    16: Kernels((4, 4), (6, 6)),
+}
 
 
 def check_image_size(image_size: int) -> None:
     """Raises ValueError unless encoder and decoder can take square images this size."""
-    produced = 1
-    for kernel in DECODER_KERNELS:
-        produced = 2 * (produced - 1) + kernel
-    if image_size != produced:
+    if image_size not in KERNELS:
+        sizes = ", ".join(map(str, sorted(KERNELS)))
         raise ValueError(
-            f"image size {image_size} does not fit the networks: set image_size to "
-            f"{produced}, the size that the decoder produces"
+            f"image size {image_size} does not fit the networks: set image_size to one "
+            f"of {sizes}"
         )
 
 
@@ -46,10 +60,13 @@ def _split_leading(outputs: jax.Array, leading: tuple[int, ...]) -> jax.Array:
 
 
 class Encoder(nn.Module):
-    """Images uint8 [..., 64, 64, 3] to embeddings [..., 32 * depth]."""
+    """Images uint8 [..., 64, 64, 3] to embeddings [..., 32 * depth].
+
+    With DreamerV2's kernels; of smaller images half as many and a quarter.
+    """
 
     depth: int
-    kernels: Sequence[int] = ENCODER_KERNELS
+    kernels: Sequence[int] = KERNELS[64].encoder
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -67,14 +84,15 @@ class Decoder(nn.Module):
     """Features [..., F] to mean images float32 [..., 64, 64, 3] around zero."""
 
     depth: int
-    kernels: Sequence[int] = DECODER_KERNELS
+    kernels: Sequence[int] = KERNELS[64].decoder
     dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, feature: jax.Array) -> jax.Array:
         """Maps features to mean images, of which -0.5 is black and 0.5 white."""
         leading = feature.shape[:-1]
-        hidden = nn.Dense(32 * self.depth, dtype=self.dtype)(_merge_leading(feature, 1))
+        units = 2 ** (len(self.kernels) + 1) * self.depth
+        hidden = nn.Dense(units, dtype=self.dtype)(_merge_leading(feature, 1))
         hidden = hidden[:, None, None, :]
         for layer, kernel in enumerate(self.kernels):
             last = layer == len(self.kernels) - 1

@@ -1,0 +1,422 @@
+"""The kitchen in miniature: its objects, tasks and rules in a flat, pure JAX world.
+
+A point gripper with momentum moves over a picture of a kitchen. Every object has a
+handle that must be reached, closed upon, and then led along the object's own way: two
+doors, two knobs, a switch, a slider, and a kettle that is carried anywhere. What is
+let go stays where it is; the gripper hides what is under it; an observation is one
+image and nothing else.
+
+`reset`, `step` and `render` are pure functions of one environment: `jax.vmap` makes
+many of them. The state maps to the 30 joint positions of the real kitchen
+(`joint_positions`), an object's share of its way being that share of its joints', so
+goals, reward, success and the filter of cloned rows are the kitchen's own functions.
+
+Lengths are shares of the picture, x to the right and y down; one step is one unit of
+time. `K` is the seven objects in the order of `tasks.OBJECTS`.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import gymnasium
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from moto_jax.envs import tasks
+
+# Acceleration in x and in y, and whether the gripper closes (positive) or opens.
+NUM_ACTIONS = tasks.action_size("minikitchen")
+EPISODE_STEPS = 80
+RENDER_PROFILE = "mini"
+
+# Share of the velocity that is kept, and what a full action adds to it: at most 0.12.
+DRAG, ACCELERATION = 0.5, 0.06
+MOTION_NOISE = 0.003
+# How fast the gripper closes or opens, and from where on it holds.
+GRIP_SPEED, CLOSED = 0.5, 0.75
+REACH = 0.07
+NOTHING = len(tasks.OBJECTS)
+_START, _START_SPREAD = np.array([0.6, 0.86]), 0.04
+_EDGE = 0.03
+
+KETTLE = tasks.OBJECTS.index("kettle")
+# Where each handle starts, a point that bends its way, where it ends (the kettle's is
+# free), the share of the gripper's motion that it takes, and how far its joint goes.
+_WAYS: dict[str, tuple[tuple[float, float], ...]] = {
+    "bottom burner": ((0.52, 0.70), (0.58, 0.60), (0.66, 0.68)),
+    "top burner": ((0.80, 0.70), (0.86, 0.60), (0.94, 0.68)),
+    "light switch": ((0.54, 0.16), (0.47, 0.16), (0.38, 0.16)),
+    "slide cabinet": ((0.69, 0.17), (0.79, 0.17), (0.91, 0.17)),
+    "hinge cabinet": ((0.28, 0.17), (0.22, 0.27), (0.09, 0.28)),
+    "microwave": ((0.26, 0.50), (0.22, 0.62), (0.08, 0.64)),
+    "kettle": ((0.36, 0.82), (0.39, 0.63), (0.42, 0.44)),
+}
+_EASE = np.array([0.8, 0.8, 1.0, 1.0, 0.8, 0.8, 1.0], np.float32)
+# A burner can be turned too far.
+_LIMIT = np.array([1.5, 1.5, 1.0, 1.0, 1.0, 1.1, 1.0], np.float32)
+_POINTS = np.array([_WAYS[name] for name in tasks.OBJECTS], np.float32)
+KETTLE_START, KETTLE_GOAL = _POINTS[KETTLE, 0], _POINTS[KETTLE, 2]
+
+
+class State(NamedTuple):
+    """One environment.
+
+    Attributes:
+      position: [2], of the gripper.
+      velocity: [2], a step.
+      grip: scalar in [0, 1], how far it is closed.
+      held: int32 scalar, the object in it, or `NOTHING`.
+      share: [K], of its way that each object has gone; the kettle's is unused.
+      kettle: [2], where it is.
+      steps: int32 scalar, since the reset.
+    """
+
+    position: jax.Array
+    velocity: jax.Array
+    grip: jax.Array
+    held: jax.Array
+    share: jax.Array
+    kettle: jax.Array
+    steps: jax.Array
+
+
+def reset(key: jax.Array) -> State:
+    """Returns the kitchen as every episode finds it, the gripper near its middle."""
+    offset = jax.random.uniform(key, (2,), minval=-_START_SPREAD, maxval=_START_SPREAD)
+    return State(
+        position=jnp.asarray(_START, jnp.float32) + offset,
+        velocity=jnp.zeros(2),
+        grip=jnp.zeros(()),
+        held=jnp.full((), NOTHING, jnp.int32),
+        share=jnp.zeros(len(tasks.OBJECTS)),
+        kettle=jnp.asarray(KETTLE_START),
+        steps=jnp.zeros((), jnp.int32),
+    )
+
+
+def handles(state: State) -> jax.Array:
+    """Returns [K, 2], where every handle is."""
+    along, _ = _on_ways(state.share)
+    return along.at[KETTLE].set(state.kettle)
+
+
+def handle_at(share: jax.Array) -> jax.Array:
+    """Returns [K, 2], where the handles are at shares [K] of their ways."""
+    return _on_ways(share)[0]
+
+
+def _on_ways(share: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Returns points [K, 2] on the bent ways, and how they move by share [K, 2]."""
+    start, bend, end = jnp.moveaxis(jnp.asarray(_POINTS), 1, 0)
+    share = share[:, None]
+    first, second = bend - start, end - bend
+    point = start + 2 * share * first + share**2 * (second - first)
+    return point, 2 * (first + share * (second - first))
+
+
+def step(state: State, action: jax.Array, key: jax.Array) -> State:
+    """Moves for one step.
+
+    The gripper closes while its action is positive and opens otherwise, at one speed;
+    as it closes it takes the nearest handle within `REACH`. What it holds follows its
+    motion along the object's way and keeps it there; the kettle follows anywhere.
+
+    Args:
+      state: of one environment.
+      action: [3], clipped to [-1, 1].
+      key: of the noise on the motion.
+    """
+    action = jnp.clip(action, -1.0, 1.0)
+    closing_speed = jnp.where(action[2] > 0.0, GRIP_SPEED, -GRIP_SPEED)
+    grip = jnp.clip(state.grip + closing_speed, 0.0, 1.0)
+    velocity = DRAG * state.velocity + ACCELERATION * action[:2]
+    velocity += MOTION_NOISE * jax.random.normal(key, (2,))
+
+    distance = jnp.linalg.norm(handles(state) - state.position[None], axis=-1)
+    nearest = jnp.argmin(distance).astype(jnp.int32)
+    closing = (state.grip < CLOSED) & (grip >= CLOSED)
+    taken = jnp.where(closing & (distance.min() < REACH), nearest, state.held)
+    held = jnp.where(grip >= CLOSED, taken, NOTHING)
+
+    # Led along the way of what is held, by the part of the motion that points there.
+    is_held = jnp.arange(len(tasks.OBJECTS)) == held
+    _, tangent = _on_ways(state.share)
+    led = tangent @ velocity / jnp.sum(jnp.square(tangent), axis=-1)
+    share = jnp.clip(state.share + jnp.where(is_held, _EASE * led, 0.0), 0.0, _LIMIT)
+    share = share.at[KETTLE].set(0.0)
+
+    free = jnp.clip(state.position + velocity, _EDGE, 1.0 - _EDGE)
+    kettle = jnp.where(held == KETTLE, free, state.kettle)
+    on_way = jnp.sum(jnp.where(is_held[:, None], handle_at(share), 0.0), axis=0)
+    position = jnp.where((held == NOTHING) | (held == KETTLE), free, on_way)
+    return State(
+        position=position,
+        velocity=position - state.position,
+        grip=grip,
+        held=held,
+        share=share,
+        kettle=kettle,
+        steps=state.steps + 1,
+    )
+
+
+# An object's joints are at zero when its handle is at its start; the kettle's are its
+# place, whose way from start to goal the real one goes along y.
+_KETTLE_JOINTS = np.array(tasks.GOALS["kettle"], np.float32)
+_REAL_KETTLE_WAY = np.array([-0.23 + 0.269, 0.75 - 0.35], np.float32)
+
+
+def _turn_to_real() -> np.ndarray:
+    """Returns the rotation and scale [2, 2] that takes the kettle's way to the real."""
+    here, there = KETTLE_GOAL - KETTLE_START, _REAL_KETTLE_WAY
+    ratio = complex(*there) / complex(*here)
+    return np.array(
+        [[ratio.real, -ratio.imag], [ratio.imag, ratio.real]], dtype=np.float32
+    )
+
+
+_TO_REAL = _turn_to_real()
+
+
+def joint_positions(state: State) -> jax.Array:
+    """Returns [30], the real kitchen's joint positions of a state.
+
+    The nine of the robot hold the gripper's position, velocity and closure, then zeros.
+    """
+    robot = jnp.concatenate([state.position, state.velocity, state.grip[None]])
+    qpos = jnp.zeros(30).at[: len(robot)].set(robot)
+    for index, name in enumerate(tasks.OBJECTS):
+        columns = np.array(tasks.QPOS_INDICES[name])
+        if index == KETTLE:
+            place = _KETTLE_JOINTS[:2] + _TO_REAL @ (state.kettle - KETTLE_GOAL)
+            value = jnp.concatenate([place, _KETTLE_JOINTS[2:]])
+        else:
+            value = state.share[index] * np.array(tasks.GOALS[name], np.float32)
+        qpos = qpos.at[columns].set(value)
+    return qpos
+
+
+# Boxes as left, right, top, bottom.
+_WALL, _COUNTER, _FRAME = (214, 205, 186), (158, 132, 104), (120, 84, 56)
+_INSIDE, _STEEL, _PALE = (46, 40, 40), (120, 126, 134), (236, 228, 208)
+_STOVE, _PLATE, _HANDLE = (88, 90, 96), (50, 50, 54), (20, 20, 24)
+_SCENERY: tuple[tuple[tuple[float, float, float, float], tuple[int, int, int]], ...] = (
+    ((0.0, 1.0, 0.0, 0.36), _WALL),
+    ((0.0, 1.0, 0.36, 1.0), _COUNTER),
+    ((0.03, 0.31, 0.05, 0.29), _FRAME),
+    ((0.05, 0.29, 0.07, 0.27), _INSIDE),
+    ((0.62, 0.98, 0.05, 0.29), _FRAME),
+    ((0.64, 0.96, 0.07, 0.27), _INSIDE),
+    ((0.02, 0.30, 0.38, 0.62), _STEEL),
+    ((0.04, 0.28, 0.41, 0.59), _INSIDE),
+    ((0.34, 0.98, 0.36, 0.78), _STOVE),
+    ((0.36, 0.48, 0.38, 0.50), _PLATE),
+    ((0.53, 0.65, 0.38, 0.50), _PLATE),
+    ((0.81, 0.93, 0.38, 0.50), _PLATE),
+    ((0.51, 0.67, 0.60, 0.74), _PALE),
+    ((0.79, 0.95, 0.60, 0.74), _PALE),
+    ((0.35, 0.57, 0.13, 0.19), _PALE),
+)
+_GREEN, _RED, _BLUE = (70, 120, 90), (200, 60, 40), (40, 90, 200)
+_LAMP_OFF, _LAMP_ON, _FLAME = (110, 104, 90), (255, 236, 90), (255, 110, 20)
+_GRIPPER = (250, 20, 160)
+
+
+def _paint(image: Any, box: Any, colour: Any, size: int) -> Any:
+    """Lays a box over an image [size, size, 3]; its edges cover pixels by share."""
+    left, right, top, bottom = box
+    lower = np.arange(size, dtype=np.float32)
+    along = jnp.clip(
+        jnp.minimum(right * size, lower + 1) - jnp.maximum(left * size, lower), 0, 1
+    )
+    down = jnp.clip(
+        jnp.minimum(bottom * size, lower + 1) - jnp.maximum(top * size, lower), 0, 1
+    )
+    cover = (down[:, None] * along[None, :])[..., None]
+    colour = jnp.asarray(colour, jnp.float32)[None, None]
+    return image + cover * (colour - image)
+
+
+def render(state: State, size: int = 32) -> jax.Array:
+    """Returns uint8 [size, size, 3], the picture of a state.
+
+    The scenery does not depend on the state; compiled, it is painted once.
+    """
+    image: Any = jnp.zeros((size, size, 3))
+    with jax.ensure_compile_time_eval():
+        for box, colour in _SCENERY:
+            image = _paint(image, box, colour, size)
+    for box, colour in _moving_boxes(state):
+        image = _paint(image, box, colour, size)
+    return (image + 0.5).astype(jnp.uint8)
+
+
+def _moving_boxes(state: State) -> list[tuple[Any, Any]]:
+    """Returns what is painted over the scenery, from the back to the front."""
+    place = dict(zip(tasks.OBJECTS, handles(state), strict=True))
+    share = dict(zip(tasks.OBJECTS, state.share, strict=True))
+    in_goal = objects_in_goal(state)
+    lit = in_goal[tasks.OBJECTS.index("light switch")]
+    slid = 0.17 * share["slide cabinet"]
+    boxes = [
+        ((0.05, place["hinge cabinet"][0] + 0.01, 0.07, 0.27), _GREEN),
+        (_around(place["hinge cabinet"], 0.02, 0.035), _HANDLE),
+        ((0.64 + slid, 0.79 + slid, 0.07, 0.27), _GREEN),
+        (_around(place["slide cabinet"], 0.02, 0.035), _HANDLE),
+        ((0.04, place["microwave"][0] + 0.01, 0.41, 0.59), _PALE),
+        (_around(place["microwave"], 0.02, 0.035), _HANDLE),
+        ((0.39, 0.53, 0.03, 0.09), _mix(_LAMP_OFF, _LAMP_ON, lit)),
+        (_around(place["light switch"], 0.02, 0.045), _RED),
+    ]
+    for name, left in (("bottom burner", 0.53), ("top burner", 0.81)):
+        on = in_goal[tasks.OBJECTS.index(name)]
+        flame = (left + 0.02, left + 0.10, 0.40, 0.48)
+        boxes.append((flame, _mix(_PLATE, _FLAME, on)))
+        boxes.append((_around(place[name], 0.025, 0.025), _RED))
+    x, y = state.kettle
+    boxes.append(((x - 0.07, x + 0.07, y, y + 0.10), _BLUE))
+    boxes.append(((x - 0.035, x + 0.035, y - 0.03, y + 0.01), _HANDLE))
+    # Two fingers, which meet when closed, under a palm.
+    x, y = state.position
+    gap = 0.045 - 0.025 * state.grip
+    boxes.append(((x - gap - 0.015, x - gap + 0.015, y - 0.03, y + 0.04), _GRIPPER))
+    boxes.append(((x + gap - 0.015, x + gap + 0.015, y - 0.03, y + 0.04), _GRIPPER))
+    boxes.append(((x - 0.06, x + 0.06, y - 0.06, y - 0.03), _GRIPPER))
+    return boxes
+
+
+def _around(point: Any, half_width: float, half_height: float) -> Any:
+    x, y = point
+    return x - half_width, x + half_width, y - half_height, y + half_height
+
+
+def _mix(off: Any, on: Any, share: Any) -> Any:
+    return jnp.where(share, np.array(on, np.float32), np.array(off, np.float32))
+
+
+def objects_in_goal(state: State) -> jax.Array:
+    """Returns bool [K], by the real kitchen's rule on the state's joint positions."""
+    return tasks.objects_in_goal(joint_positions(state))
+
+
+class MiniKitchen(NamedTuple):
+    """The functions above with an image's size and an episode's length.
+
+    Attributes:
+      image_size: pixels a side, 16, 32 or 64 for the networks.
+      episode_steps: after which an episode is cut (truncated).
+    """
+
+    image_size: int = 32
+    episode_steps: int = EPISODE_STEPS
+
+    reset = staticmethod(reset)
+    step = staticmethod(step)
+    joint_positions = staticmethod(joint_positions)
+    objects_in_goal = staticmethod(objects_in_goal)
+
+    def render(self, state: State) -> jax.Array:
+        """Returns uint8 [image_size, image_size, 3]."""
+        return render(state, self.image_size)
+
+
+class MiniKitchenEnv(gymnasium.Env):
+    """The kitchen in miniature as a Gymnasium environment.
+
+    Observation: uint8 [size, size, 3]. Action: float32 [3] in [-1, 1], acceleration in
+    x and y, and closing (positive) or opening the gripper. Reward, truncation and
+    `info` (`objects_in_goal`, `objects_done`, `success`, `qpos`) are `KitchenEnv`'s.
+    """
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 12}
+
+    def __init__(
+        self,
+        task: str | Sequence[str] = "mixed",
+        image_size: int = 32,
+        episode_steps: int = EPISODE_STEPS,
+    ):
+        """Compiles nothing yet.
+
+        Args:
+          task: a task's name, or its objects in order.
+          image_size: pixels a side.
+          episode_steps: steps until truncation.
+
+        Raises:
+          ValueError: for an unknown task or object, or an impossible size.
+        """
+        self.task = tasks.resolve_task(task)
+        if image_size < 1 or episode_steps < 1:
+            raise ValueError(
+                f"image_size {image_size} and episode_steps {episode_steps} must be "
+                "positive"
+            )
+        kitchen = MiniKitchen(image_size, episode_steps)
+        self._episode_steps = episode_steps
+        self._reset = jax.jit(kitchen.reset)
+        self._step = jax.jit(kitchen.step)
+        self._look = jax.jit(
+            lambda state: (kitchen.render(state), kitchen.joint_positions(state))
+        )
+        self._state: State | None = None
+        self._key = jax.random.key(0)
+        self._ever_in_goal = np.zeros(len(tasks.OBJECTS), bool)
+        self.render_mode = "rgb_array"
+        self.observation_space = gymnasium.spaces.Box(
+            0, 255, (image_size, image_size, 3), np.uint8
+        )
+        self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (NUM_ACTIONS,), np.float32)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """Starts an episode; an equal seed and equal actions give an equal episode."""
+        super().reset(seed=seed, options=options)
+        if seed is None:
+            seed = int(self.np_random.integers(2**31))
+        reset_key, self._key = jax.random.split(jax.random.key(seed))
+        self._state = self._reset(reset_key)
+        self._ever_in_goal[:] = False
+        return self._observe()
+
+    def step(
+        self, action: np.ndarray
+    ) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        """Moves for one step; `action` is clipped to [-1, 1].
+
+        Raises:
+          ValueError: for an action of another shape, or with a NaN or an infinity.
+          RuntimeError: before the first `reset`.
+        """
+        if (state := self._state) is None:
+            raise RuntimeError("call reset before the first step")
+        action = np.asarray(action, np.float32)
+        if action.shape != (NUM_ACTIONS,) or not np.isfinite(action).all():
+            raise ValueError(
+                f"action must be {NUM_ACTIONS} finite numbers, got {action.tolist()}"
+            )
+        key = jax.random.fold_in(self._key, state.steps)
+        self._state = state = self._step(state, action, key)
+        image, info = self._observe()
+        reward = float(tasks.task_reward(info["objects_in_goal"], self.task))
+        is_last = int(state.steps) >= self._episode_steps
+        return image, reward, False, is_last, info
+
+    def render(self) -> np.ndarray:
+        """Returns the current observation."""
+        return self._observe()[0]
+
+    def _observe(self) -> tuple[np.ndarray, dict[str, Any]]:
+        image, qpos = map(np.asarray, self._look(self._state))
+        in_goal = tasks.objects_in_goal(qpos)
+        self._ever_in_goal |= in_goal
+        done = (name for name, yes in zip(tasks.OBJECTS, in_goal, strict=True) if yes)
+        info = {
+            "objects_in_goal": in_goal,
+            "objects_done": tuple(sorted(done)),
+            "success": bool(self._ever_in_goal[tasks.object_columns(self.task)].all()),
+            "qpos": qpos,
+        }
+        return image.copy(), info

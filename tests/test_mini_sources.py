@@ -1,0 +1,95 @@
+import numpy as np
+import pytest
+
+from experiments.configs.mixed import get_config
+from moto_jax import assembly
+from moto_jax.data.composition import composition
+from moto_jax.data.episodes import (
+    DatasetError,
+    completion_order,
+    load_dataset,
+    read_manifest,
+)
+from moto_jax.data.mini_sources import mini_demonstration, mini_episodes
+
+SMALL = {"task": "mixed", "num_episodes": 5, "image_size": 16}
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("mini") / "dataset"
+    return directory, mini_episodes(directory, **SMALL)
+
+
+def test_the_dataset_has_the_composition_of_the_human_ones(dataset):
+    directory, manifest = dataset
+    assert [record.objects for record in manifest.episodes] == composition("mixed", 5)
+    episodes = load_dataset(directory, "mini", 16)
+    for record, episode in zip(manifest.episodes, episodes, strict=True):
+        assert completion_order(episode.objects_in_goal) == record.objects
+        assert episode.action.shape == (episode.num_rows - 1, 3)
+        # Ends soon after its last object, within the episode's time.
+        assert 20 < episode.num_rows <= 81
+
+
+def test_a_dataset_that_is_there_is_not_made_again(dataset):
+    directory, manifest = dataset
+    before = {path: path.stat().st_mtime_ns for path in directory.iterdir()}
+    assert mini_episodes(directory, **SMALL) == manifest
+    assert {path: path.stat().st_mtime_ns for path in directory.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    "change", [{"num_episodes": 6}, {"seed": 1}, {"image_size": 32}]
+)
+def test_another_dataset_in_the_directory_is_refused(dataset, change):
+    directory, _ = dataset
+    with pytest.raises(DatasetError, match="another directory"):
+        mini_episodes(directory, **SMALL | change)
+
+
+def test_equal_requests_make_equal_files(dataset, tmp_path):
+    _, manifest = dataset
+    assert mini_episodes(tmp_path, **SMALL).episodes == manifest.episodes
+    assert read_manifest(tmp_path) == manifest
+
+
+def test_what_the_demonstrator_cannot_do_is_said(tmp_path):
+    with pytest.raises(DatasetError, match="within 12 steps.*raise episode_steps"):
+        mini_episodes(tmp_path, **SMALL, episode_steps=12)
+    assert not (tmp_path / "manifest.json").exists()
+
+
+def test_wrong_numbers_are_refused(tmp_path):
+    for wrong in ({"seed": -1}, {"action_noise": -0.1}, {"num_episodes": 0}):
+        with pytest.raises(ValueError):
+            mini_episodes(tmp_path, **SMALL | wrong)
+
+
+def test_a_held_out_demonstration_is_of_what_is_asked_for():
+    config = get_config("mini")
+    config.env.image_size = 16
+    objects = ("kettle", "top burner")
+    one, same, other = (
+        assembly.demonstration(config, objects, seed)
+        for seed in (2_000_000, 2_000_000, 2_000_001)
+    )
+    assert completion_order(one.objects_in_goal) == objects
+    np.testing.assert_array_equal(one.action, same.action)
+    assert not np.array_equal(one.action[:10], other.action[:10])
+    noiseless = mini_demonstration(objects, 0, action_noise=0.0, image_size=16)
+    assert completion_order(noiseless.objects_in_goal) == objects
+
+
+def test_no_recorded_data_fit_the_miniature(tmp_path):
+    config = get_config("mini")
+    config.data.source = "d4rl"
+    with pytest.raises(ValueError, match="'d4rl' in config.data.source.*scripted"):
+        assembly.make_dataset(config, tmp_path)
+
+
+def test_the_miniature_is_drawn_in_one_way_alone():
+    config = get_config("mini")
+    config.env.render_profile = "fast"
+    with pytest.raises(ValueError, match="render_profile is 'fast'.*'mini' alone"):
+        assembly.prepare(config)
