@@ -31,12 +31,13 @@ from launch.tables import (
     PLANS,
     TASKS,
     check_configuration,
+    choose,
     parse_overrides,
     sweep_runs,
 )
 
 _FIGURE = flags.DEFINE_enum(
-    "figure", None, [*FIGURES], "Figure of the paper.", required=True
+    "figure", None, [*FIGURES], "Figure of the paper, or all.", required=True
 )
 _SIZE = flags.DEFINE_enum("size", "full", [*SIZES], "Preset of every run.")
 _TASKS = flags.DEFINE_multi_enum(
@@ -47,6 +48,9 @@ _SEEDS = flags.DEFINE_integer(
     None,
     "Seeds a setting: 0 to one less than this. By the size's plan.",
     lower_bound=1,
+)
+_ONLY = flags.DEFINE_multi_string(
+    "only", [], "Setting of the figure, such as moto; may be repeated."
 )
 _SEEDS_PER_RUN = flags.DEFINE_integer(
     "seeds_per_run",
@@ -89,14 +93,14 @@ def main(argv: Sequence[str]) -> None:
     title = f"figure {_FIGURE.value}, {_SIZE.value}"
     out = Path(_OUT.value or f"runs/figure{_FIGURE.value}-{_SIZE.value}")
     plan = PLANS[_SIZE.value]
-    seeds = _SEEDS.value or plan.seeds
+    seeds_of = plan.seeds_of if _SEEDS.value is None else lambda _: range(_SEEDS.value)
     stopped_by = None
     try:
         runs = sweep_runs(
-            FIGURES[_FIGURE.value](_TASKS.value or plan.tasks),
+            choose(FIGURES[_FIGURE.value](_TASKS.value or plan.tasks), _ONLY.value),
             size=_SIZE.value,
-            seeds=range(seeds),
-            seeds_per_run=_SEEDS_PER_RUN.value or seeds,
+            seeds_of=seeds_of,
+            seeds_per_run=_SEEDS_PER_RUN.value,
             overrides={**plan.overrides, **parse_overrides(_OVERRIDE.value)},
             out=out,
         )

@@ -36,7 +36,7 @@ def runs_of(rows, seeds=2, seeds_per_run=2, overrides=None, out="runs/some"):
     return sweep_runs(
         rows,
         size="tiny",
-        seeds=range(seeds),
+        seeds_of=lambda label: range(seeds),
         seeds_per_run=seeds_per_run,
         overrides=overrides or {},
         out=Path(out),
@@ -93,6 +93,41 @@ def test_a_new_agent_joins_by_its_line_in_the_registry(monkeypatch):
         "anything"
     }
     assert after[1] == before[1]
+
+
+def test_all_is_both_figures_without_repeats():
+    rows = FIGURES["all"](("partial",))
+    for figure in ("2", "3"):
+        assert {row.label for row in FIGURES[figure](("partial",))} <= {
+            row.label for row in rows
+        }
+    assert len({row.label for row in rows}) == len(rows) == len(AGENTS) + 3
+
+
+def test_settings_are_chosen_by_their_labels():
+    rows = FIGURES["3"](TASKS)
+    assert tables.choose(rows, []) == rows
+    chosen = tables.choose(rows, ["moto-no_prior", "moto"])
+    assert [(row.task, row.label) for row in chosen] == [
+        (task, label) for task in TASKS for label in ("moto", "moto-no_prior")
+    ]
+    with pytest.raises(ValueError, match="--only=cql: .*moto-no_prior"):
+        tables.choose(rows, ["moto", "cql"])
+
+
+def test_a_setting_may_have_seeds_of_its_own():
+    plan = tables.Plan(("mixed",), 2, {}, own_seeds={"moto": 3})
+    rows = tables.choose(FIGURES["2"](plan.tasks), ["moto", "bc"])
+    runs = sweep_runs(
+        rows,
+        size="tiny",
+        seeds_of=plan.seeds_of,
+        seeds_per_run=None,
+        overrides={},
+        out=Path("runs/some"),
+    )
+    names = ["mixed-moto-seeds0-2", "mixed-bc-seeds0-1"]
+    assert [run.name for run in runs] == names
 
 
 def test_figure_3_is_the_ablations_and_dreamer_on_both_tasks():

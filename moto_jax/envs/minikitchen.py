@@ -35,7 +35,7 @@ DRAG, ACCELERATION = 0.5, 0.06
 MOTION_NOISE = 0.003
 # How fast the gripper closes or opens, and from where on it holds.
 GRIP_SPEED, CLOSED = 0.5, 0.75
-REACH = 0.07
+REACH = 0.1
 NOTHING = len(tasks.OBJECTS)
 _START, _START_SPREAD = np.array([0.6, 0.86]), 0.04
 _EDGE = 0.03
