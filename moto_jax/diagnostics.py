@@ -4,6 +4,7 @@ Pure functions of a model, its parameters and recorded rows, for the paper's fig
 4 and 5; nothing here learns.
 """
 
+import dataclasses
 from collections.abc import Callable, Sequence
 
 import jax
@@ -18,42 +19,49 @@ from moto_jax.world_model import WorldModel, observe_sequence
 
 
 def padded_batch(
-    episodes: Sequence[Episode], task: Sequence[str], rows: int | None = None
-) -> tuple[Batch, np.ndarray]:
-    """Returns whole episodes side by side, and how many rows each has, int [B].
+    episodes: Sequence[Episode],
+    task: Sequence[str],
+    rows: int,
+    starts: Sequence[int] | None = None,
+) -> Batch:
+    """Returns whole episodes side by side, [T, B, ...].
 
-    Shorter ones stand still at the end: their last row is repeated, with no action. A
-    model that filters rows in order does not know of it before.
+    What comes before an episode is forgotten at its first row, and what comes after its
+    last, which is repeated without an action, changes nothing before.
 
     Args:
       episodes: B of them.
       task: the objects whose reward is asked for.
-      rows: T; that of the longest where not given.
+      rows: T.
+      starts: the row at which each begins; 0 where not given.
 
     Raises:
-      ValueError: for no episode, or one that is longer.
+      ValueError: for no episode, or one that does not fit.
     """
     if not episodes:
         raise ValueError("no episode to put in a batch")
-    lengths = np.array([episode.num_rows for episode in episodes])
-    rows = rows or int(lengths.max())
-    if lengths.max() > rows:
-        raise ValueError(f"an episode has {lengths.max()} rows, more than {rows}")
+    starts = [0] * len(episodes) if starts is None else starts
     several = [to_rows(episode, task) for episode in episodes]
 
     def field(name: str) -> np.ndarray:
         columns = []
-        for one in several:
+        for one, start in zip(several, starts, strict=True):
             values = getattr(one, name)
-            missing = rows - len(values)
-            still = np.repeat(values[-1:], missing, axis=0)
+            after = rows - start - len(values)
+            if after < 0:
+                raise ValueError(
+                    f"an episode of {len(values)} rows that begins at {start} does "
+                    f"not fit {rows}"
+                )
+            still = np.repeat(values[-1:], after, axis=0)
             if name == "prev_action":
                 still = np.zeros_like(still)
-            columns.append(np.concatenate([values, still]))
+            before = np.repeat(values[:1], start, axis=0)
+            columns.append(np.concatenate([before, values, still]))
         return np.stack(columns, axis=1)
 
-    names = Batch.__dataclass_fields__
-    return Batch(**{name: field(name) for name in names}), lengths
+    names = (one.name for one in dataclasses.fields(Batch))
+    return Batch(**{name: field(name) for name in names})
 
 
 def posterior_states(
@@ -172,12 +180,12 @@ def open_loop_uncertainty(
     return jnp.mean(uncertainty, axis=0)
 
 
-def whole_windows(lengths: np.ndarray, rows: int, horizon: int) -> np.ndarray:
+def whole_windows(lengths: Sequence[int], rows: int, horizon: int) -> np.ndarray:
     """Returns bool [T - H, B]: the windows of H actions that an episode really has.
 
     Args:
-      lengths: int [B], rows of each episode; see `padded_batch`.
+      lengths: rows of each of B episodes, which begin at row 0.
       rows: T.
       horizon: H.
     """
-    return np.arange(rows - horizon)[:, None] + horizon < lengths
+    return np.arange(rows - horizon)[:, None] + horizon < np.asarray(lengths)

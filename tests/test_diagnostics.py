@@ -139,8 +139,7 @@ def episodes_of(*lengths):
 
 def test_shorter_episodes_stand_still_at_the_end():
     long, short = episodes_of(5, 3)
-    batch, lengths = diagnostics.padded_batch([long, short], TASK)
-    assert lengths.tolist() == [6, 4]
+    batch = diagnostics.padded_batch([long, short], TASK, rows=6)
     assert batch.image.shape == (6, 2, 8, 8, 3)
     np.testing.assert_array_equal(batch.image[:, 0], long.image)
     np.testing.assert_array_equal(batch.prev_action[1:, 0], long.action)
@@ -152,15 +151,25 @@ def test_shorter_episodes_stand_still_at_the_end():
     in_goal = short.objects_in_goal[:, [5, 6]].sum(axis=1)
     np.testing.assert_array_equal(batch.reward[1:4, 1], in_goal[1:])
     np.testing.assert_array_equal(batch.reward[4:, 1], in_goal[[-1, -1]])
-    wide, _ = diagnostics.padded_batch([short], TASK, rows=9)
-    assert wide.reward.shape == (9, 1)
-    with pytest.raises(ValueError, match="6 rows, more than 5"):
+    with pytest.raises(ValueError, match="6 rows that begins at 0 does not fit 5"):
         diagnostics.padded_batch([long], TASK, rows=5)
     with pytest.raises(ValueError, match="no episode"):
-        diagnostics.padded_batch([], TASK)
+        diagnostics.padded_batch([], TASK, rows=5)
+
+
+def test_what_lies_before_an_episode_is_forgotten():
+    long, short = episodes_of(5, 3)
+    batch = diagnostics.padded_batch([long, short], TASK, rows=8, starts=[1, 3])
+    np.testing.assert_array_equal(batch.image[3:7, 1], short.image)
+    np.testing.assert_array_equal(batch.prev_action[4:7, 1], short.action)
+    np.testing.assert_array_equal(batch.image[1:7, 0], long.image)
+    assert batch.is_first[1, 0] and batch.is_first[3, 1]
+    assert not batch.is_first[2:, 0].any() and not batch.is_first[4:, 1].any()
+    with pytest.raises(ValueError, match="4 rows that begins at 5 does not fit 8"):
+        diagnostics.padded_batch([short], TASK, rows=8, starts=[5])
 
 
 def test_windows_end_with_the_episode():
-    windows = diagnostics.whole_windows(np.array([6, 4, 2]), rows=6, horizon=2)
+    windows = diagnostics.whole_windows([6, 4, 2], rows=6, horizon=2)
     # From row j the last row asked for is j + 2.
     assert windows.T.tolist() == [[True] * 4, [True, True, False, False], [False] * 4]

@@ -1,13 +1,9 @@
-"""Pictures of runs and predictions: values in, a file out, no state in between.
-
-Colours are Okabe and Ito's, which colour-blind readers tell apart, and each curve of a
-panel has a line style of its own.
-"""
+"""Pictures of runs and predictions: values in, a file out, no state in between."""
 
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import matplotlib
 import numpy as np
@@ -16,24 +12,17 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from moto_jax.analysis.runs import RunFileError, RunFiles, Series, read_run
+from moto_jax.analysis.style import (
+    BLUE,
+    DPI,
+    GREEN,
+    GREY,
+    STYLE,
+    VERMILLION,
+    save,
+)
 
 FORMATS = (".png", ".pdf", ".svg")
-
-_BLUE, _VERMILLION, _GREEN, _GREY = "#0072B2", "#D55E00", "#009E73", "#777777"
-
-_DPI = 160
-
-_STYLE: dict[Any, Any] = {
-    "font.size": 9,
-    "axes.titlesize": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.color": "#e6e6e6",
-    "grid.linewidth": 0.6,
-    "legend.frameon": False,
-    "savefig.dpi": _DPI,
-}
 
 # An absolute error of half the range of grey levels is drawn darkest.
 _DARKEST_ERROR = 128
@@ -97,8 +86,8 @@ def curves(
     runs = [read_run(directory) for directory in run_dirs]
     if not runs:
         raise ValueError("no run to draw: give the directory of one")
-    with matplotlib.rc_context(_STYLE):
-        _save(curves_figure(runs), path)
+    with matplotlib.rc_context(STYLE):
+        save(curves_figure(runs), path)
 
 
 def curves_figure(runs: Sequence[RunFiles]) -> Figure:
@@ -125,7 +114,7 @@ def curves_figure(runs: Sequence[RunFiles]) -> Figure:
     for index, panel in enumerate(panels):
         row, column = divmod(index, columns)
         axes = figure.add_subplot(grid[1 + row, column])
-        _draw_several(axes, [run.series(panel.metric) for run in runs], _BLUE, "-")
+        _draw_several(axes, [run.series(panel.metric) for run in runs], BLUE, "-")
         axes.set_title(panel.title, loc="left")
         if panel.log:
             axes.set_yscale("log")
@@ -138,7 +127,7 @@ def curves_figure(runs: Sequence[RunFiles]) -> Figure:
     for axes in figure.axes:
         axes.set_xlim(-0.02 * last, 1.02 * last)
         for border in _borders(runs):
-            axes.axvline(border, color=_GREY, linewidth=0.8, linestyle=":")
+            axes.axvline(border, color=GREY, linewidth=0.8, linestyle=":")
     return figure
 
 
@@ -151,12 +140,12 @@ def _draw_objects(axes: Axes, runs: Sequence[RunFiles]) -> None:
             linestyle="",
             marker=".",
             markersize=4,
-            color=_GREY,
+            color=GREY,
             label="collected online" if run is runs[0] and len(collected[0]) else None,
         )
     for policy, colour, style in (
-        ("mean", _BLUE, "-"),
-        ("sampled", _VERMILLION, "--"),
+        ("mean", BLUE, "-"),
+        ("sampled", VERMILLION, "--"),
     ):
         series = [run.series(f"{policy}/objects", "evaluation") for run in runs]
         _draw_several(axes, series, colour, style, marker="o", label=f"{policy} policy")
@@ -183,7 +172,7 @@ def _draw_objects(axes: Axes, runs: Sequence[RunFiles]) -> None:
                 xycoords=("data", "axes fraction"),
                 textcoords="offset points",
                 horizontalalignment=side,
-                color=_GREY,
+                color=GREY,
             )
 
 
@@ -260,8 +249,8 @@ def open_loop_strip(
       OSError: if the picture cannot be written.
     """
     check_format(path)
-    with matplotlib.rc_context(_STYLE):
-        _save(strip_figure(truth, prediction, context, every, labels), path)
+    with matplotlib.rc_context(STYLE):
+        save(strip_figure(truth, prediction, context, every, labels), path)
 
 
 def strip_figure(
@@ -289,7 +278,7 @@ def strip_figure(
     tops = _places([len(images)] * size, scale * height, _HEADING_DOTS)
     across = lefts[-1] + scale * width + _GAP_DOTS
     down = tops[-1] + scale * height + _GAP_DOTS
-    figure = Figure(figsize=(across / _DPI, down / _DPI))
+    figure = Figure(figsize=(across / DPI, down / DPI))
 
     for line, top in enumerate(tops):
         sequence, kind = divmod(line, len(images))
@@ -366,16 +355,5 @@ def _draw_frame(axes: Axes, frame: np.ndarray, seen: bool) -> None:
     axes.set_yticks([])
     for spine in axes.spines.values():
         spine.set_visible(True)
-        spine.set_color(_GREEN if seen else "#cccccc")
+        spine.set_color(GREEN if seen else "#cccccc")
         spine.set_linewidth(1.8 if seen else 0.5)
-
-
-def _save(figure: Figure, path: str | os.PathLike[str]) -> None:
-    """Writes the figure whole or not at all."""
-    path = Path(path)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
-    try:
-        figure.savefig(temporary)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -1,0 +1,135 @@
+import numpy as np
+import pytest
+
+from moto_jax.analysis import systems
+from moto_jax.analysis.runs import RunFileError
+from tests.fake_results import RISING, write_runs
+
+
+def found(directory):
+    runs, faults = systems.find_runs(directory)
+    assert not faults
+    return systems.collect(runs)
+
+
+def test_runs_lie_at_any_depth_and_seeds_within_them(tmp_path):
+    write_runs(tmp_path / "a", "one", seeds=(3,))
+    write_runs(tmp_path / "b" / "c", "two", seeds=(0, 1), agent="bc")
+    (tmp_path / "empty").mkdir()
+    runs, faults = systems.find_runs(tmp_path)
+    assert [run.name for run in runs] == ["one", "two/seed0", "two/seed1"]
+    assert faults == []
+    assert len(systems.find_runs(tmp_path / "a" / "one")[0]) == 1
+
+
+def test_what_cannot_be_read_is_told_of(tmp_path):
+    write_runs(tmp_path, "good")
+    begun = write_runs(tmp_path, "begun", seeds=(0,), objects=[()])
+    broken = write_runs(tmp_path, "broken", seeds=(0,))
+    (broken / "metrics.jsonl").write_text("nonsense\n")
+    runs, faults = systems.find_runs(tmp_path)
+    assert {run.path.parent.name for run in runs} == {"good"}
+    assert len(faults) == 2
+    assert str(begun) in faults[0] and "no evaluation yet" in faults[0]
+    assert str(broken) in faults[1] and "line 1" in faults[1]
+    with pytest.raises(RunFileError, match="beneath .*begun.* no evaluation yet"):
+        systems.find_runs(begun)
+    with pytest.raises(RunFileError, match="nowhere; make some"):
+        systems.find_runs(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("config", "label"),
+    [
+        ({"agent": "moto", "moto.alpha": 2.5, "moto.beta": 10.0}, "MOTO"),
+        ({"agent": "moto", "moto.alpha": 0.0, "moto.beta": 10.0}, "no penalty"),
+        ({"agent": "moto", "moto.alpha": 2.5, "moto.beta": 0.0}, "no prior"),
+        ({"agent": "moto", "moto.alpha": 0, "moto.beta": 0}, "neither"),
+        # What another agent does not read says nothing of it.
+        ({"agent": "dreamer_v2", "moto.alpha": 0.0, "moto.beta": 0.0}, "DreamerV2"),
+        ({"agent": "bc"}, "BC"),
+        ({"agent": "one's own"}, "one's own"),
+    ],
+)
+def test_labels_come_from_values(config, label):
+    assert systems.label(config) == label
+
+
+def test_systems_are_ordered_by_task_and_place(tmp_path):
+    for task in ("partial", "mixed"):
+        write_runs(tmp_path, f"{task}-x", task, **{"moto.alpha": 0.0})
+        write_runs(tmp_path, f"{task}-y", task, agent="dreamer_v2")
+        write_runs(tmp_path, f"{task}-z", task)
+    several, notes = found(tmp_path)
+    assert notes == []
+    labels = ["MOTO", "DreamerV2", "no penalty"]
+    assert [(one.task, one.label) for one in several] == [
+        (task, label) for task in ("mixed", "partial") for label in labels
+    ]
+    assert systems.tasks_of(several) == ["mixed", "partial"]
+
+
+def test_a_seed_counts_once(tmp_path):
+    write_runs(tmp_path, "a", seeds=(1,))
+    write_runs(tmp_path, "b", seeds=(0, 1), ended=False)
+    (one,), notes = found(tmp_path)
+    assert [run.name for run in one.runs] == ["b/seed0", "a"]
+    assert "b/seed1 is left out: seed 1 lies there twice" in notes[0]
+    assert "b/seed0 has not ended yet: drawn up to update 40" in notes[1]
+    assert len(notes) == 2
+
+
+def test_runs_that_differ_are_not_mixed(tmp_path):
+    write_runs(tmp_path, "a", **{"moto.alpha": 1.0})
+    write_runs(tmp_path, "b", seeds=(2,), **{"moto.alpha": 2.0})
+    with pytest.raises(RunFileError, match=r"MOTO on partial .*moto.alpha \(1.0, 2.0"):
+        found(tmp_path)
+    other = write_runs(tmp_path / "other", "a")
+    write_runs(tmp_path / "other", "b", agent="bc", **{"env.episode_steps": 7})
+    with pytest.raises(RunFileError, match="env.episode_steps 40, 7"):
+        found(other.parent)
+
+
+def test_evaluations_are_aligned_by_updates(tmp_path):
+    write_runs(tmp_path, "a", objects=[RISING, [2 * one for one in RISING]])
+    (one,), _ = found(tmp_path)
+    evaluated = systems.evaluations(one.runs)
+    assert evaluated.updates.tolist() == [0, 10, 20, 30, 40]
+    # What is evaluated after 20 updates has not trained on an online episode.
+    assert evaluated.episodes.tolist() == [0, 0, 0, 1, 2]
+    assert evaluated.steps.tolist() == [0, 0, 0, 40, 80]
+    assert evaluated.offline.tolist() == [0, 0.5, 1, 1, 1]
+    np.testing.assert_allclose(
+        evaluated.values["mean"]["objects"], [RISING, np.multiply(2, RISING)]
+    )
+    np.testing.assert_allclose(
+        evaluated.values["sampled"]["success"][0], np.divide(RISING, 8)
+    )
+    np.testing.assert_allclose(
+        evaluated.values["mean"]["return"][0], np.multiply(10, RISING)
+    )
+
+
+def test_seeds_are_compared_where_all_have_come(tmp_path):
+    write_runs(tmp_path, "a", objects=[RISING, RISING[:3]])
+    (one,), _ = found(tmp_path)
+    assert systems.evaluations(one.runs).updates.tolist() == [0, 10, 20]
+
+
+def test_results_are_those_of_the_last_online_episodes(tmp_path):
+    write_runs(tmp_path, "a", objects=[RISING, (0, 1, 2, 3, 4)])
+    (one,), _ = found(tmp_path)
+    # The last fifth of two episodes is the second alone.
+    assert systems.results(one, "mean", "objects").tolist() == [3, 4]
+    assert systems.results(one, "sampled", "return").tolist() == [15, 20]
+    assert systems.num_objects(one) == 4
+
+
+@pytest.mark.parametrize(
+    ("episodes", "chosen"),
+    [([0, 0, 0], [2]), ([0, 5, 10], [2]), ([0, 80, 81, 90, 100], [2, 3, 4])],
+)
+def test_which_evaluations_are_the_last(episodes, chosen):
+    episodes = np.array(episodes)
+    evaluated = systems.Evaluations(episodes, episodes, episodes, episodes, {})
+    assert systems.last_evaluations(evaluated).nonzero()[0].tolist() == chosen
