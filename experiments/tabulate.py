@@ -9,26 +9,22 @@ in nothing but the seed.
 """
 
 import csv
-import importlib
 import io
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from absl import flags
 
 from experiments.command_line import fail, run_program
+from experiments.run_commands import as_flag, run_command
 from moto_jax.analysis.runs import (
     PHASES,
     POLICY_SUFFIXES,
     RunFiles,
     differing_keys,
-    flat_config,
     mean_results,
-    program_directory,
-    read_config,
     read_run,
     results,
     seed_directories,
@@ -45,9 +41,6 @@ _AT = flags.DEFINE_integer(
 )
 _TITLE = flags.DEFINE_string("title", "Runs", "First line of the table.")
 _NOTE = flags.DEFINE_string("note", "", "A paragraph below the title.")
-
-# Tasks with a file of their own under experiments/configs; others are set by a flag.
-_CONFIG_FILES = ("mixed", "partial")
 
 _PHASES_IN_WORDS = "before training / after offline / after online training"
 
@@ -85,44 +78,14 @@ def table_rows(runs: Sequence[RunFiles]) -> list[tuple[str, list[str], Figures]]
     for group in seed_groups(runs):
         figures = [results(run) for run in group]
         for run, own in zip(group, figures, strict=True):
-            rows.append((run.name, [_value(run.config.get(key)) for key in keys], own))
+            rows.append((run.name, [as_flag(run.config.get(key)) for key in keys], own))
         if len(group) > 1:
             values = [
-                "" if key == "seeds" else _value(group[0].config.get(key))
+                "" if key == "seeds" else as_flag(group[0].config.get(key))
                 for key in keys
             ]
             rows.append((f"mean of {len(group)}", values, mean_results(figures)))
     return rows
-
-
-def run_command(run: RunFiles) -> str:
-    """Returns the command that does the run again: its preset and what differs from it.
-
-    Of a run of several seeds it does all. It makes its own demonstrations, equal to
-    those that lay elsewhere.
-
-    Raises:
-      ValueError: for a size that no longer exists.
-    """
-    path = program_directory(run.path)
-    several = path != run.path.resolve()
-    config = read_config(path) if several else run.config
-    task = config["task"]
-    file = task if task in _CONFIG_FILES else _CONFIG_FILES[0]
-    module = importlib.import_module(f"experiments.configs.{file}")
-    size = config["size"]
-    preset = flat_config(module.get_config(size).to_dict())
-    words = [
-        *("python", "-m", "experiments.run"),
-        f"--config=experiments/configs/{file}.py:{size}",
-        f"--workdir={run.path.parent if several else run.path}",
-    ]
-    for key, value in config.items():
-        # A key that is no more cannot be given.
-        known = key in preset and key != "data.directory"
-        if known and _value(preset[key]) != _value(value):
-            words.append(f"--config.{key}={_value(value)}")
-    return shlex.join(words)
 
 
 def markdown(runs: Sequence[RunFiles], title: str, command: str, note: str = "") -> str:
@@ -182,12 +145,6 @@ def comma_separated(runs: Sequence[RunFiles]) -> str:
         )
         writer.writerow([name, *values, *numbers])
     return file.getvalue()
-
-
-def _value(value: Any) -> str:
-    """Returns a configuration value as the command line takes it."""
-    several = isinstance(value, list | tuple)
-    return ",".join(map(str, value)) if several else str(value)
 
 
 def _number(value: float | None, digits: int) -> str:

@@ -1,0 +1,289 @@
+"""Checkpoints of MOTO, and what figures 1 and 4 of the paper ask of them."""
+
+import contextlib
+import functools
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from moto_jax import diagnostics
+from moto_jax.agents.model_based import make_actor
+from moto_jax.analysis.model_figures import Prediction, Rewards
+from moto_jax.analysis.runs import RunFiles, program_directory
+from moto_jax.analysis.systems import System
+from moto_jax.collection import Stage
+from moto_jax.data.episodes import Episode, read_episode, read_manifest
+from moto_jax.envs import tasks
+from moto_jax.imagination import open_loop
+from moto_jax.restoring import KeptCheckpoints, open_checkpoints
+from moto_jax.types import Config, Params
+from moto_jax.world_model import DISAGREEMENTS
+
+# Environment seed of demonstrations that no dataset has.
+_DEMONSTRATION_SEED = 2_000_000
+
+EPISODES = 10
+# Rollouts from each first frame of those episodes.
+_ROLLOUTS = 3
+# Episodes whose end is predicted.
+_PREDICTED = 4
+
+# Sections of a configuration that decide what is compiled.
+_COMPILED = ("agent", "world_model", "actor", "compute_dtype", "env", "moto")
+
+
+class World(NamedTuple):
+    """Where episodes come from; see `moto_jax.assembly`.
+
+    Attributes:
+      demonstration: (config, objects in order, seed) -> an episode.
+      make_stage: config -> a context manager that gives a Stage.
+    """
+
+    demonstration: Callable[[Config, Sequence[str], int], Episode]
+    make_stage: Callable[[Config], contextlib.AbstractContextManager[Stage]]
+
+
+class Probe(NamedTuple):
+    """What is asked of a model, compiled once for all checkpoints and tasks.
+
+    Attributes:
+      predict: (params, batch, context rows, key) -> images, seen and then predicted.
+      filter_rewards: (params, batch, key) -> [T, B].
+      imagine_rewards: (params, image [N], key) -> [H + 1, N], with the mean policy.
+      uncertainty: (params, batch, key) -> [T - H, B], along recorded actions.
+      horizon: H of the last.
+    """
+
+    predict: Callable[..., jax.Array]
+    filter_rewards: Callable[..., jax.Array]
+    imagine_rewards: Callable[..., jax.Array]
+    uncertainty: Callable[..., jax.Array]
+    horizon: int
+
+
+class Models(NamedTuple):
+    """A system's checkpoints on one task, of all its seeds.
+
+    Attributes:
+      system: whose they are.
+      config: the runs'; they differ in their seeds alone.
+      objects: of the task, in order.
+      programs: checkpoints, and the runs they are of by seed, a program each.
+      probe: asks them.
+      demonstrations: held-out episodes that do all objects.
+      rows: T of every batch: none of the episodes is longer.
+    """
+
+    system: System
+    config: Config
+    objects: tuple[str, ...]
+    programs: tuple[tuple[KeptCheckpoints, dict[int, RunFiles]], ...]
+    probe: Probe
+    demonstrations: list[Episode]
+    rows: int
+
+
+def make_probe(config: Config, model: Any, action_size: int) -> Probe:
+    """Returns what asks models of a configuration.
+
+    Args:
+      config: the run's.
+      model: the WorldModel.
+      action_size: A.
+    """
+    _, policy = make_actor(config, action_size)
+
+    def imagine_rewards(params: Params, image: jax.Array, key: jax.Array) -> jax.Array:
+        act = policy(params["actor"])
+        return diagnostics.imagined_rewards(
+            model,
+            params["model"],
+            lambda feature, key: act(feature).mode(),
+            image,
+            config.env.episode_steps,
+            key,
+        )
+
+    horizon = config.moto.horizon
+    disagreement = DISAGREEMENTS[config.moto.disagreement]
+    return Probe(
+        predict=jax.jit(functools.partial(open_loop, model), static_argnums=2),
+        filter_rewards=jax.jit(functools.partial(diagnostics.predicted_rewards, model)),
+        imagine_rewards=jax.jit(imagine_rewards),
+        uncertainty=jax.jit(
+            lambda params, batch, key: diagnostics.open_loop_uncertainty(
+                model, params, batch, horizon, disagreement, key
+            )
+        ),
+        horizon=horizon,
+    )
+
+
+def open_models(system: System, world: World, probes: dict[str, Probe]) -> Models:
+    """Returns a system's checkpoints with held-out demonstrations of its task.
+
+    Args:
+      system: whose agent has a model.
+      world: makes the demonstrations.
+      probes: those made so far, by what they are compiled for; one may be added.
+
+    Raises:
+      ValueError: where there is no checkpoint, no model or no demonstration.
+    """
+    groups: dict[Path, dict[int, RunFiles]] = {}
+    for run in system.runs:
+        seed = run.config["seeds"][0]
+        groups.setdefault(program_directory(run.path), {})[seed] = run
+    programs = tuple((open_checkpoints(path), runs) for path, runs in groups.items())
+    config, agent = programs[0][0].config, programs[0][0].agent
+    if agent.model is None:
+        raise ValueError(f"agent {config.agent} has no model to ask")
+    objects = tasks.resolve_task(config.task)
+    episodes = demonstrations(world, config, objects)
+    sections = {name: config[name] for name in _COMPILED}
+    key = json.dumps(sections, sort_keys=True, default=lambda value: value.to_dict())
+    if key not in probes:
+        probes[key] = make_probe(config, agent.model, episodes[0].action.shape[-1])
+    longest = max(episode.num_rows for episode in episodes)
+    rows = max(longest, config.env.episode_steps + 1)
+    return Models(system, config, objects, programs, probes[key], episodes, rows)
+
+
+def demonstrations(
+    world: World, config: Config, objects: Sequence[str]
+) -> list[Episode]:
+    """Returns held-out demonstrations that do all objects, at most `EPISODES`.
+
+    Raises:
+      ValueError: if none of three times as many does.
+    """
+    done = []
+    for seed in range(_DEMONSTRATION_SEED, _DEMONSTRATION_SEED + 3 * EPISODES):
+        episode = world.demonstration(config, objects, seed)
+        if tasks.objects_reached(episode.objects_in_goal, objects).all():
+            done.append(episode)
+        if len(done) == EPISODES:
+            break
+    if not done:
+        raise ValueError(f"no demonstration does all of {', '.join(objects)}")
+    return done
+
+
+def checkpoints(
+    models: Models, last: bool = False
+) -> Iterator[tuple[RunFiles, int, Params]]:
+    """Yields run, updates and acting parameters of each seed at each checkpoint.
+
+    Args:
+      models: whose checkpoints.
+      last: whether each program's newest alone is wanted.
+    """
+    for kept, runs in models.programs:
+        for step in kept.steps[-1:] if last else kept.steps:
+            params = kept.acting_params(step)
+            for index, seed in enumerate(kept.config.seeds):
+                if seed in runs:
+                    own = jax.tree.map(
+                        lambda leaf, i=index: np.asarray(leaf)[i], params
+                    )
+                    yield runs[seed], step, own
+
+
+def predictions(models: Models) -> list[Prediction]:
+    """Returns held-out demonstrations predicted after all objects but one are done."""
+    episodes = models.demonstrations[:_PREDICTED]
+    contexts = [seen_rows(episode, models.objects) for episode in episodes]
+    context = max(contexts)
+    starts = [context - own for own in contexts]
+    lengths = [episode.num_rows for episode in episodes]
+    rows = max(start + own for start, own in zip(starts, lengths, strict=True))
+    batch = diagnostics.padded_batch(episodes, models.objects, rows, starts)
+    predicted = []
+    for run, _, params in checkpoints(models, last=True):
+        seed = run.config["seeds"][0]
+        images = models.probe.predict(
+            params["model"], batch, context, jax.random.key(seed)
+        )
+        images = np.asarray(images)
+        for index, episode in enumerate(episodes):
+            end = starts[index] + lengths[index]
+            predicted.append(
+                Prediction(
+                    truth=episode.image,
+                    prediction=images[starts[index] : end, index],
+                    context=contexts[index],
+                    name=f"episode {index} seed {seed}",
+                )
+            )
+    return predicted
+
+
+def seen_rows(episode: Episode, objects: Sequence[str]) -> int:
+    """Returns how many rows show all objects but the last one done."""
+    first = tasks.first_completion(episode.objects_in_goal)
+    done = sorted(int(first[column]) for column in tasks.object_columns(objects))
+    # One row more, since it is the next that shows the hand leave; but at least one is
+    # left to be predicted.
+    seen = (done[-2] if len(done) > 1 else 0) + 2
+    return min(seen, episode.num_rows - 1)
+
+
+def rewards(models: Models) -> Rewards:
+    """Returns the rewards that the newest models of all seeds predict."""
+    episodes = models.demonstrations
+    batch = diagnostics.padded_batch(episodes, models.objects, models.rows)
+    lengths = np.array([episode.num_rows for episode in episodes])
+    over = np.arange(models.rows)[:, None] >= lengths
+    true = np.where(over, np.nan, batch.reward)
+    image = np.repeat(batch.image[0], _ROLLOUTS, axis=0)
+    predicted, imagined = [], []
+    for run, _, params in checkpoints(models, last=True):
+        keys = jax.random.split(jax.random.key(run.config["seeds"][0]))
+        filtered = models.probe.filter_rewards(params["model"], batch, keys[0])
+        predicted.append(np.where(over, np.nan, filtered))
+        imagined.append(
+            np.asarray(models.probe.imagine_rewards(params, image, keys[1]))
+        )
+    demonstrated = _highest(_demonstration_files(models), models.objects)
+    collected = _highest(_online_files(models), models.objects)
+    return Rewards(
+        task=models.system.task,
+        true=true,
+        predicted=np.concatenate(predicted, axis=1),
+        imagined=np.concatenate(imagined, axis=1),
+        seeds=len(predicted),
+        demonstrated=demonstrated,
+        trained=float(np.fmax(demonstrated, collected)),
+    )
+
+
+def _demonstration_files(models: Models) -> list[Path]:
+    """Returns the files of the runs' demonstrations, none where they are gone."""
+    directory = models.config.data.directory
+    own = program_directory(models.system.runs[0].path) / "dataset"
+    path = Path(directory) if directory else own
+    if not path.is_dir():
+        return []
+    return [path / record.file for record in read_manifest(path).episodes]
+
+
+def _online_files(models: Models) -> list[Path]:
+    return [
+        file
+        for run in models.system.runs
+        for file in (run.path / "online").glob("*.npz")
+    ]
+
+
+def _highest(files: Sequence[Path], objects: Sequence[str]) -> float:
+    """Returns the highest reward in episodes' files, NaN without any."""
+    best = float("nan")
+    for file in files:
+        in_goal = read_episode(file).objects_in_goal
+        best = float(np.fmax(best, tasks.task_reward(in_goal, objects).max()))
+    return best

@@ -1,0 +1,128 @@
+"""What figure 5 asks of MOTO's checkpoints: an expert, and eps_u (Eq. 12)."""
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from experiments.figure_values import EPISODES, Models, World, checkpoints
+from moto_jax import diagnostics
+from moto_jax.analysis.gap_figure import Gaps
+from moto_jax.analysis.runs import RunFiles
+from moto_jax.collection import Play
+from moto_jax.data.episodes import Episode
+from moto_jax.envs import tasks
+from moto_jax.restoring import KeptCheckpoints
+
+# Environment seed of an expert's episodes, which no run has played.
+_EXPERT_SEED = 3_000_000
+
+
+def gaps(models: Models, world: World) -> Gaps:
+    """Returns uncertainty and performance gap of every checkpoint with an evaluation.
+
+    Raises:
+      ValueError: if no checkpoint has one.
+    """
+    evaluated = {
+        (run.config["seeds"][0], step): row
+        for _, runs in models.programs
+        for run in runs.values()
+        for step, row in _evaluations(run).items()
+    }
+    episodes, name, returned = _expert(models, world, evaluated)
+    rows = max(models.rows, *(episode.num_rows for episode in episodes))
+    batch = diagnostics.padded_batch(episodes, models.objects, rows)
+    lengths = [episode.num_rows for episode in episodes]
+    whole = diagnostics.whole_windows(lengths, rows, models.probe.horizon)
+    points = []
+    for run, step, params in checkpoints(models):
+        seed = run.config["seeds"][0]
+        if (seed, step) not in evaluated:
+            continue
+        uncertain = models.probe.uncertainty(
+            params["model"], batch, jax.random.key(seed)
+        )
+        mean = float(np.asarray(uncertain)[whole].mean())
+        gap = returned - evaluated[seed, step]["mean/return"]
+        points.append((seed, step, mean, gap))
+    if not points:
+        raise ValueError(
+            f"no checkpoint of {models.system.label} on {models.system.task} was "
+            "evaluated at its step"
+        )
+    seeds, updates, uncertainty, gap = map(np.array, zip(*points, strict=True))
+    return Gaps(models.system.task, name, returned, seeds, updates, uncertainty, gap)
+
+
+def _evaluations(run: RunFiles) -> dict[int, Any]:
+    """Returns step -> evaluation with a finite return."""
+    return {
+        row["step"]: row
+        for row in run.rows
+        if row["phase"].startswith("evaluation") and row.get("mean/return") is not None
+    }
+
+
+def _expert(
+    models: Models, world: World, evaluated: dict[tuple[int, int], Any]
+) -> tuple[list[Episode], str, float]:
+    """Returns an expert's successful episodes, who that is, and their mean return.
+
+    It is the kept checkpoint with most successes in its evaluation; where it has none,
+    then or here, the demonstrator. A demonstration ends once all is done: for its
+    return it is taken to stay as it is up to the time limit.
+    """
+    best, score = None, (0.0, 0.0)
+    for kept, runs in models.programs:
+        for seed, step in evaluated:
+            row = evaluated[seed, step]
+            own = (row["mean/success"] or 0.0, row["mean/return"])
+            if seed in runs and step in kept.steps and own[0] > 0 and own > score:
+                best, score = (kept, seed, step), own
+    if best is not None:
+        kept, seed, step = best
+        successful = _play(models, world, *best)
+        if successful:
+            name = f"{models.system.label}, seed {seed} after {step} updates"
+            count = f"{len(successful)} successes of {EPISODES}"
+            return successful, f"{name} ({count})", _mean_return(models, successful)
+    episodes = models.demonstrations
+    return (
+        episodes,
+        f"the scripted demonstrator ({len(episodes)} episodes)",
+        _mean_return(models, episodes),
+    )
+
+
+def _play(
+    models: Models, world: World, kept: KeptCheckpoints, seed: int, step: int
+) -> list[Episode]:
+    """Returns the successful ones of episodes with a checkpoint's mean policy."""
+    index = list(kept.config.seeds).index(seed)
+    params = jax.tree.map(
+        lambda leaf: np.asarray(leaf)[index : index + 1], kept.acting_params(step)
+    )
+    keys = jax.random.key(_EXPERT_SEED)[None]
+    plays = [Play(0, _EXPERT_SEED + number) for number in range(EPISODES)]
+    config = models.config.copy_and_resolve_references()
+    config.env.workers = min(config.env.workers, os.cpu_count() or 1)
+    with world.make_stage(config) as stage:
+        episodes = list(stage.player(kept.agent.policies["mean"])(params, keys, plays))
+    return [
+        episode
+        for episode in episodes
+        if tasks.objects_reached(episode.objects_in_goal, models.objects).all()
+    ]
+
+
+def _mean_return(models: Models, episodes: Sequence[Episode]) -> float:
+    steps = models.config.env.episode_steps
+    returns = []
+    for episode in episodes:
+        reward = tasks.task_reward(episode.objects_in_goal[1:], models.objects)
+        stays = max(0, steps - len(reward)) * reward[-1]
+        returns.append(float(reward[:steps].sum() + stays))
+    return float(np.mean(returns))

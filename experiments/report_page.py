@@ -1,0 +1,198 @@
+"""The page of experiments.report, from runs and their figures."""
+
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from experiments.run_commands import run_command
+from moto_jax.analysis.comparison_rows import result_rows
+from moto_jax.analysis.drawings import Contents, read_contents
+from moto_jax.analysis.page import Grid, Listing, Picture, page
+from moto_jax.analysis.runs import RunFiles, program_directory
+from moto_jax.analysis.runs import results as run_results
+from moto_jax.analysis.systems import (
+    ABLATIONS,
+    LAST_SHARE_IN_WORDS,
+    MOTO,
+    POLICIES,
+    System,
+    collect,
+    find_runs,
+)
+
+
+def make_report(runs: Path, figures: Path) -> str:
+    """Returns the page.
+
+    Args:
+      runs: directory beneath which the runs lie.
+      figures: directory of their figures.
+
+    Raises:
+      ValueError: if there are no runs or no figures, or they are damaged.
+      OSError: if a picture cannot be read.
+    """
+    contents = read_contents(figures)
+    found, _ = find_runs(runs)
+    systems, _ = collect(found)
+    every = [run for system in systems for run in system.runs]
+    pictures = [
+        Picture(
+            one["title"],
+            f"{one['caption']} Numbers: {', '.join(one['tables'])}.",
+            (figures / f"{one['name']}.png").read_bytes(),
+        )
+        for one in contents.figures
+    ]
+    return page(
+        "MOTO in JAX: offline pre-training, online fine-tuning",
+        _intro(every),
+        [
+            *(_results_grid(systems, task) for task in _tasks(systems)),
+            *pictures,
+            _time_grid(systems),
+            *_notes(contents),
+            _commands(every, runs, figures),
+            *_made_with(every),
+        ],
+    )
+
+
+def _tasks(systems: Sequence[System]) -> list[str]:
+    return list(dict.fromkeys(system.task for system in systems))
+
+
+def _intro(runs: Sequence[RunFiles]) -> list[str]:
+    """Returns what the runs are: environment and budget, from their configurations."""
+    name = _values(runs, "env.name") or "kitchen"
+    size = _values(runs, "env.image_size")
+    return [
+        f"{len(runs)} training runs, one a system, task and seed, in the environment "
+        f"{name} (size {_values(runs, 'size')}), from {size}x{size} images alone.",
+        f"Budget of each: {_values(runs, 'data.episodes')} demonstrations, "
+        f"{_values(runs, 'training.offline_updates')} offline updates, then "
+        f"{_values(runs, 'training.online_episodes')} online episodes of "
+        f"{_values(runs, 'env.episode_steps')} steps with "
+        f"{_values(runs, 'training.updates_per_episode')} updates after each; "
+        f"{_values(runs, 'evaluation.episodes')} episodes an evaluation and policy.",
+    ]
+
+
+def _values(runs: Sequence[RunFiles], key: str) -> str:
+    """Returns a configuration value, or those of runs that differ, as text."""
+    known = dict.fromkeys(run.config[key] for run in runs if key in run.config)
+    return " or ".join(
+        f"{value:,}" if isinstance(value, int) else str(value) for value in known
+    )
+
+
+def _results_grid(systems: Sequence[System], task: str) -> Grid:
+    """Returns a task's final objects and success of both policies, a row a system."""
+    rows: dict[str, list[str]] = {}
+    of_task = [system for system in systems if system.task == task]
+    for row in result_rows(of_task):
+        if row["measure"] != "return":
+            name = row["system"]
+            shown = f"{MOTO}, {name}" if name in ABLATIONS else name
+            cells = rows.setdefault(name, [shown, str(row["seeds"])])
+            cells.append(_cell(row))
+    columns = [
+        "system",
+        "seeds",
+        *(
+            f"{measure}, {policy}"
+            for policy in POLICIES
+            for measure in ("success", "objects")
+        ),
+    ]
+    note = (
+        f"Means over the evaluations of {LAST_SHARE_IN_WORDS} (the last evaluation "
+        "where there are none), with 95 % bootstrap "
+        "intervals over seeds, of the mean and of the sampled policy; success is all "
+        "of the task's objects reached at some step of an episode."
+    )
+    return Grid(f"Results on task {task}", note, columns, list(rows.values()))
+
+
+def _cell(row: Mapping[str, Any]) -> str:
+    numbers = [row[name] for name in ("mean", "mean_low", "mean_high")]
+    percent = row["measure"] == "success"
+    mean, low, high = (
+        f"{100 * number:.0f}" if percent else f"{number:.2f}" for number in numbers
+    )
+    text = f"{mean} %" if percent else mean
+    return text if row["seeds"] == 1 else f"{text} [{low}, {high}]"
+
+
+def _time_grid(systems: Sequence[System]) -> Grid:
+    """Returns how long each program took, and how much memory."""
+    rows = []
+    for system in systems:
+        programs: dict[Path, list[RunFiles]] = {}
+        for run in system.runs:
+            programs.setdefault(program_directory(run.path), []).append(run)
+        for path, runs in programs.items():
+            minutes = run_results(runs[0])["minutes"]
+            peak = runs[0].summary.get("peak_rss_bytes")
+            rows.append(
+                [
+                    path.name,
+                    str(len(runs)),
+                    f"{runs[0].updates:,}",
+                    "–" if minutes is None else f"{minutes:.1f}",
+                    "–" if peak is None else f"{peak / 1e9:.1f}",
+                ]
+            )
+    return Grid(
+        "What the runs took",
+        "Wall time of the program that trained all of a row's seeds, with evaluations, "
+        "and the most memory it held.",
+        ["program", "seeds", "updates", "minutes", "GB"],
+        rows,
+    )
+
+
+def _notes(contents: Contents) -> list[Listing]:
+    if not contents.notes:
+        return []
+    return [Listing("Notes", "", contents.notes)]
+
+
+def _commands(runs: Sequence[RunFiles], directory: Path, figures: Path) -> Listing:
+    """Returns the commands that do it all again."""
+    lines = []
+    for run in runs:
+        try:
+            command = run_command(run)
+        except ValueError as error:
+            command = f"# {run.path}: {error}"
+        if command not in lines:
+            lines.append(command)
+    words = ["--runs", str(directory)], ["--out", str(figures)]
+    flags_text = [f"{name}={shlex.quote(value)}" for name, value in words]
+    lines.append(f"python -m experiments.figures {' '.join(flags_text)}")
+    return Listing("The commands that made this", "", lines)
+
+
+def _made_with(runs: Sequence[RunFiles]) -> list[Listing]:
+    """Returns machines and versions, each once."""
+    # With jax, which nothing else here needs.
+    from moto_jax.provenance import describe
+
+    machines = {
+        describe(run.summary["hardware"]): None
+        for run in runs
+        if run.summary.get("hardware")
+    }
+    versions = {
+        json.dumps(run.summary["versions"]): None
+        for run in runs
+        if run.summary.get("versions")
+    }
+    lines = [
+        ", ".join(f"{name} {version}" for name, version in json.loads(one).items())
+        for one in versions
+    ]
+    return [Listing("Machines and versions", "", [*machines, *lines])] if lines else []

@@ -1,0 +1,51 @@
+"""The command that does a run again, from its files."""
+
+import importlib
+import shlex
+from typing import Any
+
+from moto_jax.analysis.runs import (
+    RunFiles,
+    flat_config,
+    program_directory,
+    read_config,
+)
+
+# Tasks with a file of their own under experiments/configs; others are set by a flag.
+_CONFIG_FILES = ("mixed", "partial")
+
+
+def run_command(run: RunFiles) -> str:
+    """Returns the command that does the run again: its preset and what differs from it.
+
+    Of a run of several seeds it does all. It makes its own demonstrations, equal to
+    those that lay elsewhere.
+
+    Raises:
+      ValueError: for a size that no longer exists.
+    """
+    path = program_directory(run.path)
+    several = path != run.path.resolve()
+    config = read_config(path) if several else run.config
+    task = config["task"]
+    file = task if task in _CONFIG_FILES else _CONFIG_FILES[0]
+    module = importlib.import_module(f"experiments.configs.{file}")
+    size = config["size"]
+    preset = flat_config(module.get_config(size).to_dict())
+    words = [
+        *("python", "-m", "experiments.run"),
+        f"--config=experiments/configs/{file}.py:{size}",
+        f"--workdir={run.path.parent if several else run.path}",
+    ]
+    for key, value in config.items():
+        # A key that is no more cannot be given.
+        known = key in preset and key != "data.directory"
+        if known and as_flag(preset[key]) != as_flag(value):
+            words.append(f"--config.{key}={as_flag(value)}")
+    return shlex.join(words)
+
+
+def as_flag(value: Any) -> str:
+    """Returns a configuration value as the command line takes it."""
+    several = isinstance(value, list | tuple)
+    return ",".join(map(str, value)) if several else str(value)

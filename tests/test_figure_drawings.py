@@ -1,0 +1,350 @@
+"""Figures from run directories: which, from what, and what is said of the others."""
+
+import contextlib
+import csv
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from experiments import figure_drawings, figure_values, gap_values
+from experiments.figure_values import World
+from moto_jax import checkpoints, diagnostics, restoring
+from moto_jax.analysis import systems
+from moto_jax.data.episodes import (
+    Episode,
+    EpisodeRecord,
+    Manifest,
+    write_episode,
+    write_manifest,
+)
+from moto_jax.envs import tasks
+from tests.fake_results import EPISODE_STEPS, RISING, write_runs
+
+ROOT = Path(__file__).parents[1]
+TASK = tasks.TASKS["partial"]
+# Steps from one object to the next, and those of a demonstration.
+PACE, LENGTH = 4, 19
+SEEDS = (3, 5)
+# Small, for what is compiled.
+IMAGE_SIZE = 16
+
+
+def episode(objects, seed, length=LENGTH):
+    """Does an object every `PACE` rows, and ends three rows after the fourth."""
+    generator = np.random.default_rng(seed)
+    in_goal = np.zeros((length + 1, len(tasks.OBJECTS)), bool)
+    for place, column in enumerate(tasks.object_columns(objects)):
+        in_goal[PACE * (place + 1) :, column] = True
+    shape = (length + 1, IMAGE_SIZE, IMAGE_SIZE, 3)
+    return Episode(
+        image=generator.integers(0, 256, shape).astype(np.uint8),
+        action=generator.uniform(-1, 1, (length, 9)).astype(np.float32),
+        objects_in_goal=in_goal,
+        qpos=np.zeros((length + 1, 30), np.float32),
+    )
+
+
+class FakeWorld:
+    """Demonstrates, but for every third seed; the policy succeeds in some seeds."""
+
+    def __init__(self, successes_every=1):
+        self.played = []
+        self.successes_every = successes_every
+
+    def demonstration(self, config, objects, seed):
+        assert tuple(objects) == TASK
+        return episode(objects[:3] if seed % 3 == 0 else objects, seed)
+
+    @contextlib.contextmanager
+    def make_stage(self, config):
+        yield self
+
+    def player(self, policy):
+        assert policy.act is not None
+
+        def play(params, keys, plays):
+            assert keys.shape == (1,)
+            self.played.append(params)
+            for one in plays:
+                objects = TASK[: 2 if one.seed % self.successes_every else 4]
+                yield episode(objects, one.seed, EPISODE_STEPS)
+
+        return play
+
+
+def world(successes_every=1):
+    fake = FakeWorld(successes_every)
+    return fake, World(fake.demonstration, fake.make_stage)
+
+
+def random_leaf(leaf, generator):
+    if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        return jax.random.split(jax.random.key(0), leaf.shape[0])
+    return (0.3 * generator.normal(size=leaf.shape)).astype(leaf.dtype)
+
+
+def save_checkpoints(directory, steps):
+    """Saves states of random numbers, as a run of the directory's configuration."""
+    config = ConfigDict(json.loads((directory / "config.json").read_text()))
+    agent = restoring._build(config)
+    abstract = restoring._abstract_states(agent, list(config.seeds))
+    for step in steps:
+        generator = np.random.default_rng(step)
+        state = jax.tree.map(lambda leaf: random_leaf(leaf, generator), abstract)  # noqa: B023
+        metadata = {"updates": step, "config": config.to_dict()}
+        checkpoints.save(directory / "checkpoints", step, state, metadata, keep=9)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """MOTO's run of two seeds with three checkpoints, and one of no prior without."""
+    out = tmp_path_factory.mktemp("runs")
+    size = {"env.image_size": IMAGE_SIZE}
+    objects = [RISING, (0, 1, 2, 3, 4)]
+    moto = write_runs(out, "moto", seeds=SEEDS, objects=objects, **size)
+    save_checkpoints(moto, (20, 33, 40))
+    write_runs(out, "no_prior", seeds=SEEDS, **size, **{"moto.beta": 0.0})
+    records = []
+    (moto / "dataset").mkdir()
+    for number, count in enumerate((2, 3)):
+        name = f"{number}.npz"
+        digest = write_episode(moto / "dataset" / name, episode(TASK[:count], number))
+        records.append(EpisodeRecord(name, digest, LENGTH + 1, TASK[:count]))
+    manifest = Manifest("scripted", "fast", IMAGE_SIZE, "3", {}, tuple(records))
+    write_manifest(moto / "dataset", manifest)
+    (moto / "seed5" / "online").mkdir()
+    write_episode(moto / "seed5" / "online" / "0.npz", episode(TASK, 7))
+    return out
+
+
+@pytest.fixture(scope="module")
+def models(runs):
+    several, _ = systems.collect(systems.find_runs(runs)[0])
+    return figure_values.open_models(several[0], world()[1], {})
+
+
+@pytest.fixture(scope="module")
+def drawn(runs, models, tmp_path_factory):
+    out = tmp_path_factory.mktemp("figures") / "new"
+    with pytest.MonkeyPatch.context() as patch:
+        # Compiled once for all tests.
+        patch.setattr(figure_values, "make_probe", lambda *unused: models.probe)
+        return figure_drawings.make_figures(runs, out, lambda: world()[1]), out
+
+
+def rows_of(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_all_figures_are_drawn(drawn):
+    contents, out = drawn
+    assert contents.notes == []
+    names = [f"figure{number}" for number in range(1, 6)]
+    assert [one["name"] for one in contents.figures] == names
+    for name in names:
+        assert {f"{name}.png", f"{name}.pdf", f"{name}.csv"} <= {
+            path.name for path in out.iterdir()
+        }
+
+
+def test_only_demonstrations_that_do_all_are_asked_about(models):
+    assert len(models.demonstrations) == figure_values.EPISODES
+    for one in models.demonstrations:
+        assert tasks.objects_reached(one.objects_in_goal, TASK).all()
+    assert models.rows == EPISODE_STEPS + 1
+
+    def never(config, objects, seed):
+        return episode(objects[:2], seed)
+
+    with pytest.raises(ValueError, match="no demonstration does all of microwave"):
+        figure_values.demonstrations(World(never, models), models.config, TASK)
+
+
+def test_predictions_begin_when_three_objects_are_done(models):
+    found = figure_values.predictions(models)
+    assert len(found) == 2 * 4
+    names = {one.name for one in found}
+    assert "episode 0 seed 3" in names and "episode 3 seed 5" in names
+    for one in found:
+        # The third object is done in row 12, and one more row is seen.
+        assert one.context == 3 * PACE + 2
+        assert (
+            one.truth.shape
+            == one.prediction.shape
+            == (LENGTH + 1, IMAGE_SIZE, IMAGE_SIZE, 3)
+        )
+    np.testing.assert_array_equal(found[0].truth, models.demonstrations[0].image)
+    # Another seed is another model.
+    assert (found[0].prediction != found[4].prediction).any()
+
+
+def test_episodes_with_other_contexts_are_predicted_alike(models):
+    """Each is aligned in the batch by its own context."""
+    late = models.demonstrations[0]
+    shifted = Episode(
+        image=np.concatenate([late.image[:1]] * 3 + [late.image]),
+        action=np.concatenate([0 * late.action[:3], late.action]),
+        objects_in_goal=np.concatenate(
+            [late.objects_in_goal[:1]] * 3 + [late.objects_in_goal]
+        ),
+        qpos=np.zeros((LENGTH + 4, 30), np.float32),
+    )
+    both = models._replace(demonstrations=[late, shifted])
+    first, second, *_ = figure_values.predictions(both)
+    assert (first.context, second.context) == (14, 17)
+    assert second.prediction.shape == second.truth.shape
+    np.testing.assert_array_equal(second.truth, shifted.image)
+
+
+def test_rewards_and_what_was_in_the_training_data(models):
+    found = figure_values.rewards(models)
+    assert found.true.shape == (EPISODE_STEPS + 1, 10)
+    for row in (0, 4, 8, 12, 16, LENGTH):
+        assert (found.true[row] == row // PACE).all()
+    assert np.isnan(found.true[LENGTH + 1 :]).all()
+    assert found.predicted.shape == (EPISODE_STEPS + 1, 20)
+    np.testing.assert_array_equal(
+        np.isnan(found.predicted[:, :10]), np.isnan(found.true)
+    )
+    assert found.imagined.shape == (EPISODE_STEPS + 1, 2 * 10 * 3)
+    assert np.isfinite(found.imagined).all()
+    assert (found.demonstrated, found.trained, found.seeds) == (3, 4, 2)
+
+
+def test_gaps_at_every_checkpoint_with_an_evaluation(models):
+    fake, made = world()
+    found = gap_values.gaps(models, made)
+    # Nothing was evaluated after 33 updates.
+    points = list(zip(found.seed.tolist(), found.updates.tolist(), strict=True))
+    assert points == [(3, 20), (5, 20), (3, 40), (5, 40)]
+    # The second seed's last evaluation is best.
+    assert found.expert == "MOTO, seed 5 after 40 updates (10 successes of 10)"
+    kept = models.programs[0][0]
+    (played,) = fake.played
+    for leaf, wanted in zip(
+        jax.tree.leaves(played), jax.tree.leaves(kept.acting_params(40)), strict=True
+    ):
+        np.testing.assert_array_equal(leaf, np.asarray(wanted)[1:])
+    # Objects in their goal at rows 1 to 40: 37, 33, 29 and 25 of them.
+    assert found.expert_return == 37 + 33 + 29 + 25
+    returns = [10 * objects for objects in (2.0, 2.0, 3.0, 4.0)]
+    np.testing.assert_allclose(found.gap, found.expert_return - np.array(returns))
+
+
+def test_an_experts_failures_are_left_out(models):
+    kept = models.programs[0][0]
+    played = gap_values._play(models, world(2)[1], kept, 5, 40)
+    assert len(played) == 5
+    for number, one in enumerate(played):
+        wanted = episode(TASK, 3_000_000 + 2 * number, EPISODE_STEPS)
+        np.testing.assert_array_equal(one.image, wanted.image)
+
+
+def test_uncertainty_is_of_each_checkpoints_own_model(models):
+    found = gap_values.gaps(models, world()[1])
+    episodes = [
+        episode(TASK, 3_000_000 + number, EPISODE_STEPS) for number in range(10)
+    ]
+    batch = diagnostics.padded_batch(episodes, TASK, EPISODE_STEPS + 1)
+    params = jax.tree.map(lambda leaf: leaf[1], models.programs[0][0].acting_params(20))
+    uncertain = models.probe.uncertainty(params["model"], batch, jax.random.key(5))
+    np.testing.assert_allclose(found.uncertainty[1], uncertain.mean(), rtol=1e-5)
+    assert len(set(found.uncertainty.tolist())) == 4
+
+
+def failing(models):
+    """The same models, of runs whose evaluations had no success."""
+    by_seed = {}
+    for seed, run in zip(SEEDS, models.system.runs, strict=True):
+        rows = tuple({**row, "mean/success": 0.0} for row in run.rows)
+        by_seed[seed] = dataclasses.replace(run, rows=rows)
+    return models._replace(programs=((models.programs[0][0], by_seed),))
+
+
+def test_what_lies_after_an_episode_is_not_asked_about(models):
+    found = gap_values.gaps(failing(models), world()[1])
+    batch = diagnostics.padded_batch(models.demonstrations, TASK, EPISODE_STEPS + 1)
+    params = jax.tree.map(lambda leaf: leaf[0], models.programs[0][0].acting_params(20))
+    uncertain = models.probe.uncertainty(params["model"], batch, jax.random.key(3))
+    windows = LENGTH + 1 - models.probe.horizon
+    np.testing.assert_allclose(
+        found.uncertainty[0], uncertain[:windows].mean(), rtol=1e-5
+    )
+
+
+def test_without_a_success_the_demonstrator_is_the_expert(models):
+    fake, made = world()
+    found = gap_values.gaps(failing(models), made)
+    assert found.expert == "the scripted demonstrator (10 episodes)"
+    assert not fake.played
+    # It ends after 19 steps and stays at four for the other 21.
+    assert found.expert_return == 16 + 12 + 8 + 4 + 21 * 4
+
+
+def test_tables_hold_what_is_drawn(drawn):
+    _, out = drawn
+    assert len(rows_of(out / "figure1.csv")) == 8 * (LENGTH + 1 - 3 * PACE - 2)
+    assert {row["highest_demonstrated"] for row in rows_of(out / "figure4.csv")} == {
+        "3"
+    }
+    assert [row["updates"] for row in rows_of(out / "figure5.csv")] == [
+        "20",
+        "20",
+        "40",
+        "40",
+    ]
+
+
+def test_what_cannot_be_drawn_is_said(tmp_path):
+    write_runs(tmp_path / "runs", "moto")
+    write_runs(tmp_path / "runs", "dreamer", agent="dreamer_v2")
+    out = tmp_path / "out"
+    contents = figure_drawings.make_figures(tmp_path / "runs", out, lambda: world()[1])
+    assert [one["name"] for one in contents.figures] == ["figure2", "figure3"]
+    (note,) = contents.notes
+    assert note.startswith("figures 1, 4 and 5: MOTO on partial is left out: no check")
+    assert not (out / "figure1.png").exists()
+
+
+def test_without_moto_its_figures_are_left_out(tmp_path):
+    write_runs(tmp_path / "runs", "bc", agent="bc")
+    contents = figure_drawings.make_figures(tmp_path / "runs", tmp_path, None)
+    assert [one["name"] for one in contents.figures] == ["figure2"]
+    assert contents.notes == [
+        "figure 3 is left out: there is no run of MOTO, no penalty, no prior, neither, "
+        "DreamerV2",
+        "figures 1, 4 and 5: there is no run of MOTO",
+    ]
+
+
+def test_nothing_to_draw_is_an_error(tmp_path):
+    write_runs(tmp_path, "own", agent="one's own")
+    with pytest.raises(ValueError, match="no run of MOTO, DreamerV2"):
+        figure_drawings.make_figures(tmp_path, tmp_path / "out", None)
+
+
+def test_the_program_refuses_in_one_sentence(tmp_path):
+    done = subprocess.run(
+        [
+            *(sys.executable, "-W", "ignore", "-m", "experiments.figures"),
+            *(f"--runs={tmp_path / 'nowhere'}", f"--out={tmp_path / 'out'}"),
+        ],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+    assert "nowhere" in done.stderr
+    assert not list(tmp_path.iterdir())
