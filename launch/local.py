@@ -2,14 +2,21 @@
 
 import collections
 import contextlib
+import os
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 from launch.runs import Session, SweepRun
 from launch.status import read_status
 
 _POLL_SECONDS = 0.1
+
+
+class _Started(NamedTuple):
+    session: Session
+    since: float
 
 
 def run_all(
@@ -18,7 +25,8 @@ def run_all(
     """Does the runs in order, whatever becomes of each.
 
     SIGTERM and Ctrl-C let no further run start, and ask those under way to save and
-    stop; a second one is handed on too, and makes them end at once.
+    stop; a second one is handed on too, and makes them end at once. Runs at once have
+    cores of their own: sharing them costs small networks up to half of their speed.
 
     Args:
       runs: those to be done.
@@ -29,38 +37,62 @@ def run_all(
       The number of the signal that stopped it, None if none did.
     """
     waiting = collections.deque(runs)
-    started: dict[Session, float] = {}
+    started: dict[int, _Started] = {}
+    places = core_sets(jobs)
     handed_on = 0
     with _collected_signals() as received:
         try:
             while started or (waiting and not received):
                 while waiting and len(started) < jobs and not received:
-                    _start(waiting.popleft(), started, say)
+                    place = next(n for n in range(jobs) if n not in started)
+                    run = waiting.popleft()
+                    try:
+                        with _on_cores(places[place]):
+                            session = Session(run)
+                    except OSError as error:
+                        say(f"{'skipped':<8} {run.name}: {error}")
+                        continue
+                    started[place] = _Started(session, time.monotonic())
+                    say(f"{'started':<8} {run.name}")
                 while handed_on < len(received):
                     handed_on += 1
-                    _terminate(started)
-                for session in [*started]:
+                    _terminate(one.session for one in started.values())
+                for place, (session, since) in list(started.items()):
                     if session.process.poll() is not None:
-                        _end(session, time.monotonic() - started.pop(session), say)
+                        del started[place]
+                        _end(session, time.monotonic() - since, say)
                 time.sleep(_POLL_SECONDS)
         finally:
             # Only an error leaves any: no run goes on that nobody watches.
-            _terminate(started)
-            for session in started:
+            _terminate(one.session for one in started.values())
+            for session, _ in started.values():
                 session.finish()
     return received[0] if received else None
 
 
-def _start(
-    run: SweepRun, started: dict[Session, float], say: Callable[[str], None]
-) -> None:
-    try:
-        session = Session(run)
-    except OSError as error:
-        say(f"{'skipped':<8} {run.name}: {error}")
+def core_sets(jobs: int) -> list[set[int]]:
+    """Returns the cores of each of so many jobs; empty where they are not shared out.
+
+    They are not if there are more jobs than cores, or the system cannot.
+    """
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    if jobs > len(cores):
+        return [set() for _ in range(jobs)]
+    return [set(cores[place::jobs]) for place in range(jobs)]
+
+
+@contextlib.contextmanager
+def _on_cores(cores: set[int]) -> Iterator[None]:
+    """Lets processes that are started meanwhile run on these cores alone, if any."""
+    if not cores:
+        yield
         return
-    started[session] = time.monotonic()
-    say(f"{'started':<8} {run.name}")
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, cores)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 def _end(session: Session, seconds: float, say: Callable[[str], None]) -> None:

@@ -129,7 +129,7 @@ def _drawing(config: Config) -> dict[str, Any]:
     }
 
 
-def _mini(config: Config) -> dict[str, int]:
+def _mini(config: Config) -> dict[str, Any]:
     return {
         "image_size": config.env.image_size,
         "episode_steps": config.env.episode_steps,

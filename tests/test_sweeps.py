@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from launch.local import run_all
+from launch.local import core_sets, run_all
 from launch.runs import InUseError, Session, SweepRun
 from launch.status import STATES, Status, read_status, status_table
 
@@ -182,6 +182,28 @@ def do(runs, jobs=1):
     """Does the runs; returns the stopping signal and the lines said."""
     lines = []
     return run_all(runs, jobs, lines.append), lines
+
+
+@pytest.mark.skipif(
+    not hasattr(os, "sched_getaffinity") or len(os.sched_getaffinity(0)) < 2,
+    reason="there are no cores to share out",
+)
+def test_runs_at_once_have_cores_of_their_own(tmp_path):
+    cores = os.sched_getaffinity(0)
+    first, second = core_sets(2)
+    assert first | second == cores and not first & second
+    assert core_sets(1) == [cores]
+    # More jobs than cores go wherever there is room.
+    assert core_sets(len(cores) + 1) == [set()] * (len(cores) + 1)
+    words = "import os, time; print(sorted(os.sched_getaffinity(0))); time.sleep(1)"
+    runs = [
+        SweepRun(tmp_path / name, "any.py:tiny", {}, (sys.executable, "-c", words))
+        for name in ("a", "b")
+    ]
+    do(runs, jobs=2)
+    used = [run.log.read_text().splitlines()[-1] for run in runs]
+    assert used == [str(sorted(first)), str(sorted(second))]
+    assert os.sched_getaffinity(0) == cores
 
 
 def test_runs_are_done_in_order_and_one_at_a_time(tmp_path):
