@@ -93,7 +93,8 @@ def main(argv: Sequence[str]) -> None:
     title = f"figure {_FIGURE.value}, {_SIZE.value}"
     out = Path(_OUT.value or f"runs/figure{_FIGURE.value}-{_SIZE.value}")
     plan = PLANS[_SIZE.value]
-    seeds_of = plan.seeds_of if _SEEDS.value is None else lambda _: range(_SEEDS.value)
+    asked = _SEEDS.value
+    seeds_of = plan.seeds_of if asked is None else lambda label: range(asked)
     stopped_by = None
     try:
         runs = sweep_runs(
