@@ -2,6 +2,7 @@
 # needs it and made anew when the lock or the Python version changes.
 #
 #   make demo         the whole method on the real kitchen, small networks, CPU
+#   make paper-mini   the paper's five figures on a kitchen in miniature
 #   make test         format, lint, types, import contracts, tests
 #   make test-slow    the tests that take minutes
 #   make format       rewrite the sources in the house format
@@ -20,7 +21,7 @@ VERSION := $(shell $(PYTHON) -c "import sys; print('%d.%d' % sys.version_info[:2
 BIN := .venv/bin
 INSTALLED := .venv/installed-$(VERSION)
 
-.PHONY: install demo test test-slow format lock clean
+.PHONY: install demo paper-mini test test-slow format lock clean
 
 install: $(INSTALLED)
 
@@ -36,6 +37,21 @@ $(INSTALLED): requirements.lock
 
 demo: $(INSTALLED)
 	$(BIN)/python -m experiments.run --config=experiments/configs/mixed.py:cpu $(ARGS)
+
+# About an hour on two cores; what was interrupted goes on with the same command.
+MINI_RUNS ?= runs/mini
+MINI_RESULTS ?= results/mini
+SWEEP = $(BIN)/python -m launch.sweeps --size=mini --run=local --jobs=2 \
+  --out=$(MINI_RUNS) --override=data.directory=$(MINI_RUNS)/demonstrations
+
+paper-mini: $(INSTALLED)
+	$(SWEEP)/partial --figure=all --tasks=partial \
+	  --table=$(MINI_RESULTS)/partial $(ARGS)
+	$(SWEEP)/mixed --figure=2 --tasks=mixed --only=moto \
+	  --table=$(MINI_RESULTS)/mixed $(ARGS)
+	$(BIN)/python -m experiments.figures --runs=$(MINI_RUNS) --out=$(MINI_RESULTS)
+	$(BIN)/python -m experiments.report --runs=$(MINI_RUNS) \
+	  --figures=$(MINI_RESULTS) --out=$(MINI_RESULTS)/report.html
 
 test: $(INSTALLED)
 	$(BIN)/ruff format --check .

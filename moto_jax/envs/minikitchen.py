@@ -27,7 +27,7 @@ from moto_jax.envs import tasks
 
 # Acceleration in x and in y, and whether the gripper closes (positive) or opens.
 NUM_ACTIONS = tasks.action_size("minikitchen")
-EPISODE_STEPS = 80
+EPISODE_STEPS = 88
 RENDER_PROFILE = "mini"
 
 # Share of the velocity that is kept, and what a full action adds to it: at most 0.12.
@@ -46,7 +46,7 @@ KETTLE = tasks.OBJECTS.index("kettle")
 _WAYS: dict[str, tuple[tuple[float, float], ...]] = {
     "bottom burner": ((0.52, 0.70), (0.58, 0.60), (0.66, 0.68)),
     "top burner": ((0.80, 0.70), (0.86, 0.60), (0.94, 0.68)),
-    "light switch": ((0.54, 0.16), (0.47, 0.16), (0.38, 0.16)),
+    "light switch": ((0.73, 0.56), (0.73, 0.49), (0.73, 0.40)),
     "slide cabinet": ((0.69, 0.17), (0.79, 0.17), (0.91, 0.17)),
     "hinge cabinet": ((0.28, 0.17), (0.22, 0.27), (0.09, 0.28)),
     "microwave": ((0.26, 0.50), (0.22, 0.62), (0.08, 0.64)),
@@ -216,7 +216,7 @@ _SCENERY: tuple[tuple[tuple[float, float, float, float], tuple[int, int, int]], 
     ((0.81, 0.93, 0.38, 0.50), _PLATE),
     ((0.51, 0.67, 0.60, 0.74), _PALE),
     ((0.79, 0.95, 0.60, 0.74), _PALE),
-    ((0.35, 0.57, 0.13, 0.19), _PALE),
+    ((0.695, 0.765, 0.37, 0.60), _PALE),
 )
 _GREEN, _RED, _BLUE = (70, 120, 90), (200, 60, 40), (40, 90, 200)
 _LAMP_OFF, _LAMP_ON, _FLAME = (110, 104, 90), (255, 236, 90), (255, 110, 20)
@@ -266,8 +266,8 @@ def _moving_boxes(state: State) -> list[tuple[Any, Any]]:
         (_around(place["slide cabinet"], 0.02, 0.035), _HANDLE),
         ((0.04, place["microwave"][0] + 0.01, 0.41, 0.59), _PALE),
         (_around(place["microwave"], 0.02, 0.035), _HANDLE),
-        ((0.39, 0.53, 0.03, 0.09), _mix(_LAMP_OFF, _LAMP_ON, lit)),
-        (_around(place["light switch"], 0.02, 0.045), _RED),
+        ((0.38, 0.55, 0.10, 0.20), _mix(_LAMP_OFF, _LAMP_ON, lit)),
+        (_around(place["light switch"], 0.045, 0.02), _GREEN),
     ]
     for name, left in (("bottom burner", 0.53), ("top burner", 0.81)):
         on = in_goal[tasks.OBJECTS.index(name)]
