@@ -43,7 +43,7 @@ def test_figure_2_has_a_column_a_task_and_a_row_a_measure(two_tasks):
     measures = [one.get_ylabel() for one in axes[::2]]
     assert measures == ["return", "success", "objects completed"]
     for one in axes[4:]:
-        assert one.get_xlabel() == "environment steps (left of 0: offline updates)"
+        assert one.get_xlabel() == "environment steps (left: offline)"
     # Ablations are figure 3's.
     assert [set(lines(one)) for one in axes[4:]] == [
         {"MOTO", "DreamerV2"},
@@ -102,6 +102,22 @@ def test_without_an_online_phase_there_are_updates_alone(tmp_path):
     assert axes[2].get_xlabel() == "share of the offline updates"
 
 
+def test_a_single_task_has_its_panels_side_by_side(tmp_path):
+    write_runs(tmp_path, "moto")
+    write_runs(tmp_path, "other", **{"moto.beta": 0.0})
+    several = collected(tmp_path)
+    for drawing, labelled in (
+        (comparison.comparison_drawing(several), [0, 1, 2]),
+        # Curves on the left, bars on the right.
+        (comparison.ablation_drawing(several), [2]),
+    ):
+        axes = drawing.figure.axes
+        steps = [place for place, one in enumerate(axes) if "steps" in one.get_xlabel()]
+        assert steps == labelled
+        rows = {one.get_subplotspec().rowspan.start for one in axes}
+        assert len(rows) == len(axes) // 2 or len(rows) == 1
+
+
 def test_figure_3_has_ablations_and_dreamer(two_tasks):
     drawing = comparison.ablation_drawing(two_tasks)
     axes = drawing.figure.axes
@@ -125,7 +141,7 @@ def test_figure_3_has_ablations_and_dreamer(two_tasks):
 
 def test_what_is_not_there_is_not_drawn(tmp_path):
     write_runs(tmp_path / "a", "moto")
-    with pytest.raises(ValueError, match="nothing to compare MOTO with"):
+    with pytest.raises(ValueError, match="no run of MOTO without penalty"):
         comparison.ablation_drawing(collected(tmp_path / "a"))
     write_runs(tmp_path / "b", "x", **{"moto.beta": 0.0})
     with pytest.raises(ValueError, match="no run of MOTO, DreamerV2, LOMPO"):

@@ -84,6 +84,24 @@ def test_imagined_rewards_follow_the_policy():
         np.testing.assert_allclose(found[:, column], wanted, rtol=1e-4, atol=1e-5)
 
 
+def test_imagined_rewards_begin_with_what_is_seen():
+    params, image = fakes.linear_model_params(), batch_of().image[0]
+    params["posterior"] *= 1e3
+    found = diagnostics.imagined_rewards(
+        fakes.linear_world_model(),
+        params,
+        lambda feature, key: feature[:, :2],
+        image,
+        1,
+        jax.random.key(0),
+    )
+    look = (image / 255.0).mean(axis=(1, 2)) @ params["look"]
+    logits = (look @ params["posterior"]).reshape(SIZE, 2, -1)
+    stoch = np.eye(fakes.MEMBERS)[logits.argmax(axis=-1)].reshape(SIZE, -1)
+    wanted = stoch @ params["reward"][fakes.DETER :]
+    np.testing.assert_allclose(found[0], wanted, rtol=1e-4, atol=1e-4)
+
+
 def test_uncertainty_is_the_mean_over_the_recorded_actions():
     params, batch = params_without_chance(), batch_of()
     found = diagnostics.open_loop_uncertainty(

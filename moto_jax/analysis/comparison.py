@@ -11,9 +11,10 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 from moto_jax.analysis.aggregates import estimate
 from moto_jax.analysis.comparison_rows import curve_rows, result_rows
 from moto_jax.analysis.drawings import Drawing
-from moto_jax.analysis.style import BLACK, COLUMN, DOUBLE_COLUMN, GREY, LOOKS, Look
+from moto_jax.analysis.style import BLACK, DOUBLE_COLUMN, GREY, LOOKS, Look
 from moto_jax.analysis.systems import (
     ABLATED,
+    ABLATIONS,
     COMPARED,
     LAST_SHARE_IN_WORDS,
     MEASURES,
@@ -30,6 +31,10 @@ from moto_jax.analysis.systems import (
 _OFFLINE_WIDTH = 0.3
 _MARKERS = 8
 
+# Short enough for a third of the page's width.
+_ONLINE_LABEL = "environment steps (left: offline)"
+_OFFLINE_LABEL = "share of the offline updates"
+
 # What a measure is called on an axis.
 _NAMES = {"return": "return", "success": "success", "objects": "objects completed"}
 
@@ -45,13 +50,15 @@ def comparison_drawing(systems: Sequence[System], policy: str = "mean") -> Drawi
       ValueError: if none of them is compared.
     """
     chosen = _chosen(systems, COMPARED)
-    figure, panels = _grid(tasks_of(chosen), len(MEASURES))
+    figure, panels = _grid(tasks_of(chosen), (1.35,) * len(MEASURES), alone=(1, 3))
     for column, task in enumerate(tasks_of(chosen)):
         own = [system for system in chosen if system.task == task]
         for row, measure in enumerate(MEASURES):
             draw_curves(panels[row][column], own, policy, measure)
         panels[0][column].set_title(f"task {task}", loc="left")
-    _finish(figure, panels, chosen)
+    alone = len(tasks_of(chosen)) == 1
+    lowest = [row[0] for row in panels] if alone else panels[-1]
+    _finish(figure, panels, lowest, chosen)
     return Drawing(
         "figure2",
         "Figure 2: offline pre-training and online fine-tuning, every system",
@@ -72,17 +79,17 @@ def ablation_drawing(systems: Sequence[System], policy: str = "mean") -> Drawing
       ValueError: if no ablation is there.
     """
     chosen = _chosen(systems, ABLATED)
-    if not any(system.label in ABLATED[1:] for system in chosen):
-        raise ValueError("there is nothing to compare MOTO with")
+    if not any(system.label in ABLATIONS for system in chosen):
+        raise ValueError("there is no run of MOTO without penalty or prior")
     measures = ("success", "objects")
-    figure, panels = _grid(tasks_of(chosen), 4, heights=(1.4, 1.4, 1.0, 1.0))
+    figure, panels = _grid(tasks_of(chosen), (1.4, 1.4, 1.0, 1.0), alone=(2, 2))
     for column, task in enumerate(tasks_of(chosen)):
         own = [system for system in chosen if system.task == task]
         for row, measure in enumerate(measures):
             draw_curves(panels[row][column], own, policy, measure)
             draw_bars(panels[row + 2][column], own, policy, measure)
         panels[0][column].set_title(f"task {task}", loc="left")
-    _finish(figure, panels[:2], chosen)
+    _finish(figure, panels[:2], panels[1], chosen)
     settings = "MOTO has alpha and beta of its configuration; no penalty is alpha = 0, "
     settings += "no prior beta = 0, neither both. "
     return Drawing(
@@ -102,14 +109,25 @@ def _chosen(systems: Sequence[System], labels: Sequence[str]) -> list[System]:
 
 
 def _grid(
-    tasks: Sequence[str], rows: int, heights: Sequence[float] | None = None
+    tasks: Sequence[str], heights: Sequence[float], alone: tuple[int, int]
 ) -> tuple[Figure, list[list[Axes]]]:
-    """Returns a figure with a column of panels a task."""
-    heights = heights or (1.35,) * rows
-    width = COLUMN if len(tasks) == 1 else DOUBLE_COLUMN
-    figure = Figure(figsize=(width, 0.8 + sum(heights)), layout="constrained")
-    panels = figure.subplots(rows, len(tasks), squeeze=False, height_ratios=heights)
-    return figure, [list(row) for row in panels]
+    """Returns a figure, and its panels by row with one a task in each.
+
+    Args:
+      tasks: a column each.
+      heights: of the rows, in inches.
+      alone: rows and columns of the panels of a single task, filled column by column.
+    """
+    if len(tasks) == 1:
+        height = 0.6 + alone[0] * max(heights)
+        figure = Figure(figsize=(DOUBLE_COLUMN, height), layout="constrained")
+        places = figure.subplots(*alone, squeeze=False)
+        return figure, [[axes] for axes in places.ravel(order="F")]
+    figure = Figure(figsize=(DOUBLE_COLUMN, 0.8 + sum(heights)), layout="constrained")
+    places = figure.subplots(
+        len(heights), len(tasks), squeeze=False, height_ratios=heights
+    )
+    return figure, [list(row) for row in places]
 
 
 def positions(found: Evaluations, width: float) -> np.ndarray:
@@ -217,6 +235,8 @@ def draw_bars(axes: Axes, systems: Sequence[System], policy: str, measure: str) 
             color=look.colour,
             markeredgecolor=BLACK,
             markeredgewidth=0.3,
+            # Whole at 0 too.
+            clip_on=False,
             zorder=4,
         )
         text = f"{mean:.0%}" if measure == "success" else f"{mean:.1f}"
@@ -233,10 +253,12 @@ def draw_bars(axes: Axes, systems: Sequence[System], policy: str, measure: str) 
     axes.invert_yaxis()
     axes.grid(False, axis="y")
     axes.set_xlabel(f"{_NAMES[measure]}, last evaluations")
-    most = 1.0 if measure == "success" else max(map(num_objects, systems))
+    most = 1 if measure == "success" else max(map(num_objects, systems))
     axes.set_xlim(0, 1.02 * most)
     if measure == "success":
         axes.xaxis.set_major_formatter(PercentFormatter(1.0))
+    else:
+        axes.set_xticks(range(most + 1))
 
 
 def look_of(label: str) -> Look:
@@ -245,13 +267,19 @@ def look_of(label: str) -> Look:
 
 
 def _finish(
-    figure: Figure, panels: Sequence[Sequence[Axes]], systems: Sequence[System]
+    figure: Figure,
+    panels: Sequence[Sequence[Axes]],
+    lowest: Sequence[Axes],
+    systems: Sequence[System],
 ) -> None:
-    """Adds the legend above, and what is counted below the lowest curves."""
+    """Adds the legend above, and below the lowest curves what is counted."""
     online = any(evaluations(system.runs).episodes[-1] for system in systems)
-    what = "environment steps (left of 0: offline updates)"
-    for axes in panels[-1]:
-        axes.set_xlabel(what if online else "share of the offline updates")
+    curves = [axes for row in panels for axes in row]
+    for axes in curves:
+        if axes in lowest:
+            axes.set_xlabel(_ONLINE_LABEL if online else _OFFLINE_LABEL)
+        else:
+            axes.tick_params(labelbottom=False)
     for row in panels:
         for axes in row[1:]:
             axes.set_ylabel("")
@@ -266,19 +294,16 @@ def _finish(
             fontsize=6.5,
             color=GREY,
         )
-    for axes in (axes for row in panels[:-1] for axes in row):
-        axes.tick_params(labelbottom=False)
-    figure.align_ylabels([axes for row in panels for axes in row])
+    figure.align_ylabels(curves)
     known: dict[str, Any] = {}
-    for axes in (axes for row in panels for axes in row):
+    for axes in curves:
         for handle, name in zip(*axes.get_legend_handles_labels(), strict=True):
             known.setdefault(name, handle)
-    columns = min(len(known), 3 if len(panels[0]) == 1 else 8)
     figure.legend(
         list(known.values()),
         list(known),
         loc="outside upper center",
-        ncols=columns,
+        ncols=len(known),
         handlelength=2.4,
         columnspacing=1.0,
     )
