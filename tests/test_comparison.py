@@ -21,6 +21,9 @@ def two_tasks(tmp_path_factory):
     """MOTO with two seeds and DreamerV2 with one, on both tasks; BC on one."""
     out = tmp_path_factory.mktemp("runs")
     for task in ("mixed", "partial"):
+        write_runs(
+            out, f"{task}-neither", task, **{"moto.alpha": 0.0, "moto.beta": 0.0}
+        )
         write_runs(out, f"{task}-moto", task, objects=[RISING, DOUBLE])
         write_runs(out, f"{task}-dreamer", task, seeds=(0,), agent="dreamer_v2")
     write_runs(out, "partial-bc", agent="bc")
@@ -122,21 +125,30 @@ def test_figure_3_has_ablations_and_dreamer(two_tasks):
     drawing = comparison.ablation_drawing(two_tasks)
     axes = drawing.figure.axes
     assert len(axes) == 8
-    assert set(lines(axes[1])) == {"MOTO", "no penalty", "DreamerV2"}
+    assert set(lines(axes[1])) == {"MOTO", "no penalty", "neither", "DreamerV2"}
     assert [one.get_ylabel() for one in axes[:4:2]] == ["success", "objects completed"]
     bars = axes[7]
     names = [text.get_text() for text in bars.get_yticklabels()]
-    assert names == ["MOTO", "no penalty", "DreamerV2"]
+    assert names == ["MOTO", "no penalty", "neither", "DreamerV2"]
     assert bars.get_xlabel() == "objects completed, last evaluations"
-    assert [patch.get_width() for patch in bars.patches] == [3.5, 3.0, 3.0]
+    assert [patch.get_width() for patch in bars.patches] == [3.5, 3.0, 3.0, 3.0]
     dots = [line for line in bars.get_lines() if line.get_linestyle() == "None"]
     assert dots[0].get_xdata().tolist() == [3, 4]
     intervals = [line for line in bars.get_lines() if line.get_linestyle() == "-"]
-    assert [line.get_xdata().tolist() for line in intervals] == [[3, 4], [3, 3]]
+    assert [line.get_xdata().tolist() for line in intervals] == [[3, 4], [3, 3], [3, 3]]
     shares = [patch.get_width() for patch in axes[5].patches]
-    assert shares == [0.875, 0.75, 0.75]
+    assert shares == [0.875, 0.75, 0.75, 0.75]
     assert {text.get_text() for text in axes[5].texts} == {"88%", "75%"}
     assert "alpha = 0" in drawing.caption
+
+
+def test_figure_3_leaves_out_tasks_without_ablations(tmp_path):
+    write_runs(tmp_path, "partial")
+    write_runs(tmp_path, "mixed", "mixed")
+    write_runs(tmp_path, "other", **{"moto.beta": 0.0})
+    several = collected(tmp_path)
+    assert len(comparison.ablation_drawing(several).figure.axes) == 4
+    assert len(comparison.comparison_drawing(several).figure.axes) == 6
 
 
 def test_what_is_not_there_is_not_drawn(tmp_path):
@@ -154,8 +166,8 @@ def table(rows):
 
 def test_the_curves_numbers(two_tasks):
     rows = table(comparison_rows.curve_rows(two_tasks))
-    # Six systems, two policies, three measures, five evaluations.
-    assert len(rows) == 6 * 2 * 3 * 5
+    # Eight systems, two policies, three measures, five evaluations.
+    assert len(rows) == 8 * 2 * 3 * 5
     (row,) = [
         row
         for row in rows

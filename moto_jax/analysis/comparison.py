@@ -72,15 +72,17 @@ def ablation_drawing(systems: Sequence[System], policy: str = "mean") -> Drawing
     """Returns figure 3: MOTO, what is left out of it, and DreamerV2, by task.
 
     Args:
-      systems: from `systems.collect`; others are passed over.
+      systems: from `systems.collect`; others are passed over, and so are tasks on
+        which nothing is left out.
       policy: "mean" or "sampled".
 
     Raises:
       ValueError: if no ablation is there.
     """
-    chosen = _chosen(systems, ABLATED)
-    if not any(system.label in ABLATIONS for system in chosen):
+    ablated = {system.task for system in systems if system.label in ABLATIONS}
+    if not ablated:
         raise ValueError("there is no run of MOTO without penalty or prior")
+    chosen = _chosen([one for one in systems if one.task in ablated], ABLATED)
     measures = ("success", "objects")
     figure, panels = _grid(tasks_of(chosen), (1.4, 1.4, 1.0, 1.0), alone=(2, 2))
     for column, task in enumerate(tasks_of(chosen)):
