@@ -133,7 +133,6 @@ def _mini(config: Config) -> dict[str, Any]:
     return {
         "image_size": config.env.image_size,
         "episode_steps": config.env.episode_steps,
-        "aim_error": config.data.get("aim_error", 0.0),
     }
 
 

@@ -79,7 +79,7 @@ def test_a_gripper_that_closes_at_a_handle_holds_it(name, still_air):
 
 def test_only_the_nearest_handle_within_reach_is_taken(still_air):
     switch = minikitchen.handles(place())[NUMBER["light switch"]]
-    near, far = switch + jnp.array([0.06, 0]), switch + jnp.array([0.0, 0.08])
+    near, far = switch + jnp.array([0.09, 0]), switch - jnp.array([0.12, 0])
     close = [(0, 0, CLOSE)] * 2
     assert play(place(position=near), *close).held == NUMBER["light switch"]
     assert play(place(position=far), *close).held == NOTHING
@@ -191,7 +191,7 @@ def test_the_picture_shows_where_things_are():
 
 
 def test_the_lamp_is_lit_while_the_switch_is_in_its_goal():
-    lamp = slice(3, 5), slice(26, 33)
+    lamp = slice(7, 12), slice(25, 35)
     for share, colour in ((0.5, (110, 104, 90)), (0.6, (255, 236, 90))):
         state = place(share=np.full(7, share, np.float32))
         picture = np.asarray(minikitchen.render(state, 64))

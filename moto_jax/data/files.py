@@ -28,7 +28,8 @@ class DatasetError(ValueError):
 
 def write_atomically(path: Path, contents: bytes) -> None:
     """Writes beside the target, then renames: readers see the old file or the new."""
-    temporary = path.with_name(f".{path.name}.tmp")
+    # Of this process: another may be writing the same.
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
             file.write(contents)

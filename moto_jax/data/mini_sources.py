@@ -38,7 +38,6 @@ def mini_episodes(
     complete_share: float | None = None,
     seed: int = 0,
     action_noise: float = 0.1,
-    aim_error: float = 0.0,
     image_size: int = 32,
     episode_steps: int = minikitchen.EPISODE_STEPS,
     progress: Progress | None = None,
@@ -52,7 +51,6 @@ def mini_episodes(
       complete_share: see `composition.composition`.
       seed: of everything random.
       action_noise: standard deviation of the noise on the demonstrator's actions.
-      aim_error: see `mini_demonstrator.demonstrate`.
       image_size: pixels a side.
       episode_steps: the longest demonstration.
       progress: called with the numbers of episodes done and wanted.
@@ -63,11 +61,8 @@ def mini_episodes(
         fails.
     """
     objects = tasks.resolve_task(task)
-    if min(seed, action_noise, aim_error) < 0:
-        raise ValueError(
-            f"seed {seed}, action_noise {action_noise} and aim_error {aim_error} must "
-            "be at least 0"
-        )
+    if seed < 0 or action_noise < 0:
+        raise ValueError(f"seed {seed} and action_noise {action_noise}: use 0 or more")
     sequences = composition(objects, num_episodes, complete_share, seed)
     request = {
         "task": list(objects),
@@ -75,7 +70,6 @@ def mini_episodes(
         "complete_share": complete_share,
         "seed": seed,
         "action_noise": action_noise,
-        "aim_error": aim_error,
         "episode_steps": episode_steps,
     }
     head = head_of("mini", request, minikitchen.RENDER_PROFILE, image_size)
@@ -85,7 +79,7 @@ def mini_episodes(
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     kitchen = MiniKitchen(image_size, episode_steps)
-    made = _attempts(kitchen, sequences, seed, (action_noise, aim_error))
+    made = _attempts(kitchen, sequences, seed, action_noise)
     records = []
     for index, (episode, attempts) in enumerate(made):
         name = file_name(index, sequences[index])
@@ -109,7 +103,6 @@ def mini_demonstration(
     objects: Sequence[str],
     seed: int,
     action_noise: float,
-    aim_error: float = 0.0,
     image_size: int = 32,
     episode_steps: int = minikitchen.EPISODE_STEPS,
 ) -> Episode:
@@ -119,9 +112,7 @@ def mini_demonstration(
       DatasetError: where the demonstrator fails.
     """
     kitchen = MiniKitchen(image_size, episode_steps)
-    ((episode, _),) = _attempts(
-        kitchen, [tuple(objects)], seed, (action_noise, aim_error)
-    )
+    ((episode, _),) = _attempts(kitchen, [tuple(objects)], seed, action_noise)
     return episode
 
 
@@ -129,7 +120,7 @@ def _attempts(
     kitchen: MiniKitchen,
     sequences: Sequence[tuple[str, ...]],
     seed: int,
-    noise: tuple[float, float],
+    action_noise: float,
 ) -> list[tuple[Episode, int]]:
     """Returns for each sequence the first attempt that did these objects, in order."""
     done: dict[int, tuple[Episode, int]] = {}
@@ -139,7 +130,7 @@ def _attempts(
         if not left:
             break
         wanted = [sequences[index] for index in left]
-        episodes = _record(kitchen, wanted, keys[attempt, np.array(left)], noise)
+        episodes = _record(kitchen, wanted, keys[attempt, np.array(left)], action_noise)
         for index, episode in zip(left, episodes, strict=True):
             if completion_order(episode.objects_in_goal) == sequences[index]:
                 done[index] = episode, attempt + 1
@@ -157,14 +148,16 @@ def _record(
     kitchen: MiniKitchen,
     sequences: Sequence[tuple[str, ...]],
     keys: jax.Array,
-    noise: tuple[float, float],
+    action_noise: float,
 ) -> list[Episode]:
     """Returns one attempt at each sequence."""
     longest = max(map(len, sequences))
     numbers = np.full((len(sequences), longest), minikitchen.NOTHING, np.int32)
     for row, sequence in zip(numbers, sequences, strict=True):
         row[: len(sequence)] = [tasks.OBJECTS.index(name) for name in sequence]
-    fields = jax.device_get(_play_all(kitchen, keys, jnp.asarray(numbers), noise))
+    fields = jax.device_get(
+        _play_all(kitchen, keys, jnp.asarray(numbers), action_noise)
+    )
     episodes = []
     for index, rows in enumerate(fields.pop("rows")):
         own = {name: array[index, :rows] for name, array in fields.items()}
@@ -175,15 +168,14 @@ def _record(
 
 @functools.partial(jax.jit, static_argnums=0)
 def _play_all(
-    kitchen: MiniKitchen, keys: jax.Array, sequences: jax.Array, noise: Any
+    kitchen: MiniKitchen, keys: jax.Array, sequences: jax.Array, action_noise: Any
 ) -> dict[str, jax.Array]:
     def play(key: jax.Array, sequence: jax.Array) -> dict[str, jax.Array]:
         made = demonstrate(
             key,
             sequence,
             steps=kitchen.episode_steps,
-            action_noise=noise[0],
-            aim_error=noise[1],
+            action_noise=action_noise,
         )
         return {
             "image": jax.vmap(kitchen.render)(made.states),

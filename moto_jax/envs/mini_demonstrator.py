@@ -40,16 +40,13 @@ class Demonstration(NamedTuple):
     rows: jax.Array
 
 
-def act(
-    state: State, wanted: jax.Array, speed: jax.Array, aim: jax.Array
-) -> tuple[jax.Array, Any]:
+def act(state: State, wanted: jax.Array, speed: jax.Array) -> tuple[jax.Array, Any]:
     """Returns the action [3] towards an object's goal, and whether that is done.
 
     Args:
       state: of the environment.
       wanted: int32 scalar, the object, or `NOTHING` to come to rest.
       speed: share of the top speed.
-      aim: [2], how far beside the handle it closes.
     """
     idle = wanted == mini.NOTHING
     index = jnp.minimum(wanted, mini.NOTHING - 1)
@@ -63,7 +60,7 @@ def act(
     holds = state.held == index
     ahead = mini.handle_at(jnp.minimum(state.share + _AHEAD, 1.1))[index]
     handle = mini.handles(state)[index]
-    target = jnp.where(holds, jnp.where(is_kettle, goal, ahead), handle + aim)
+    target = jnp.where(holds, jnp.where(is_kettle, goal, ahead), handle)
     target = jnp.where(finished | idle, state.position, target)
     way = target - state.position
     distance = jnp.linalg.norm(way)
@@ -86,7 +83,6 @@ def demonstrate(
     *,
     steps: int,
     action_noise: float | jax.Array,
-    aim_error: float | jax.Array = 0.0,
     min_speed: float | jax.Array = 0.8,
     tail_steps: int = 2,
 ) -> Demonstration:
@@ -97,8 +93,6 @@ def demonstrate(
       sequence: int32 [n] of objects, filled up with `NOTHING`.
       steps: of the episode.
       action_noise: standard deviation of the noise on the actions.
-      aim_error: standard deviation, in x and y, of where it closes beside a handle,
-        drawn anew after each time it closed; beyond `minikitchen.REACH` it misses.
       min_speed: each demonstration goes at a share of the top speed, drawn from here
         to 1.
       tail_steps: that the demonstration goes on for after its last object.
@@ -108,21 +102,17 @@ def demonstrate(
     sequence = jnp.append(sequence, mini.NOTHING)
 
     def advance(carry: Any, key: jax.Array):
-        state, number, aim = carry
-        noise_key, step_key, aim_key = jax.random.split(key, 3)
-        action, done = act(state, sequence[number], speed, aim)
+        state, number = carry
+        noise_key, step_key = jax.random.split(key)
+        action, done = act(state, sequence[number], speed)
         action += action_noise * jax.random.normal(noise_key, (mini.NUM_ACTIONS,))
         action = jnp.clip(action, -1.0, 1.0)
         following = mini.step(state, action, step_key)
         number = jnp.where(done, number + 1, number)
-        another = aim_error * jax.random.normal(aim_key, (2,))
-        aim = jnp.where(following.grip >= 1.0, another, aim)
-        return (following, number, aim), (following, action, sequence[number])
+        return (following, number), (following, action, sequence[number])
 
-    start_key, aim_key = jax.random.split(start_key)
     start = mini.reset(start_key)
-    aim = aim_error * jax.random.normal(aim_key, (2,))
-    carry = start, jnp.zeros((), jnp.int32), aim
+    carry = start, jnp.zeros((), jnp.int32)
     keys = jax.random.split(scan_key, steps)
     _, (states, action, wanted) = jax.lax.scan(advance, carry, keys)
     states = jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), start, states)
