@@ -45,7 +45,7 @@ def restore_agent(path: str | os.PathLike[str], seed: int | None = None) -> Rest
       CheckpointError: if there is none, it does not fit the code, or lacks the seed.
     """
     path = checkpoints.find(path)
-    config: Config = ConfigDict(checkpoints.read_metadata(path)["config"])
+    config = _read_config(path)
     seeds = list(config.get("seeds", ()))
     if not seeds:
         raise checkpoints.CheckpointError(
@@ -90,7 +90,7 @@ def open_checkpoints(run: str | os.PathLike[str]) -> KeptCheckpoints:
       CheckpointError: if it has none, or the newest intact one does not fit the code.
     """
     directory = checkpoints.find(run).parent
-    config: Config = ConfigDict(checkpoints.read_metadata(directory)["config"])
+    config = _read_config(directory)
     agent = _build(config)
     abstract = _abstract_states(agent, list(config.seeds))
 
@@ -102,10 +102,17 @@ def open_checkpoints(run: str | os.PathLike[str]) -> KeptCheckpoints:
     return KeptCheckpoints(config, agent, steps, acting_params)
 
 
+def _read_config(path: Path) -> Config:
+    """Returns a checkpoint's configuration; an old one is of the only kitchen then."""
+    config: Config = ConfigDict(checkpoints.read_metadata(path)["config"])
+    config.env.name = config.env.get("name", "kitchen")
+    return config
+
+
 def _build(config: Config) -> Agent:
     return make_agent(
         config,
-        action_size=tasks.action_size(config.env.get("name", "kitchen")),
+        action_size=tasks.action_size(config.env.name),
         image_size=config.env.image_size,
     )
 

@@ -204,6 +204,22 @@ def test_one_seed_is_restored_from_all(monkeypatch, together):
             restoring.restore_agent(together, seed)
 
 
+def test_a_checkpoint_from_before_there_was_a_choice_is_of_the_kitchen(
+    monkeypatch, together
+):
+    monkeypatch.setattr(restoring, "make_agent", lambda config, **sizes: AGENT)
+    read = checkpoints.read_metadata
+
+    def read_old(path):
+        metadata = read(path)
+        metadata["config"]["env"].pop("name", None)
+        return metadata
+
+    monkeypatch.setattr(checkpoints, "read_metadata", read_old)
+    assert restoring.restore_agent(together, 4).config.env.name == "kitchen"
+    assert restoring.open_checkpoints(together).config.env.name == "kitchen"
+
+
 def test_all_kept_checkpoints_are_read_with_one_agent(monkeypatch, together):
     built = []
 
