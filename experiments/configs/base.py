@@ -350,32 +350,35 @@ def _mini() -> ConfigDict:
     )
     config.actor.update(units=96)
     config.critic.update(units=96)
-    # The discount sees as far, in shares of an episode, as the kitchen's.
-    # So small a picture weighs little beside the KL: at 1 the gripper is not seen.
-    config.moto.update(horizon=6, discount=0.965, target_period=20, kl_scale=0.1)
-    config.dreamer_v2.update(horizon=6, discount=0.965, target_period=20, kl_scale=0.1)
+    # The discount sees as far, in shares of an episode, as the kitchen's; a small
+    # picture's likelihood, a sum over pixels, weighs less beside the KL.
+    shared = {"horizon": 6, "discount": 0.965, "target_period": 20, "kl_scale": 0.3}
+    config.moto.update(shared)
+    config.dreamer_v2.update(shared)
     config.actor_critic.discount = 0.965
     config.latent.update(
         rollout_every=20,
         batch_size=128,
         recorded_rows=60_000,
         imagined_rows=11_520,
-        kl_scale=0.1,
+        kl_scale=0.3,
     )
     config.model_free.update(batch_size=64, shift=2, depth=16, units=128)
     config.optimizer.update(
-        decay_steps=1_600,
+        learning_rates={"model": 3e-3, "actor": 2e-3, "critic": 1e-3},
+        decay_steps=1_500,
     )
+    config.acting_average = 0.99
     config.training.update(
         offline_updates=1_000,
-        online_episodes=150,
-        updates_per_episode=4,
+        online_episodes=100,
+        updates_per_episode=5,
         log_every=100,
         evaluate_every=100,
         checkpoint_every=200,
         keep_checkpoints=12,
     )
-    config.evaluation.episodes = 50
+    config.evaluation.episodes = 25
     return config
 
 
