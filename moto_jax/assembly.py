@@ -66,6 +66,11 @@ def make_stage(config: Config) -> contextlib.AbstractContextManager[Stage]:
             config.env.image_size, config.env.episode_steps
         )
         return contextlib.nullcontext(DeviceStage(environment))
+    return make_pool(config)
+
+
+def make_pool(config: Config) -> WorkerPool:
+    """Starts the real kitchen's workers."""
     # MuJoCo is imported only once its graphics backend is chosen.
     from moto_jax.envs.kitchen import KitchenEnv
 

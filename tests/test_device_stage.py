@@ -6,7 +6,8 @@ import pytest
 from moto_jax.collection import Play
 from moto_jax.device_stage import DeviceStage
 from moto_jax.envs import minikitchen, tasks
-from moto_jax.envs.minikitchen import MiniKitchen, MiniKitchenEnv
+from moto_jax.envs.minikitchen import MiniKitchen
+from moto_jax.envs.minikitchen_env import MiniKitchenEnv
 from moto_jax.types import Policy
 
 KEY = jax.random.key(3)

@@ -7,7 +7,8 @@ import pytest
 from moto_jax.data.composition import HUMAN_SEQUENCES
 from moto_jax.data.episodes import completion_order
 from moto_jax.envs import mini_demonstrator, minikitchen, tasks
-from moto_jax.envs.minikitchen import KETTLE, NOTHING, MiniKitchen, MiniKitchenEnv
+from moto_jax.envs.minikitchen import KETTLE, NOTHING, MiniKitchen
+from moto_jax.envs.minikitchen_env import MiniKitchenEnv
 
 KEY = jax.random.key(0)
 OPEN, CLOSE = -1.0, 1.0

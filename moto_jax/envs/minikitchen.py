@@ -15,10 +15,8 @@ Lengths are shares of the picture, x to the right and y down; one step is one un
 time. `K` is the seven objects in the order of `tasks.OBJECTS`.
 """
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import gymnasium
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -319,104 +317,3 @@ class MiniKitchen(NamedTuple):
     def render(self, state: State) -> jax.Array:
         """Returns uint8 [image_size, image_size, 3]."""
         return render(state, self.image_size)
-
-
-class MiniKitchenEnv(gymnasium.Env):
-    """The kitchen in miniature as a Gymnasium environment.
-
-    Observation: uint8 [size, size, 3]. Action: float32 [3] in [-1, 1], acceleration in
-    x and y, and closing (positive) or opening the gripper. Reward, truncation and
-    `info` (`objects_in_goal`, `objects_done`, `success`, `qpos`) are `KitchenEnv`'s.
-    """
-
-    metadata = {"render_modes": ["rgb_array"], "render_fps": 12}
-
-    def __init__(
-        self,
-        task: str | Sequence[str] = "mixed",
-        image_size: int = 32,
-        episode_steps: int = EPISODE_STEPS,
-    ):
-        """Compiles nothing yet.
-
-        Args:
-          task: a task's name, or its objects in order.
-          image_size: pixels a side.
-          episode_steps: steps until truncation.
-
-        Raises:
-          ValueError: for an unknown task or object, or an impossible size.
-        """
-        self.task = tasks.resolve_task(task)
-        if image_size < 1 or episode_steps < 1:
-            raise ValueError(
-                f"image_size {image_size} and episode_steps {episode_steps} must be "
-                "positive"
-            )
-        kitchen = MiniKitchen(image_size, episode_steps)
-        self._episode_steps = episode_steps
-        self._reset = jax.jit(kitchen.reset)
-        self._step = jax.jit(kitchen.step)
-        self._look = jax.jit(
-            lambda state: (kitchen.render(state), kitchen.joint_positions(state))
-        )
-        self._state: State | None = None
-        self._key = jax.random.key(0)
-        self._ever_in_goal = np.zeros(len(tasks.OBJECTS), bool)
-        self.render_mode = "rgb_array"
-        self.observation_space = gymnasium.spaces.Box(
-            0, 255, (image_size, image_size, 3), np.uint8
-        )
-        self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (NUM_ACTIONS,), np.float32)
-
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[np.ndarray, dict[str, Any]]:
-        """Starts an episode; an equal seed and equal actions give an equal episode."""
-        super().reset(seed=seed, options=options)
-        if seed is None:
-            seed = int(self.np_random.integers(2**31))
-        reset_key, self._key = jax.random.split(jax.random.key(seed))
-        self._state = self._reset(reset_key)
-        self._ever_in_goal[:] = False
-        return self._observe()
-
-    def step(
-        self, action: np.ndarray
-    ) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        """Moves for one step; `action` is clipped to [-1, 1].
-
-        Raises:
-          ValueError: for an action of another shape, or with a NaN or an infinity.
-          RuntimeError: before the first `reset`.
-        """
-        if (state := self._state) is None:
-            raise RuntimeError("call reset before the first step")
-        action = np.asarray(action, np.float32)
-        if action.shape != (NUM_ACTIONS,) or not np.isfinite(action).all():
-            raise ValueError(
-                f"action must be {NUM_ACTIONS} finite numbers, got {action.tolist()}"
-            )
-        key = jax.random.fold_in(self._key, state.steps)
-        self._state = state = self._step(state, action, key)
-        image, info = self._observe()
-        reward = float(tasks.task_reward(info["objects_in_goal"], self.task))
-        is_last = int(state.steps) >= self._episode_steps
-        return image, reward, False, is_last, info
-
-    def render(self) -> np.ndarray:
-        """Returns the current observation."""
-        return self._observe()[0]
-
-    def _observe(self) -> tuple[np.ndarray, dict[str, Any]]:
-        image, qpos = map(np.asarray, self._look(self._state))
-        in_goal = tasks.objects_in_goal(qpos)
-        self._ever_in_goal |= in_goal
-        done = (name for name, yes in zip(tasks.OBJECTS, in_goal, strict=True) if yes)
-        info = {
-            "objects_in_goal": in_goal,
-            "objects_done": tuple(sorted(done)),
-            "success": bool(self._ever_in_goal[tasks.object_columns(self.task)].all()),
-            "qpos": qpos,
-        }
-        return image.copy(), info
