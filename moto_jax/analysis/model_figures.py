@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from moto_jax.analysis.aggregates import quantile_band
 from moto_jax.analysis.drawings import Drawing
@@ -189,12 +188,9 @@ def reward_drawing(several: Sequence[Rewards], last: int = 10) -> Drawing:
         steps = np.arange(len(one.imagined))
         _draw_band(right, steps, one.imagined, BLUE, "-", "inside the model")
         _draw_highest(right, one)
-        right.set_title(f"task {one.task}: its policy inside the model", loc="left")
-        right.annotate(
-            f"mean of the last {last} steps: {final:.2f}",
-            (0.98, 0.04),
-            xycoords="axes fraction",
-            ha="right",
+        right.set_title(
+            f"the policy inside the model; mean of the last {last} steps {final:.2f}",
+            loc="left",
         )
         top = max(
             np.nanmax(values)
@@ -203,7 +199,7 @@ def reward_drawing(several: Sequence[Rewards], last: int = 10) -> Drawing:
         for axes in (left, right):
             # Room for the legend above all lines.
             axes.set_ylim(-0.1 * top, 1.45 * top)
-            axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
+            axes.set_yticks(range(int(top) + 1))
             axes.set_ylabel("reward")
             axes.legend(loc="upper left", handlelength=2.2, ncols=2)
     for axes in panels[-1]:
