@@ -39,7 +39,7 @@ def test_figure_2_has_a_column_a_task_and_a_row_a_measure(two_tasks):
     drawing = comparison.comparison_drawing(two_tasks)
     axes = drawing.figure.axes
     assert len(axes) == 6
-    assert [one.get_title(loc="left") for one in axes[:2]] == [
+    assert [one.get_title() for one in axes[:2]] == [
         "task mixed",
         "task partial",
     ]

@@ -85,15 +85,13 @@ def test_figure_4_shows_medians_beside_the_truth():
     np.testing.assert_allclose(
         lines(left)["predicted"].get_ydata(), [0.5, 1.5, 2.5, 3.5]
     )
-    assert set(lines(right)) == {"inside the model", "highest demonstrated"}
-    np.testing.assert_allclose(
-        lines(right)["inside the model"].get_ydata(), np.arange(20)
-    )
+    assert set(lines(right)) == {"in the model", "highest demonstrated"}
+    np.testing.assert_allclose(lines(right)["in the model"].get_ydata(), np.arange(20))
     assert lines(right)["highest demonstrated"].get_ydata()[0] == 3
     # Of the last four steps, 16 to 19.
-    assert "mean of the last 4 steps 17.50" in right.get_title(loc="left")
+    assert "mean of last 4 steps: 17.50" in right.get_title(loc="left")
     assert "17.50 (partial)" in drawing.caption
-    assert "2 episodes and 3 rollouts of 3 seeds" in drawing.caption
+    assert "2 episodes and 3 rollouts, n = 3 seeds" in drawing.caption
     assert [axes.get_ylabel() for axes in (left, right)] == ["reward"] * 2
     assert left.get_xlabel() == "environment steps"
 
@@ -113,8 +111,8 @@ def test_figure_4_marks_what_online_episodes_had():
         [rewards(trained=4.0), rewards("mixed", demonstrated=np.nan, trained=np.nan)]
     )
     first, second = drawing.figure.axes[1], drawing.figure.axes[3]
-    assert lines(first)["highest, online episodes too"].get_ydata()[0] == 4
-    assert set(lines(second)) == {"inside the model"}
+    assert lines(first)["highest online"].get_ydata()[0] == 4
+    assert set(lines(second)) == {"in the model"}
     assert "task mixed" in drawing.figure.axes[2].get_title(loc="left")
     with pytest.raises(ValueError, match="no model"):
         model_figures.reward_drawing([])

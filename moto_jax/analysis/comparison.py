@@ -55,7 +55,7 @@ def comparison_drawing(systems: Sequence[System], policy: str = "mean") -> Drawi
         own = [system for system in chosen if system.task == task]
         for row, measure in enumerate(MEASURES):
             draw_curves(panels[row][column], own, policy, measure)
-        panels[0][column].set_title(f"task {task}", loc="left")
+        panels[0][column].set_title(f"task {task}")
     alone = len(tasks_of(chosen)) == 1
     lowest = [row[0] for row in panels] if alone else panels[-1]
     _finish(figure, panels, lowest, chosen)
@@ -90,7 +90,7 @@ def ablation_drawing(systems: Sequence[System], policy: str = "mean") -> Drawing
         for row, measure in enumerate(measures):
             draw_curves(panels[row][column], own, policy, measure)
             draw_bars(panels[row + 2][column], own, policy, measure)
-        panels[0][column].set_title(f"task {task}", loc="left")
+        panels[0][column].set_title(f"task {task}")
     _finish(figure, panels[:2], panels[1], chosen)
     settings = "MOTO has alpha and beta of its configuration; no penalty is alpha = 0, "
     settings += "no prior beta = 0, neither both. "
@@ -290,9 +290,8 @@ def _finish(
             "offline",
             (0.0, 1.0),
             xycoords="axes fraction",
-            xytext=(3, -3),
+            xytext=(1, 2),
             textcoords="offset points",
-            va="top",
             fontsize=6.5,
             color=GREY,
         )
@@ -319,7 +318,8 @@ def _curve_caption(systems: Sequence[System], policy: str) -> str:
     return (
         f"Curves are means over seeds (n = {counts}) of evaluations of the {policy} "
         f"policy, {episodes} episodes each; bands are 95 % bootstrap intervals over "
-        "seeds, which with so few seeds span little but the seeds themselves. "
+        "seeds, which with so few span little but the seeds themselves; one seed has "
+        "none. "
         "Environment steps are those of the stored online episodes; the grey part left "
         "of 0 is the offline phase, by its share of updates done. Success is all of "
         "the task's objects reached at some step of an episode."

@@ -186,10 +186,10 @@ def reward_drawing(several: Sequence[Rewards], last: int = 10) -> Drawing:
         final = float(np.nanmean(one.imagined[-last:]))
         finals.append(f"{final:.2f} ({one.task})")
         steps = np.arange(len(one.imagined))
-        _draw_band(right, steps, one.imagined, BLUE, "-", "inside the model")
+        _draw_band(right, steps, one.imagined, BLUE, "-", "in the model")
         _draw_highest(right, one)
         right.set_title(
-            f"the policy inside the model; mean of the last {last} steps {final:.2f}",
+            f"its policy in the model; mean of last {last} steps: {final:.2f}",
             loc="left",
         )
         top = max(
@@ -201,11 +201,11 @@ def reward_drawing(several: Sequence[Rewards], last: int = 10) -> Drawing:
             axes.set_ylim(-0.1 * top, 1.45 * top)
             axes.set_yticks(range(int(top) + 1))
             axes.set_ylabel("reward")
-            axes.legend(loc="upper left", handlelength=2.2, ncols=2)
+            axes.legend(loc="upper left", handlelength=1.8, columnspacing=1.0, ncols=2)
     for axes in panels[-1]:
         axes.set_xlabel("environment steps")
     counts = ", ".join(
-        f"{one.true.shape[1]} episodes and {one.imagined.shape[1]} rollouts of "
+        f"{one.true.shape[1]} episodes and {one.imagined.shape[1]} rollouts, n = "
         f"{one.seeds} seeds ({one.task})"
         for one in several
     )
@@ -236,9 +236,9 @@ def _draw_band(
 def _draw_highest(axes: Axes, one: Rewards) -> None:
     for value, line, name in (
         (one.demonstrated, "--", "highest demonstrated"),
-        (one.trained, ":", "highest, online episodes too"),
+        (one.trained, ":", "highest online"),
     ):
-        same = name.startswith("highest,") and value == one.demonstrated
+        same = name == "highest online" and value == one.demonstrated
         if np.isfinite(value) and not same:
             axes.axhline(value, color=VERMILLION, linestyle=line, label=name)
 
