@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from experiments.benchmarks.measure import Figure, Part
 
 _PARTS = (
-    *("update", "memory", "compile", "frames", "collect", "replay", "overlap"),
-    *("scale", "plan", "train"),
+    *("update", "memory", "compile", "frames", "collect", "mini", "replay"),
+    *("overlap", "scale", "plan", "train"),
 )
 _ON_REQUEST = ("scale", "plan", "train")
 
@@ -102,6 +102,7 @@ def _parts(preset: str | None) -> "dict[str, Callable[[], Part]]":
         "compile": compilation.measure_compilation,
         "frames": frames.measure_frames,
         "collect": collect,
+        "mini": frames.measure_mini,
         "replay": sampling.measure_replay,
         "overlap": overlap.measure_overlap,
         "scale": measure_scale,

@@ -254,6 +254,8 @@ class TestParts:
         assert list(found) == ["env_step/fast", "env_step/workers"]
         found = figures_of(frames.measure_policy(rounds=1, calls=2, preset="tiny"))
         assert list(found) == ["policy/tiny"]
+        found = figures_of(frames.measure_mini(rounds=1, environments=2, steps=2))
+        assert list(found) == ["mini/16", "mini/32", "mini/64"]
 
     @pytest.mark.kitchen
     def test_training_and_overlap(self):

@@ -2,10 +2,12 @@
 
 import functools
 import os
+from collections.abc import Callable
 from typing import Any
 
 import gymnasium
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from experiments.benchmarks.measure import Part, compare, cpu_rate, rate
@@ -16,6 +18,7 @@ from moto_jax.envs import tasks
 from moto_jax.envs.demonstrator import Demonstrator
 from moto_jax.envs.graphics import software_warning
 from moto_jax.envs.kitchen import KitchenEnv
+from moto_jax.envs.minikitchen import MiniKitchen
 from moto_jax.envs.renderer import KitchenRenderer
 from moto_jax.envs.worker import Reset, Step
 
@@ -110,6 +113,55 @@ def measure_steps(rounds: int = 5, steps: int = 100, slow_steps: int = 2) -> Par
             rounds=rounds,
         )
         yield f"env_step/workers: {cores} processes"
+
+
+def measure_mini(rounds: int = 5, environments: int = 256, steps: int = 100) -> Part:
+    """Yields frames a second of one core of the kitchen in miniature, physics included.
+
+    Args:
+      rounds: measurements.
+      environments: stepped and drawn together.
+      steps: of each in a measurement.
+    """
+    kitchen = KitchenEnv()
+    kitchen.reset(seed=0)
+    action = np.zeros(tasks.NUM_ACTIONS, np.float32)
+    frames = environments * steps
+    for size in (16, 32, 64):
+        play = _many_minikitchens(MiniKitchen(size), environments, steps)
+        yield compare(
+            f"mini/{size}",
+            "frames/s of a core",
+            lambda play=play: frames * cpu_rate(play, 1),
+            "the real kitchen's step and frame, profile fast",
+            lambda: cpu_rate(lambda: kitchen.step(action), 30),
+            rounds=rounds,
+        )
+    kitchen.close()
+
+
+def _many_minikitchens(
+    kitchen: MiniKitchen, environments: int, steps: int
+) -> Callable[[], Any]:
+    """Returns what plays environments at once with random actions and draws each."""
+
+    def advance(states: Any, key: jax.Array) -> Any:
+        action_key, step_key = jax.random.split(key)
+        shape = (environments, tasks.action_size("minikitchen"))
+        actions = jax.random.uniform(action_key, shape, minval=-1.0)
+        keys = jax.random.split(step_key, environments)
+        states = jax.vmap(kitchen.step)(states, actions, keys)
+        images = jax.vmap(kitchen.render)(states)
+        # All pixels, or some would not be computed.
+        return states, jnp.sum(images.astype(jnp.uint32), axis=(1, 2, 3))
+
+    @jax.jit
+    def play(key: jax.Array) -> jax.Array:
+        keys = jax.random.split(key, environments)
+        states = jax.vmap(kitchen.reset)(keys)
+        return jax.lax.scan(advance, states, jax.random.split(key, steps))[1]
+
+    return lambda: play(jax.random.key(0)).block_until_ready()
 
 
 def measure_policy(rounds: int = 5, calls: int = 50, preset: str = "cpu") -> Part:
