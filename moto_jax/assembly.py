@@ -3,9 +3,9 @@
 import contextlib
 import functools
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from moto_jax.collection import Stage, WorkerPool
 from moto_jax.data.building import Progress, progress_bar
@@ -23,6 +23,8 @@ from moto_jax.envs.graphics import choose_backend, software_warning
 from moto_jax.types import Config
 
 MINI = "minikitchen"
+
+Pool = TypeVar("Pool", bound=WorkerPool)
 
 
 def prepare(config: Config) -> None:
@@ -66,19 +68,23 @@ def make_stage(config: Config) -> contextlib.AbstractContextManager[Stage]:
             config.env.image_size, config.env.episode_steps
         )
         return contextlib.nullcontext(DeviceStage(environment))
-    return make_pool(config)
+    return make_pool(config, WorkerPool)
 
 
-def make_pool(config: Config) -> WorkerPool:
-    """Starts the real kitchen's workers."""
+def make_pool(config: Config, pool_class: Callable[..., Pool]) -> Pool:
+    """Starts the real kitchen's workers.
+
+    Args:
+      config: the run's.
+      pool_class: (what makes an environment, number of workers) -> the pool.
+    """
     # MuJoCo is imported only once its graphics backend is chosen.
     from moto_jax.envs.kitchen import KitchenEnv
 
     section = dict(config.env)
     workers = section.pop("workers")
     section.pop("name")
-    make_env = functools.partial(KitchenEnv, config.task, **section)
-    return WorkerPool(make_env, workers)
+    return pool_class(functools.partial(KitchenEnv, config.task, **section), workers)
 
 
 def make_dataset(config: Config, directory: Path) -> list[tuple[str, Episode]]:

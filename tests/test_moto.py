@@ -260,5 +260,5 @@ class TestBuilding:
             make_agent(config, action_size=9, image_size=64)
 
     def test_image_size_is_refused_before_anything_is_made(self):
-        with pytest.raises(ValueError, match="image size 32"):
-            make_agent(get_config("tiny"), action_size=9, image_size=32)
+        with pytest.raises(ValueError, match="image size 48"):
+            make_agent(get_config("tiny"), action_size=9, image_size=48)

@@ -137,6 +137,7 @@ def measure_mini(rounds: int = 5, environments: int = 256, steps: int = 100) -> 
             lambda: cpu_rate(lambda: kitchen.step(action), 30),
             rounds=rounds,
         )
+    yield f"mini: {environments} environments at once"
     kitchen.close()
 
 

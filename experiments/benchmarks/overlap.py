@@ -1,7 +1,6 @@
 """Training and collecting side by side, as the online phase does them."""
 
 import collections
-import functools
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -15,6 +14,7 @@ from experiments.benchmarks.sampling import make_episode
 from experiments.benchmarks.scale import compile_program
 from experiments.benchmarks.update import preset_config
 from moto_jax import devices
+from moto_jax.assembly import make_pool
 from moto_jax.collection import (
     Play,
     PolicyStep,
@@ -25,7 +25,6 @@ from moto_jax.collection import (
 from moto_jax.data.episodes import Episode
 from moto_jax.data.replay import Replay, device_batches
 from moto_jax.envs import tasks
-from moto_jax.envs.kitchen import KitchenEnv
 from moto_jax.envs.worker import Observation, Reset, Step
 from moto_jax.online_episodes import OnlineEpisodes
 from moto_jax.players import acting_device
@@ -111,12 +110,9 @@ class Loop:
 def measure_overlap(preset: str = "cpu", rounds: int = 3) -> Part:
     """Yields the seconds of an online block beside those of its two halves alone."""
     config = preset_config(preset)
-    section = dict(config.env)
-    section.pop("workers")
-    make_env = functools.partial(KitchenEnv, config.task, **section)
     with (
         tempfile.TemporaryDirectory() as directory,
-        _TimedPool(make_env, config.env.workers) as pool,
+        make_pool(config, _TimedPool) as pool,
     ):
         loop = Loop(config, pool)
         online = OnlineEpisodes(

@@ -10,6 +10,7 @@ from experiments.benchmarks.update import (
     preset_config,
 )
 from moto_jax.assembly import make_pool
+from moto_jax.collection import WorkerPool
 from moto_jax.envs.graphics import software_warning
 from moto_jax.envs.renderer import renderer_name
 from moto_jax.types import Config
@@ -41,7 +42,7 @@ def measure_training(preset: str = "", rounds: int = 3, updates: int = 0) -> Par
             compiled.append(event)
 
     jax.monitoring.register_event_duration_secs_listener(listen)
-    with make_pool(config) as pool:
+    with make_pool(config, WorkerPool) as pool:
         loop = Loop(config, pool)
         # The first block and episode warm everything up.
         loop.train()

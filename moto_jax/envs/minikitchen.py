@@ -277,10 +277,10 @@ def _moving_boxes(state: State) -> list[tuple[Any, Any]]:
     boxes.append(((x - 0.035, x + 0.035, y - 0.03, y + 0.01), _HANDLE))
     # Two fingers, which meet when closed, under a palm.
     x, y = state.position
-    gap = 0.045 - 0.025 * state.grip
-    boxes.append(((x - gap - 0.015, x - gap + 0.015, y - 0.03, y + 0.04), _GRIPPER))
-    boxes.append(((x + gap - 0.015, x + gap + 0.015, y - 0.03, y + 0.04), _GRIPPER))
-    boxes.append(((x - 0.06, x + 0.06, y - 0.06, y - 0.03), _GRIPPER))
+    gap = 0.065 - 0.035 * state.grip
+    boxes.append(((x - gap - 0.025, x - gap + 0.025, y - 0.04, y + 0.05), _GRIPPER))
+    boxes.append(((x + gap - 0.025, x + gap + 0.025, y - 0.04, y + 0.05), _GRIPPER))
+    boxes.append(((x - 0.09, x + 0.09, y - 0.1, y - 0.04), _GRIPPER))
     return boxes
 
 
