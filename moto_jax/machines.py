@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import sys
+import time
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
@@ -19,6 +20,9 @@ from jax.experimental import multihost_utils
 # A process that is silent for so long counts as dead; the others then stop.
 _HEARTBEAT_SECONDS = 40
 _SHUTDOWN_SECONDS = 60
+
+# How long the first process, whose end takes the others along, leaves them to end.
+_LAST_WORDS_SECONDS = 5
 
 # In the errors of a collective whose other end has gone.
 _COMMUNICATION = ("gloo", "nccl", "connection", "coordination", "peer", "socket")
@@ -119,4 +123,8 @@ def leave(reason: object) -> NoReturn:
     """
     sys.stdout.flush()
     print(f"error: {' '.join(str(reason).split())}", file=sys.stderr, flush=True)
+    if is_first() and jax.process_count() > 1:
+        # Those that end for the same reason are to say so themselves; without the
+        # coordinator that lives here, JAX would abort them in its own words.
+        time.sleep(_LAST_WORDS_SECONDS)
     os._exit(1)

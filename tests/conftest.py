@@ -14,11 +14,21 @@ from moto_jax.collection import WorkerPool
 from moto_jax.envs import graphics
 from tests.fake_kitchen import FakeKitchen
 
+# A quarter of the usual time to compile, slower programs.
+QUICK = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+
 try:
     graphics.choose_backend()
     _NO_GRAPHICS = ""
 except graphics.GraphicsError as error:
     _NO_GRAPHICS = str(error)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # Most of the suite's time goes into compiling programs that run for milliseconds;
+    # the slow tests compute for minutes.
+    if "not slow" in config.option.markexpr:
+        os.environ["XLA_FLAGS"] = f"{QUICK} {os.environ.get('XLA_FLAGS', '')}".strip()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

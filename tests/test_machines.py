@@ -118,9 +118,8 @@ def alone(tmp_path_factory):
 @pytest.mark.parametrize(
     ("groups", "told"),
     [
-        pytest.param(1, by_hand, id="shares of batches"),
-        pytest.param(2, by_hand, id="seeds apart"),
-        pytest.param(1, by_slurm, id="under Slurm"),
+        pytest.param(1, by_slurm, id="shares of batches, under Slurm"),
+        pytest.param(2, by_hand, id="seeds apart, found by hand"),
     ],
 )
 def test_two_processes_do_the_run_of_one(tmp_path, alone, groups, told):
@@ -134,7 +133,7 @@ def test_two_processes_do_the_run_of_one(tmp_path, alone, groups, told):
     assert "process 1 of 2" in ended[1].stderr
 
 
-@pytest.mark.parametrize(("groups", "killed"), [(1, 0), (1, 1), (2, 1)])
+@pytest.mark.parametrize(("groups", "killed"), [(1, 0), (2, 1)])
 def test_when_one_is_killed_the_others_stop_and_say_so(tmp_path, alone, groups, killed):
     workdir = tmp_path / "run"
     ended = start(workdir, groups, signal.SIGKILL.value, killed, 17)

@@ -354,7 +354,7 @@ def _mini() -> ConfigDict:
     # picture's likelihood, a sum over pixels, weighs less beside the KL.
     shared = {"horizon": 8, "discount": 0.965, "target_period": 20, "kl_scale": 0.3}
     # More of the cloning's gradient blinds so small a model to the gripper.
-    config.moto.update(shared, beta=2.5, behaviour_model_scale=2.0)
+    config.moto.update(shared, beta=1.0, behaviour_model_scale=2.0)
     config.dreamer_v2.update(shared)
     config.actor_critic.discount = 0.965
     config.latent.update(
