@@ -188,7 +188,7 @@ def compile_update(update):
 
 
 def begin(init):
-    """A state that is bound to its device, as a restored one is: one program for both."""
+    """A state bound to its device, as a restored one is: one program for both."""
     return jax.device_put(init(jax.random.key(0)), jax.devices()[0])
 
 

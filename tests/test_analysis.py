@@ -1,9 +1,5 @@
 import csv
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,8 +9,8 @@ from experiments.configs import mixed
 from moto_jax import run_directory
 from moto_jax.analysis import figures, predictions, runs
 from moto_jax.run_control import Stopwatch
+from tests.programs import assert_refused, run_program
 
-ROOT = Path(__file__).parents[1]
 HARDWARE = {"cpu": "abacus", "cores": 2, "memory_gb": 1.5}
 
 # Update -> mean and sampled policy's objects; offline training ends at 20.
@@ -335,17 +331,6 @@ def test_prediction_errors_by_hand():
     assert copy.tolist() == [[4], [36]]
 
 
-def tabulate(directory, *arguments):
-    return subprocess.run(
-        [sys.executable, "-W", "ignore", "-m", "experiments.tabulate", *arguments],
-        cwd=directory,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-
-
 def test_a_table_of_runs(tmp_path):
     write_run(tmp_path / "a", metrics_rows(0.0), seeds=(0,))
     write_run(
@@ -354,7 +339,7 @@ def test_a_table_of_runs(tmp_path):
     rows = metrics_rows()[:5]
     write_run(tmp_path / "c", rows, summary=False, **{"moto.alpha": 0.0})
     arguments = ("a", "b", "c", "--out=results/table", "--title=Three runs")
-    done = tabulate(tmp_path, *arguments)
+    done = run_program("tabulate", *arguments, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     text = (tmp_path / "results/table.md").read_text()
     assert done.stdout == text + "\n"
@@ -394,7 +379,7 @@ def test_a_run_of_several_seeds_is_as_many_rows_and_one_command(tmp_path):
     for seed in (0, 4):
         directory = tmp_path / "runs" / "both" / f"seed{seed}"
         write_run(directory, metrics_rows(float(seed)), seeds=(seed,))
-    done = tabulate(tmp_path, "runs/both", "--out=table")
+    done = run_program("tabulate", "runs/both", "--out=table", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     lines = (tmp_path / "table.md").read_text().splitlines()
     commands = [line for line in lines if "experiments.run" in line]
@@ -407,7 +392,9 @@ def test_a_run_of_several_seeds_is_as_many_rows_and_one_command(tmp_path):
 def test_keys_that_a_version_did_not_have_are_neither_compared_nor_given(tmp_path):
     write_run(tmp_path / "old", **{"moto.gone": 1.0, "moto.alpha": 0.0})
     write_run(tmp_path / "new")
-    done = tabulate(tmp_path, "old", "new", "--out=table", "--note=A word.")
+    done = run_program(
+        "tabulate", "old", "new", "--out=table", "--note=A word.", cwd=tmp_path
+    )
     assert done.returncode == 0, done.stderr
     assert "gone" not in done.stdout
     assert "| run | moto.alpha | objects, mean policy |" in done.stdout
@@ -418,8 +405,6 @@ def test_keys_that_a_version_did_not_have_are_neither_compared_nor_given(tmp_pat
     ("arguments", "culprit"), [((), "no run"), (("nowhere",), "nowhere")]
 )
 def test_a_table_of_nothing_is_refused_in_one_sentence(tmp_path, arguments, culprit):
-    done = tabulate(tmp_path, *arguments, "--out=table")
-    assert done.returncode == 1
-    assert done.stderr.startswith("error: ") and culprit in done.stderr
-    assert done.stderr.count("\n") == 1
+    done = run_program("tabulate", *arguments, "--out=table", cwd=tmp_path)
+    assert_refused(done, culprit)
     assert not list(tmp_path.iterdir())

@@ -2,10 +2,7 @@
 
 import csv
 import json
-import os
 import subprocess
-import sys
-from pathlib import Path
 
 import imageio_ffmpeg
 import jax
@@ -17,8 +14,8 @@ from experiments.configs import mixed
 from moto_jax import checkpoints, evaluation
 from moto_jax.agents import make_agent
 from moto_jax.envs import tasks
+from tests.programs import assert_refused, run_program
 
-ROOT = Path(__file__).parents[1]
 STEPS = 10
 
 
@@ -47,28 +44,9 @@ def run(tmp_path_factory):
     return directory
 
 
-def program(name, *flags, cwd=ROOT):
-    return subprocess.run(
-        [sys.executable, "-W", "ignore", "-m", f"experiments.{name}", *flags],
-        cwd=cwd,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-
-
-def assert_refused(done, culprit):
-    """What is wrong takes one line, which names the culprit."""
-    assert done.returncode == 1
-    assert done.stdout == ""
-    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
-    assert culprit in done.stderr
-
-
 @pytest.mark.kitchen
 def test_evaluates_a_checkpoint_on_another_task(run):
-    done = program(
+    done = run_program(
         "evaluate",
         f"--checkpoint={run}",
         "--episodes=2",
@@ -106,7 +84,7 @@ def test_evaluates_a_checkpoint_on_another_task(run):
 
 @pytest.mark.kitchen
 def test_predicts_a_demonstration(run, tmp_path):
-    done = program(
+    done = run_program(
         "open_loop",
         f"--checkpoint={run / 'checkpoints' / '7'}",
         "--seed=3",
@@ -135,7 +113,7 @@ def test_predicts_a_demonstration(run, tmp_path):
 @pytest.mark.kitchen
 def test_a_checkpoint_that_is_not_there_is_named(tmp_path):
     flags = ["--checkpoint=nowhere", f"--out={tmp_path / 'out'}"]
-    assert_refused(program("evaluate", *flags), "nowhere")
+    assert_refused(run_program("evaluate", *flags), "nowhere")
     assert not list(tmp_path.iterdir())
 
 
@@ -143,19 +121,19 @@ def test_a_checkpoint_that_is_not_there_is_named(tmp_path):
 @pytest.mark.parametrize("seed", [(), ("--seed=4",)])
 def test_one_of_the_seeds_must_be_chosen(run, tmp_path, seed):
     flags = [f"--checkpoint={run}", f"--out={tmp_path / 'out'}", *seed]
-    assert_refused(program("evaluate", *flags), "holds the seeds 3, 5: choose one")
+    assert_refused(run_program("evaluate", *flags), "holds the seeds 3, 5: choose one")
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.kitchen
 def test_an_unknown_object_is_named(run, tmp_path):
     flags = [f"--checkpoint={run}", f"--out={tmp_path / 'out'}", "--task=toaster"]
-    assert_refused(program("evaluate", *flags, "--seed=3"), "'toaster'")
+    assert_refused(run_program("evaluate", *flags, "--seed=3"), "'toaster'")
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.kitchen
 def test_a_picture_of_no_known_format_is_refused(tmp_path):
     flags = ["--checkpoint=nowhere", f"--out={tmp_path / 'strip.xyz'}"]
-    assert_refused(program("open_loop", *flags), "strip.xyz")
+    assert_refused(run_program("open_loop", *flags), "strip.xyz")
     assert not list(tmp_path.iterdir())

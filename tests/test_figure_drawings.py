@@ -4,10 +4,6 @@ import contextlib
 import csv
 import dataclasses
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -27,8 +23,8 @@ from moto_jax.data.episodes import (
 )
 from moto_jax.envs import tasks
 from tests.fake_results import EPISODE_STEPS, RISING, write_runs
+from tests.programs import assert_refused, run_program
 
-ROOT = Path(__file__).parents[1]
 TASK = tasks.TASKS["partial"]
 # Steps from one object to the next, and those of a demonstration.
 PACE, LENGTH = 4, 19
@@ -340,18 +336,6 @@ def test_nothing_to_draw_is_an_error(tmp_path):
 
 
 def test_the_program_refuses_in_one_sentence(tmp_path):
-    done = subprocess.run(
-        [
-            *(sys.executable, "-W", "ignore", "-m", "experiments.figures"),
-            *(f"--runs={tmp_path / 'nowhere'}", f"--out={tmp_path / 'out'}"),
-        ],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode == 1
-    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
-    assert "nowhere" in done.stderr
+    flags = (f"--runs={tmp_path / 'nowhere'}", f"--out={tmp_path / 'out'}")
+    assert_refused(run_program("figures", *flags), "nowhere")
     assert not list(tmp_path.iterdir())

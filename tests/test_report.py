@@ -2,19 +2,14 @@
 
 import base64
 import html.parser
-import os
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
 from experiments.report_page import make_report
 from moto_jax.analysis import comparison, drawings, page, systems
 from tests.fake_results import RISING, write_runs
-
-ROOT = Path(__file__).parents[1]
+from tests.programs import assert_refused, run_program
 
 
 class Parser(html.parser.HTMLParser):
@@ -130,25 +125,16 @@ def test_a_report_tells_how_it_was_made(made):
     assert "figure 5 is left out: <no> checkpoint" in shown
 
 
-def program(*flags):
-    return subprocess.run(
-        [sys.executable, "-W", "ignore", "-m", "experiments.report", *flags],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-
-
 def test_the_program_writes_the_page(made, tmp_path):
     runs, figures = made
     out = tmp_path / "new" / "report.html"
-    done = program(f"--runs={runs}", f"--figures={figures}", f"--out={out}")
+    done = run_program(
+        "report", f"--runs={runs}", f"--figures={figures}", f"--out={out}"
+    )
     assert done.returncode == 0, done.stderr
     assert f"written to {out}" in done.stdout
     assert out.read_text() == make_report(runs, figures)
-    done = program(f"--runs={runs}", f"--figures={tmp_path}", f"--out={out}")
-    assert done.returncode == 1
-    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
-    assert "experiments.figures" in done.stderr
+    done = run_program(
+        "report", f"--runs={runs}", f"--figures={tmp_path}", f"--out={out}"
+    )
+    assert_refused(done, "experiments.figures")

@@ -145,6 +145,19 @@ def file_name(index: int, objects: Sequence[str]) -> str:
     return "-".join(parts) + ".npz"
 
 
+def write_recorded(
+    directory: Path, file: str, episode: Episode, attempts: int
+) -> EpisodeRecord:
+    """Writes an episode; returns what the manifest is to say of it."""
+    return EpisodeRecord(
+        file=file,
+        sha256=write_episode(directory / file, episode),
+        rows=episode.num_rows,
+        objects=completion_order(episode.objects_in_goal),
+        attempts=attempts,
+    )
+
+
 def _read_same(directory: Path, name: str, head: Manifest) -> Manifest | None:
     """Returns the manifest or journal that is there, if it is of the same request."""
     path = directory / name
@@ -253,13 +266,7 @@ def worker_main(descriptor: int) -> None:
 def _answer(job: Job, directory: Path) -> EpisodeRecord | _Failure:
     try:
         episode, attempts = job.run()
-        return EpisodeRecord(
-            file=job.file,
-            sha256=write_episode(directory / job.file, episode),
-            rows=episode.num_rows,
-            objects=completion_order(episode.objects_in_goal),
-            attempts=attempts,
-        )
+        return write_recorded(directory, job.file, episode, attempts)
     except DatasetError as error:
         return _Failure(str(error))
     except Exception as error:

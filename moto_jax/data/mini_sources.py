@@ -11,15 +11,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from moto_jax.data.building import Progress, file_name, finished_dataset, head_of
+from moto_jax.data.building import (
+    Progress,
+    file_name,
+    finished_dataset,
+    head_of,
+    write_recorded,
+)
 from moto_jax.data.composition import composition
 from moto_jax.data.episodes import (
     DatasetError,
     Episode,
-    EpisodeRecord,
     Manifest,
     completion_order,
-    write_episode,
     write_manifest,
 )
 from moto_jax.envs import minikitchen, tasks
@@ -83,15 +87,7 @@ def mini_episodes(
     records = []
     for index, (episode, attempts) in enumerate(made):
         name = file_name(index, sequences[index])
-        records.append(
-            EpisodeRecord(
-                file=name,
-                sha256=write_episode(directory / name, episode),
-                rows=episode.num_rows,
-                objects=completion_order(episode.objects_in_goal),
-                attempts=attempts,
-            )
-        )
+        records.append(write_recorded(directory, name, episode, attempts))
         if progress is not None:
             progress(index + 1, num_episodes)
     manifest = dataclasses.replace(head, episodes=tuple(records))
