@@ -174,17 +174,27 @@ def demonstrations(
     return done
 
 
+def every(steps: tuple[int, ...]) -> tuple[int, ...]:
+    """Returns all of a program's checkpoints."""
+    return steps
+
+
+def newest(steps: tuple[int, ...]) -> tuple[int, ...]:
+    """Returns the last of a program's checkpoints."""
+    return steps[-1:]
+
+
 def checkpoints(
-    models: Models, last: bool = False
+    models: Models, choose: Callable[[tuple[int, ...]], tuple[int, ...]] = every
 ) -> Iterator[tuple[RunFiles, int, Params]]:
     """Yields run, updates and acting parameters of each seed at each checkpoint.
 
     Args:
       models: whose checkpoints.
-      last: whether each program's newest alone is wanted.
+      choose: a program's checkpoints, by updates, oldest first -> those wanted.
     """
     for kept, runs in models.programs:
-        for step in kept.steps[-1:] if last else kept.steps:
+        for step in choose(kept.steps):
             params = kept.acting_params(step)
             for index, seed in enumerate(kept.config.seeds):
                 if seed in runs:
@@ -204,7 +214,7 @@ def predictions(models: Models) -> list[Prediction]:
     rows = max(start + own for start, own in zip(starts, lengths, strict=True))
     batch = diagnostics.padded_batch(episodes, models.objects, rows, starts)
     predicted = []
-    for run, _, params in checkpoints(models, last=True):
+    for run, _, params in checkpoints(models, newest):
         seed = run.config["seeds"][0]
         images = models.probe.predict(
             params["model"], batch, context, jax.random.key(seed)
@@ -234,15 +244,25 @@ def seen_rows(episode: Episode, objects: Sequence[str]) -> int:
 
 
 def rewards(models: Models) -> Rewards:
-    """Returns the rewards that the newest models of all seeds predict."""
+    """Returns the rewards that the models of all seeds predict.
+
+    Asked are the newest that saw demonstrations alone; of a program that kept none the
+    newest of all.
+    """
+    offline_updates = models.config.training.offline_updates
+
+    def choose(steps: tuple[int, ...]) -> tuple[int, ...]:
+        return newest(tuple(step for step in steps if step <= offline_updates) or steps)
+
     episodes = models.demonstrations
     batch = diagnostics.padded_batch(episodes, models.objects, models.rows)
     lengths = np.array([episode.num_rows for episode in episodes])
     over = np.arange(models.rows)[:, None] >= lengths
     true = np.where(over, np.nan, batch.reward)
     image = np.repeat(batch.image[0], _ROLLOUTS, axis=0)
-    predicted, imagined = [], []
-    for run, _, params in checkpoints(models, last=True):
+    predicted, imagined, online = [], [], False
+    for run, updates, params in checkpoints(models, choose):
+        online = online or updates > offline_updates
         keys = jax.random.split(jax.random.key(run.config["seeds"][0]))
         filtered = models.probe.filter_rewards(params["model"], batch, keys[0])
         predicted.append(np.where(over, np.nan, filtered))
@@ -250,7 +270,9 @@ def rewards(models: Models) -> Rewards:
             np.asarray(models.probe.imagine_rewards(params, image, keys[1]))
         )
     demonstrated = _highest(_demonstration_files(models), models.objects)
-    collected = _highest(_online_files(models), models.objects)
+    collected = (
+        _highest(_online_files(models), models.objects) if online else float("nan")
+    )
     return Rewards(
         task=models.system.task,
         true=true,
@@ -259,6 +281,7 @@ def rewards(models: Models) -> Rewards:
         seeds=len(predicted),
         demonstrated=demonstrated,
         trained=float(np.fmax(demonstrated, collected)),
+        online=online,
     )
 
 

@@ -221,7 +221,22 @@ def test_rewards_and_what_was_in_the_training_data(models):
     )
     assert found.imagined.shape == (EPISODE_STEPS + 1, 2 * 10 * 3)
     assert np.isfinite(found.imagined).all()
-    assert (found.demonstrated, found.trained, found.seeds) == (3, 4, 2)
+    # The first checkpoint is of the last offline update.
+    assert (found.demonstrated, found.trained, found.online) == (3, 3, False)
+    assert found.seeds == 2
+
+
+def test_rewards_are_of_the_newest_models_where_none_is_offline(models):
+    config = models.config.copy_and_resolve_references()
+    config.training.offline_updates = 10
+    later = figure_values.rewards(models._replace(config=config))
+    assert (later.demonstrated, later.trained, later.online) == (3, 4, True)
+    config.training.offline_updates = 33
+    middle = figure_values.rewards(models._replace(config=config))
+    assert not middle.online
+    asked = [figure_values.rewards(models).predicted, middle.predicted, later.predicted]
+    # Checkpoints after 20, 33 and 40 updates.
+    assert len({one[0].tobytes() for one in asked}) == 3
 
 
 def test_gaps_at_every_checkpoint_with_an_evaluation(models):

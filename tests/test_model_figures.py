@@ -67,9 +67,9 @@ def test_figure_1s_errors_are_those_of_all_predictions():
 
 def rewards(task="partial", **changes):
     true = np.array([[0, 0], [1, 1], [2, np.nan], [3, np.nan]], float)
-    predicted = np.repeat(true, 3, axis=1) + 0.5
+    predicted = np.tile(true, 3) + 0.5
     imagined = np.arange(20.0)[:, None] + np.array([-1.0, 0.0, 1.0])
-    values = Rewards(task, true, predicted, imagined, 3, 3.0, 3.0)
+    values = Rewards(task, true, predicted, imagined, 3, 3.0, 3.0, False)
     return values._replace(**changes)
 
 
@@ -91,6 +91,9 @@ def test_figure_4_shows_medians_beside_the_truth():
     # Of the last four steps, 16 to 19.
     assert "mean of last 4 steps: 17.50" in right.get_title(loc="left")
     assert "17.50 (partial)" in drawing.caption
+    # The episodes' highest are 3 and 1.
+    assert "the true one is highest: 2.50 (partial)." in drawing.caption
+    assert "of demonstrations alone" in drawing.caption
     assert "2 episodes and 3 rollouts, n = 3 seeds" in drawing.caption
     assert [axes.get_ylabel() for axes in (left, right)] == ["reward"] * 2
     assert left.get_xlabel() == "environment steps"
@@ -108,11 +111,15 @@ def test_figure_4s_medians_end_with_half_of_the_episodes():
 
 def test_figure_4_marks_what_online_episodes_had():
     drawing = model_figures.reward_drawing(
-        [rewards(trained=4.0), rewards("mixed", demonstrated=np.nan, trained=np.nan)]
+        [
+            rewards(trained=4.0, online=True),
+            rewards("mixed", demonstrated=np.nan, trained=np.nan),
+        ]
     )
     first, second = drawing.figure.axes[1], drawing.figure.axes[3]
     assert lines(first)["highest online"].get_ydata()[0] == 4
     assert set(lines(second)) == {"in the model"}
+    assert "MOTO's last checkpoints" in drawing.caption
     assert "task mixed" in drawing.figure.axes[2].get_title(loc="left")
     with pytest.raises(ValueError, match="no model"):
         model_figures.reward_drawing([])

@@ -50,6 +50,7 @@ class Rewards(NamedTuple):
       seeds: number of models.
       demonstrated: highest reward among the demonstrations, NaN where unknown.
       trained: highest reward among all training data, NaN where unknown.
+      online: whether any of the models had online episodes too.
     """
 
     task: str
@@ -59,6 +60,7 @@ class Rewards(NamedTuple):
     seeds: int
     demonstrated: float
     trained: float
+    online: bool
 
 
 def prediction_drawing(
@@ -176,7 +178,7 @@ def reward_drawing(several: Sequence[Rewards], last: int = 10) -> Drawing:
         figsize=(DOUBLE_COLUMN, 0.3 + 1.7 * len(several)), layout="constrained"
     )
     panels = figure.subplots(len(several), 2, squeeze=False)
-    finals = []
+    finals, highest = [], []
     for (left, right), one in zip(panels, several, strict=True):
         _draw_band(left, np.arange(len(one.true)), one.true, BLACK, "--", "true")
         _draw_band(
@@ -185,6 +187,7 @@ def reward_drawing(several: Sequence[Rewards], last: int = 10) -> Drawing:
         left.set_title(f"task {one.task}: held-out episodes of all objects", loc="left")
         final = float(np.nanmean(one.imagined[-last:]))
         finals.append(f"{final:.2f} ({one.task})")
+        highest.append(f"{_at_the_highest(one):.2f} ({one.task})")
         steps = np.arange(len(one.imagined))
         _draw_band(right, steps, one.imagined, BLUE, "-", "in the model")
         _draw_highest(right, one)
@@ -215,12 +218,26 @@ def reward_drawing(several: Sequence[Rewards], last: int = 10) -> Drawing:
         "Left: the reward head on the posterior, filtering held-out scripted episodes "
         "of all the task's objects, beside the true reward. Right: the reward head "
         "along rollouts of the mean policy inside the model, from the first frames of "
-        "such episodes; lines mark the highest reward in the training data. MOTO's "
-        f"last checkpoints; medians and 5 to 95 % quantiles over {counts}. Mean of the "
-        f"last {last} steps of the rollouts: {', '.join(finals)}.",
+        "such episodes; lines mark the highest reward in the training data. "
+        f"{_which_models(several)}; medians and 5 to 95 % quantiles over {counts}. "
+        f"Mean of the last {last} steps of the rollouts: {', '.join(finals)}; of the "
+        f"reward predicted where the true one is highest: {', '.join(highest)}.",
         figure,
         {"": reward_rows(several)},
     )
+
+
+def _which_models(several: Sequence[Rewards]) -> str:
+    if any(one.online for one in several):
+        return "MOTO's last checkpoints"
+    return "MOTO's checkpoints after the offline phase, of demonstrations alone"
+
+
+def _at_the_highest(one: Rewards) -> float:
+    """Returns the mean reward predicted where the true one is an episode's highest."""
+    copies = one.predicted.shape[1] // one.true.shape[1]
+    true = np.tile(one.true, copies)
+    return float(one.predicted[true == np.nanmax(true, axis=0)].mean())
 
 
 def _draw_band(
