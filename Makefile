@@ -38,7 +38,7 @@ $(INSTALLED): requirements.lock
 demo: $(INSTALLED)
 	$(BIN)/python -m experiments.run --config=experiments/configs/mixed.py:cpu $(ARGS)
 
-# About an hour on two cores; what was interrupted goes on with the same command.
+# An hour and a quarter on two cores; what was interrupted goes on with the same command.
 MINI_RUNS ?= runs/mini
 MINI_RESULTS ?= results/mini
 SWEEP = $(BIN)/python -m launch.sweeps --size=mini --run=local --jobs=2 \

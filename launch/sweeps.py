@@ -90,7 +90,8 @@ _ARRAY_PARALLELISM = flags.DEFINE_integer(
 def main(argv: Sequence[str]) -> None:
     """Does what is asked and prints how the runs stand; errors in one sentence."""
     del argv
-    title = f"figure {_FIGURE.value}, {_SIZE.value}"
+    figure = "all figures" if _FIGURE.value == "all" else f"figure {_FIGURE.value}"
+    title = f"{figure}, {_SIZE.value}"
     out = Path(_OUT.value or f"runs/figure{_FIGURE.value}-{_SIZE.value}")
     plan = PLANS[_SIZE.value]
     asked = _SEEDS.value

@@ -73,7 +73,7 @@ PLANS = {
         "episodes are one in twenty of the data, and ten evaluation episodes resolve "
         "differences of half an object at best.",
     ),
-    # Both figures in about an hour on two cores.
+    # Both figures in an hour and a quarter on two cores.
     "mini": Plan(
         ("partial",),
         2,
