@@ -45,8 +45,11 @@ def learners():
 @functools.partial(
     jax.jit,
     static_argnames=("regulariser", "backup_entropy"),
-    # Optimised, programs that should agree are rounded apart.
-    compiler_options={"xla_backend_optimization_level": 0},
+    # Compiled otherwise, programs that should agree are rounded apart.
+    compiler_options={
+        "xla_backend_optimization_level": 0,
+        "xla_cpu_use_fusion_emitters": True,
+    },
 )
 def step(
     state,
