@@ -14,7 +14,7 @@ from moto_jax.collection import WorkerPool
 from moto_jax.envs import graphics
 from tests.fake_kitchen import FakeKitchen
 
-# A quarter of the usual time to compile, slower programs.
+# Programs that are slower, compiled in less than half the time.
 QUICK = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
 
 try:

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+import jax
 import pytest
 
 from moto_jax import checkpoints, machines
@@ -120,6 +121,9 @@ def alone(tmp_path_factory):
     [
         pytest.param(1, by_slurm, id="shares of batches, under Slurm"),
         pytest.param(2, by_hand, id="seeds apart, found by hand"),
+        pytest.param(
+            1, by_hand, id="shares of batches, found by hand", marks=pytest.mark.slow
+        ),
     ],
 )
 def test_two_processes_do_the_run_of_one(tmp_path, alone, groups, told):
@@ -133,7 +137,10 @@ def test_two_processes_do_the_run_of_one(tmp_path, alone, groups, told):
     assert "process 1 of 2" in ended[1].stderr
 
 
-@pytest.mark.parametrize(("groups", "killed"), [(1, 0), (2, 1)])
+@pytest.mark.parametrize(
+    ("groups", "killed"),
+    [(1, 0), pytest.param(1, 1, marks=pytest.mark.slow), (2, 1)],
+)
 def test_when_one_is_killed_the_others_stop_and_say_so(tmp_path, alone, groups, killed):
     workdir = tmp_path / "run"
     ended = start(workdir, groups, signal.SIGKILL.value, killed, 17)
@@ -175,6 +182,32 @@ def test_other_processes_than_before_are_refused(tmp_path):
     assert [process.status for process in ended] == [1, 1]
     for process in ended:
         assert "config.mesh.data = 2, not 1" in process.stderr
+
+
+@pytest.mark.parametrize(
+    ("number", "count", "waited"),
+    [(0, 2, [machines._LAST_WORDS_SECONDS]), (1, 2, []), (0, 1, [])],
+    ids=["first", "another", "alone"],
+)
+def test_the_first_leaves_the_others_time_for_their_last_words(
+    monkeypatch, capsys, number, count, waited
+):
+    done = []
+
+    def stop(status):
+        raise SystemExit(status)
+
+    monkeypatch.setattr(jax, "process_index", lambda: number)
+    monkeypatch.setattr(jax, "process_count", lambda: count)
+    # What was said by then counts, and so does the wait.
+    monkeypatch.setattr(
+        time, "sleep", lambda seconds: done.append((seconds, capsys.readouterr().err))
+    )
+    monkeypatch.setattr(os, "_exit", stop)
+    with pytest.raises(SystemExit) as ended:
+        machines.leave(ValueError("a reason"))
+    assert ended.value.code == 1
+    assert done == [(seconds, "error: a reason\n") for seconds in waited]
 
 
 def test_without_others_to_be_found_it_says_how():

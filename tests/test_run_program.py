@@ -205,13 +205,9 @@ def test_a_run_without_a_workdir_is_named_after_itself(
 def program(tmp_path_factory):
     """Starts the real program on `tiny` in a directory."""
     cache = tmp_path_factory.mktemp("cache")
-    # One cache of compiled programs for all runs; without optimisation, compiling the
-    # update takes half as long, and it is most of what these tests take.
-    flags = (
-        "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
-    )
-    flags = f"{os.environ.get('XLA_FLAGS', '')} {flags}"
-    environment = {**os.environ, "XDG_CACHE_HOME": str(cache), "XLA_FLAGS": flags}
+    # One cache of compiled programs for all runs: compiling the update is most of what
+    # these tests take.
+    environment = {**os.environ, "XDG_CACHE_HOME": str(cache)}
 
     def start(workdir):
         return subprocess.Popen(
