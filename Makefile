@@ -38,18 +38,13 @@ $(INSTALLED): requirements.lock
 demo: $(INSTALLED)
 	$(BIN)/python -m experiments.run --config=experiments/configs/mixed.py:cpu $(ARGS)
 
-# An hour and a quarter on two cores; what was interrupted goes on with the same command.
+# What was interrupted goes on with the same command.
 MINI_RUNS ?= runs/mini
 MINI_RESULTS ?= results/mini
-SWEEP = $(BIN)/python -m launch.sweeps --size=mini --run=local --jobs=2 \
-  --seeds_per_run=1 \
-  --out=$(MINI_RUNS) --override=data.directory=$(MINI_RUNS)/demonstrations
 
 paper-mini: $(INSTALLED)
-	$(SWEEP)/mixed --figure=2 --tasks=mixed --only=moto \
-	  --table=$(MINI_RESULTS)/mixed $(ARGS)
-	$(SWEEP)/partial --figure=all --tasks=partial \
-	  --table=$(MINI_RESULTS)/partial $(ARGS)
+	$(BIN)/python -m launch.sweeps --figure=all --size=mini --run=local --jobs=2 \
+	  --out=$(MINI_RUNS) --table=$(MINI_RESULTS)/runs $(ARGS)
 	$(BIN)/python -m experiments.figures --runs=$(MINI_RUNS) --out=$(MINI_RESULTS)
 	$(BIN)/python -m experiments.report --runs=$(MINI_RUNS) \
 	  --figures=$(MINI_RESULTS) --out=$(MINI_RESULTS)/report.html

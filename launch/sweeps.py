@@ -98,8 +98,13 @@ def main(argv: Sequence[str]) -> None:
     seeds_of = plan.seeds_of if asked is None else lambda label: range(asked)
     stopped_by = None
     try:
+        rows = (
+            FIGURES[_FIGURE.value](_TASKS.value)
+            if _TASKS.value
+            else plan.rows(_FIGURE.value)
+        )
         runs = sweep_runs(
-            choose(FIGURES[_FIGURE.value](_TASKS.value or plan.tasks), _ONLY.value),
+            choose(rows, _ONLY.value),
             size=_SIZE.value,
             seeds_of=seeds_of,
             seeds_per_run=_SEEDS_PER_RUN.value,

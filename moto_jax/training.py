@@ -3,6 +3,7 @@
 import collections
 import contextlib
 import logging
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -62,8 +63,9 @@ class DivergedError(RuntimeError):
 
 def compile_updates(agent: Agent, state: Any, batch: Batch) -> dict[str, Any]:
     """Compiles each phase's update once, the same update of two phases only once."""
+    options = _cpu_options(1)
     compiled = {
-        update: jax.jit(update, donate_argnums=0).lower(state, batch).compile()
+        update: jax.jit(update, donate_argnums=0).lower(state, batch).compile(options)
         for update in dict.fromkeys(agent.updates.values())
     }
     return_free_memory()
@@ -72,9 +74,19 @@ def compile_updates(agent: Agent, state: Any, batch: Batch) -> dict[str, Any]:
 
 def initialise(agent: Agent, key: jax.Array) -> Any:
     """Returns `agent.init(key)`; what runs once is compiled to compile fast."""
-    cheap: dict[str, str | bool] = {"xla_backend_optimization_level": "0"}
-    options = cheap if jax.default_backend() == "cpu" else None
-    return jax.jit(agent.init).lower(key).compile(options)(key)
+    return jax.jit(agent.init).lower(key).compile(_cpu_options(0))(key)
+
+
+def _cpu_options(level: int) -> dict[str, str | bool] | None:
+    """Returns the options of a program that LLVM is to optimise so far, on a CPU.
+
+    What the environment asks for comes first. At level 1 MOTO's update compiles in two
+    thirds of the time and is as fast; at 0 it is less than half as fast.
+    """
+    flag = "xla_backend_optimization_level"
+    if jax.default_backend() != "cpu" or flag in os.environ.get("XLA_FLAGS", ""):
+        return None
+    return {flag: str(level)}
 
 
 class Run:

@@ -69,26 +69,50 @@ def test_actions_beyond_their_range_are_cut(still_air):
 
 @pytest.mark.parametrize("name", tasks.OBJECTS)
 def test_a_gripper_that_closes_at_a_handle_holds_it(name, still_air):
-    closing = play(at_handle(name), (0, 0, CLOSE))
-    assert closing.held == NOTHING
-    closed = play(closing, (0, 0, CLOSE))
-    assert closed.held == NUMBER[name]
+    assert play(at_handle(name), (0, 0, OPEN)).held == NOTHING
+    closed = play(at_handle(name), (0, 0, CLOSE))
+    assert closed.held == NUMBER[name] and closed.grip == 1
     # Any positive action closes, any other opens.
     assert play(closed, (0, 0, 0.01)).held == NUMBER[name]
-    assert play(closed, (0, 0, -0.01)).held == NOTHING
+    opened = play(closed, (0, 0, -0.01))
+    assert opened.held == NOTHING and opened.grip == 0
 
 
 def test_only_the_nearest_handle_within_reach_is_taken(still_air):
     switch = minikitchen.handles(place())[NUMBER["light switch"]]
-    near, far = switch + jnp.array([0.09, 0]), switch - jnp.array([0.12, 0])
-    close = [(0, 0, CLOSE)] * 2
-    assert play(place(position=near), *close).held == NUMBER["light switch"]
-    assert play(place(position=far), *close).held == NOTHING
+    near, far = switch + jnp.array([0.11, 0]), switch - jnp.array([0.13, 0])
+    close = (0, 0, CLOSE)
+    assert play(place(position=near), close).held == NUMBER["light switch"]
+    assert play(place(position=far), close).held == NOTHING
+    # The top burner's handle is within reach as well, but not as near.
+    knob = minikitchen.handles(place())[NUMBER["top burner"]]
+    between = 0.55 * switch + 0.45 * knob
+    assert jnp.linalg.norm(between - knob) < minikitchen.REACH
+    assert play(place(position=between), close).held == NUMBER["light switch"]
 
 
-def test_a_closed_gripper_takes_nothing_on_its_way(still_air):
-    state = at_handle("light switch", grip=1.0)
-    assert play(state, (0, 0, CLOSE), (0, 0, CLOSE)).held == NOTHING
+def test_a_closed_gripper_takes_what_it_comes_to_and_keeps_it(still_air):
+    switch = minikitchen.handles(place())[NUMBER["light switch"]]
+    state = place(position=switch - jnp.array([0.16, 0]), grip=1.0)
+    assert play(state, (0, 0, CLOSE)).held == NOTHING
+    arrived = play(state, (1, 0, CLOSE), (0, 0, CLOSE))
+    assert arrived.held == NUMBER["light switch"]
+    kettle = place(kettle=switch, position=switch, held=KETTLE, grip=1.0)
+    assert play(kettle, (0, 0, CLOSE)).held == KETTLE
+
+
+def test_what_is_in_its_goal_is_led_on_but_not_taken_again(still_air):
+    number = NUMBER["light switch"]
+    nearly = np.eye(len(tasks.OBJECTS), dtype=np.float32)[number] * 0.56
+    held = play(at_handle("light switch", share=nearly), (0, 0, CLOSE))
+    assert not minikitchen.objects_in_goal(held)[number]
+    reached = play(held, (0, -0.3, CLOSE))
+    assert minikitchen.objects_in_goal(reached)[number]
+    assert reached.held == number
+    further = play(reached, (0, -0.3, CLOSE))
+    assert further.share[number] > reached.share[number]
+    again = play(reached, (0, 0, OPEN), (0, 0, CLOSE), (0, 0, CLOSE))
+    assert again.held == NOTHING
 
 
 def test_a_slider_goes_along_its_way_and_stays_where_it_is_left(still_air):
@@ -287,8 +311,9 @@ def test_the_demonstrator_does_every_sequence():
     ]
     # 1.0 when measured, over 1,000 episodes.
     assert np.mean(done) >= 0.99
-    # Four objects take most of an episode.
-    assert 0.7 < np.mean(rows) / minikitchen.EPISODE_STEPS < 1.0
+    # Four objects take most of an episode, here 0.67; the real kitchen's
+    # demonstrator needs 0.5 to 0.65 of one.
+    assert 0.6 < np.mean(rows) / minikitchen.EPISODE_STEPS < 1.0
     assert np.abs(action).max() <= 1.0
 
 

@@ -104,6 +104,22 @@ def test_all_is_both_figures_without_repeats():
     assert len({row.label for row in rows}) == len(rows) == len(AGENTS) + 3
 
 
+def test_the_miniature_has_all_of_partial_and_moto_on_mixed():
+    rows = PLANS["mini"].rows("all")
+    # The long runs come first, the two longest at once.
+    assert [(row.task, row.label) for row in rows[:2]] == [
+        ("mixed", "moto"),
+        ("partial", "moto"),
+    ]
+    assert [row for row in rows if row.task == "partial"] == FIGURES["all"](["partial"])
+    assert len(rows) == len(FIGURES["all"](["partial"])) + 1
+    seeds = {row.label: len(PLANS["mini"].seeds_of(row.label)) for row in rows}
+    assert min(seeds.values()) == 2
+    assert {label for label, count in seeds.items() if count == 3} == {
+        *("moto", "dreamer_v2", "bc")
+    }
+
+
 def test_settings_are_chosen_by_their_labels():
     rows = FIGURES["3"](TASKS)
     assert tables.choose(rows, []) == rows

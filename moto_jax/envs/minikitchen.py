@@ -31,9 +31,8 @@ RENDER_PROFILE = "mini"
 # Share of the velocity that is kept, and what a full action adds to it: at most 0.12.
 DRAG, ACCELERATION = 0.5, 0.06
 MOTION_NOISE = 0.003
-# How fast the gripper closes or opens, and from where on it holds.
-GRIP_SPEED, CLOSED = 0.5, 0.75
-REACH = 0.1
+# How far a closed gripper is from the handles that it takes.
+REACH = 0.12
 NOTHING = len(tasks.OBJECTS)
 _START, _START_SPREAD = np.array([0.6, 0.86]), 0.04
 _EDGE = 0.03
@@ -43,8 +42,8 @@ KETTLE = tasks.OBJECTS.index("kettle")
 # free), the share of the gripper's motion that it takes, and how far its joint goes.
 _WAYS: dict[str, tuple[tuple[float, float], ...]] = {
     "bottom burner": ((0.52, 0.70), (0.58, 0.60), (0.66, 0.68)),
-    "top burner": ((0.80, 0.70), (0.86, 0.60), (0.94, 0.68)),
-    "light switch": ((0.73, 0.56), (0.73, 0.49), (0.73, 0.40)),
+    "top burner": ((0.82, 0.70), (0.88, 0.60), (0.96, 0.68)),
+    "light switch": ((0.69, 0.57), (0.69, 0.52), (0.69, 0.45)),
     "slide cabinet": ((0.69, 0.17), (0.79, 0.17), (0.91, 0.17)),
     "hinge cabinet": ((0.28, 0.17), (0.22, 0.27), (0.09, 0.28)),
     "microwave": ((0.26, 0.50), (0.22, 0.62), (0.08, 0.64)),
@@ -63,7 +62,7 @@ class State(NamedTuple):
     Attributes:
       position: [2], of the gripper.
       velocity: [2], a step.
-      grip: scalar in [0, 1], how far it is closed.
+      grip: scalar, 1 where it is closed and 0 where it is open.
       held: int32 scalar, the object in it, or `NOTHING`.
       share: [K], of its way that each object has gone; the kettle's is unused.
       kettle: [2], where it is.
@@ -116,9 +115,10 @@ def _on_ways(share: jax.Array) -> tuple[jax.Array, jax.Array]:
 def step(state: State, action: jax.Array, key: jax.Array) -> State:
     """Moves for one step.
 
-    The gripper closes while its action is positive and opens otherwise, at one speed;
-    as it closes it takes the nearest handle within `REACH`. What it holds follows its
-    motion along the object's way and keeps it there; the kettle follows anywhere.
+    The gripper is closed while its action is positive and open otherwise. While it is
+    closed and empty it takes the nearest handle within `REACH`, but for those of
+    objects in their goal. What it holds follows its motion along the object's way and
+    keeps it there; the kettle follows anywhere.
 
     Args:
       state: of one environment.
@@ -126,16 +126,16 @@ def step(state: State, action: jax.Array, key: jax.Array) -> State:
       key: of the noise on the motion.
     """
     action = jnp.clip(action, -1.0, 1.0)
-    closing_speed = jnp.where(action[2] > 0.0, GRIP_SPEED, -GRIP_SPEED)
-    grip = jnp.clip(state.grip + closing_speed, 0.0, 1.0)
+    is_closed = action[2] > 0.0
     velocity = DRAG * state.velocity + ACCELERATION * action[:2]
     velocity += MOTION_NOISE * jax.random.normal(key, (2,))
 
     distance = jnp.linalg.norm(handles(state) - state.position[None], axis=-1)
+    distance = jnp.where(objects_in_goal(state), jnp.inf, distance)
     nearest = jnp.argmin(distance).astype(jnp.int32)
-    closing = (state.grip < CLOSED) & (grip >= CLOSED)
-    taken = jnp.where(closing & (distance.min() < REACH), nearest, state.held)
-    held = jnp.where(grip >= CLOSED, taken, NOTHING)
+    takes = (state.held == NOTHING) & (distance.min() < REACH)
+    taken = jnp.where(takes, nearest, state.held)
+    held = jnp.where(is_closed, taken, NOTHING)
 
     # Led along the way of what is held, by the part of the motion that points there.
     is_held = jnp.arange(len(tasks.OBJECTS)) == held
@@ -151,7 +151,7 @@ def step(state: State, action: jax.Array, key: jax.Array) -> State:
     return State(
         position=position,
         velocity=position - state.position,
-        grip=grip,
+        grip=is_closed.astype(jnp.float32),
         held=held,
         share=share,
         kettle=kettle,
@@ -211,10 +211,10 @@ _SCENERY: tuple[tuple[tuple[float, float, float, float], tuple[int, int, int]], 
     ((0.34, 0.98, 0.36, 0.78), _STOVE),
     ((0.36, 0.48, 0.38, 0.50), _PLATE),
     ((0.53, 0.65, 0.38, 0.50), _PLATE),
-    ((0.81, 0.93, 0.38, 0.50), _PLATE),
+    ((0.83, 0.95, 0.38, 0.50), _PLATE),
     ((0.51, 0.67, 0.60, 0.74), _PALE),
-    ((0.79, 0.95, 0.60, 0.74), _PALE),
-    ((0.695, 0.765, 0.37, 0.60), _PALE),
+    ((0.81, 0.97, 0.60, 0.74), _PALE),
+    ((0.655, 0.725, 0.37, 0.60), _PALE),
 )
 _GREEN, _RED, _BLUE = (70, 120, 90), (200, 60, 40), (40, 90, 200)
 _LAMP_OFF, _LAMP_ON, _FLAME = (110, 104, 90), (255, 236, 90), (255, 110, 20)
@@ -267,7 +267,7 @@ def _moving_boxes(state: State) -> list[tuple[Any, Any]]:
         ((0.38, 0.55, 0.10, 0.20), _mix(_LAMP_OFF, _LAMP_ON, lit)),
         (_around(place["light switch"], 0.045, 0.02), _GREEN),
     ]
-    for name, left in (("bottom burner", 0.53), ("top burner", 0.81)):
+    for name, left in (("bottom burner", 0.53), ("top burner", 0.83)):
         on = in_goal[tasks.OBJECTS.index(name)]
         flame = (left + 0.02, left + 0.10, 0.40, 0.48)
         boxes.append((flame, _mix(_PLATE, _FLAME, on)))
