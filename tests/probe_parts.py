@@ -309,10 +309,7 @@ def _line_program(broken: str) -> Callable[..., Any]:
     def update(state, batch, rates, numbers):
         hyper = fixed._replace(**numbers)
         optimizers = _line_optimizers(rates)
-        update = moto.make_update(
-            LINE_NETWORKS, optimizers, hyper, 0.0, lambda step: 1.0
-        )
-        return update(state, batch)[0]
+        return moto.make_update(LINE_NETWORKS, optimizers, hyper, 0.0)(state, batch)[0]
 
     return quick_jit(update)
 

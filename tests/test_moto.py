@@ -22,12 +22,10 @@ OPTIMIZERS = moto.Optimizers(*[optax.adam(0.01)] * 3)
 
 
 @jax.jit
-def update(state, batch, weights, average, share):
+def update(state, batch, weights, average):
     """An update of the fakes; `weights` replaces numbers of the hyper-parameters."""
     hyper = hyperparameters(target_period=3)._replace(**weights)
-    make = functools.partial(moto.make_update, NETWORKS, OPTIMIZERS, hyper, average)
-    # From the sixth update on another share of beta.
-    return make(lambda step: jnp.where(step < 5, 1.0, share))(state, batch)
+    return moto.make_update(NETWORKS, OPTIMIZERS, hyper, average)(state, batch)
 
 
 @functools.cache
@@ -44,8 +42,7 @@ def updated(**weights):
     }
     changed = {**defaults, **weights}
     average = changed.pop("acting_average", 0.5)
-    share = changed.pop("share", 1.0)
-    return lambda state, batch: update(state, batch, changed, average, share)
+    return lambda state, batch: update(state, batch, changed, average)
 
 
 def changed(first, second) -> set[str]:
@@ -90,17 +87,6 @@ class TestUpdate:
         # The actor is held fixed in the model's loss: without other terms it stays.
         only = self.after(behaviour_model_scale=10.0, beta=0.0, value_scale=0.0)
         assert "actor" not in changed(only, initial_state())
-
-    @pytest.mark.parametrize(("step", "beta"), [(4, 0.5), (5, 0.1)])
-    def test_the_share_of_beta_is_the_steps(self, step, beta):
-        state = initial_state().replace(step=jnp.int32(step))
-        scheduled, _ = updated(share=0.2)(state, recorded_batch())
-        constant, _ = updated(beta=beta)(state, recorded_batch())
-        chex.assert_trees_all_close(
-            scheduled.actor.params, constant.actor.params, rtol=1e-6
-        )
-        other, _ = updated(beta=0.6 - beta)(state, recorded_batch())
-        assert changed(scheduled, other) == {"actor"}
 
     def test_the_actor_follows_the_live_critics_and_they_their_targets(self):
         state = initial_state()
@@ -180,10 +166,7 @@ def test_bfloat16_computes_finite_losses_and_keeps_its_state_in_float32():
         CriticEnsemble(2, **sizes),
     )
     update = jax.jit(
-        moto.make_update(
-            networks, OPTIMIZERS, hyperparameters(), 0.5, lambda step: 1.0
-        ),
-        donate_argnums=0,
+        moto.make_update(networks, OPTIMIZERS, hyperparameters(), 0.5), donate_argnums=0
     )
     state = moto.init_state(jax.random.key(0), networks, OPTIMIZERS, fakes.ACTION_SIZE)
     initial_params = jax.tree.map(np.array, state.critic.params)
@@ -256,11 +239,10 @@ class TestBuilding:
         with pytest.raises(ValueError, match=rf"config\.moto\.alpha.* is {change}"):
             read(section)
 
-    def test_a_section_from_before_some_keys_is_taken(self):
+    def test_a_section_from_before_rematerialising_is_taken(self):
         section = dict(get_config("full").moto)
-        del section["rematerialise"], section["online_beta_share"]
+        del section["rematerialise"]
         assert read(section).rematerialise is False
-        assert read(section).online_beta_share == 1.0
 
     @pytest.mark.parametrize(
         "field", ["disagreement", "target_reduction", "value_divisor", "row_weights"]
@@ -270,17 +252,6 @@ class TestBuilding:
         config.moto[field] = "nonsense"
         with pytest.raises(ValueError, match=rf"'nonsense' in config\.moto\.{field}"):
             make_agent(config, action_size=9, image_size=64)
-
-    @pytest.mark.parametrize("share", [1.0, 0.3])
-    def test_beta_changes_with_the_first_online_update(self, share, monkeypatch):
-        config = get_config("tiny")
-        config.training.offline_updates = 4
-        config.moto.online_beta_share = share
-        made = []
-        monkeypatch.setattr(moto, "make_update", lambda *args: made.append(args[-1]))
-        make_agent(config, action_size=9, image_size=64)
-        shares = [float(made[0](jnp.int32(step))) for step in (0, 3, 4, 9)]
-        np.testing.assert_allclose(shares, [1.0, 1.0, share, share])
 
     def test_unknown_agents_are_named_with_the_known_ones(self):
         config = get_config("tiny")

@@ -124,8 +124,6 @@ def _full() -> ConfigDict:
             "alpha": 2.5,
             # Weight of filtered behaviour cloning (Eq. 10); 0 is "No Reg.".
             "beta": 10.0,
-            # Share of beta that is left in the online phase; the paper has 1.
-            "online_beta_share": 1.0,
             # Weight of the value term in the actor loss; the paper has 1.
             "value_scale": 1.0,
             "entropy_scale": 0.0,
@@ -360,16 +358,10 @@ def _mini() -> ConfigDict:
     # The discount sees as far, in shares of an episode, as the kitchen's; a small
     # picture's likelihood, a sum over pixels, weighs less beside the KL.
     shared = {"horizon": 8, "discount": 0.965, "target_period": 20, "kl_scale": 0.3}
-    # More of the cloning's gradient blinds so small a model to the gripper. Critics of
-    # a longer discount do not tell the fourth object from the third. A policy held as
-    # firmly online stays with the three of the demonstrations: here the paper is left.
+    # More of the cloning's gradient blinds so small a model to the gripper; critics of a
+    # longer discount do not tell the fourth object from the third.
     config.moto.update(
-        shared,
-        discount=0.9,
-        alpha=1.0,
-        beta=1.0,
-        online_beta_share=0.3,
-        behaviour_model_scale=2.0,
+        shared, discount=0.9, alpha=1.0, beta=1.0, behaviour_model_scale=2.0
     )
     config.dreamer_v2.update(shared)
     config.actor_critic.discount = 0.965
@@ -383,12 +375,12 @@ def _mini() -> ConfigDict:
     config.model_free.update(batch_size=64, shift=2, depth=16, units=128)
     config.optimizer.update(
         learning_rates={"model": 3e-3, "actor": 2e-3, "critic": 1e-3},
-        decay_steps=1_200,
+        decay_steps=1_000,
     )
     config.acting_average = 0.99
     config.training.update(
-        offline_updates=800,
-        online_episodes=80,
+        offline_updates=700,
+        online_episodes=60,
         updates_per_episode=5,
         log_every=100,
         evaluate_every=100,

@@ -131,12 +131,7 @@ def make_moto(
     )
     optimizers = Optimizers(*make_optimizers(config, *Optimizers._fields))
     hyper = read_section(config, "moto", Hyperparameters, _CHOICES)
-    # Online updates are those from this step on. A schedule, not another function for
-    # the phase: a CPU compiles one update for a minute or more.
-    beta_share = optax.piecewise_constant_schedule(
-        1.0, {config.training.offline_updates: hyper.online_beta_share}
-    )
-    update = make_update(networks, optimizers, hyper, config.acting_average, beta_share)
+    update = make_update(networks, optimizers, hyper, config.acting_average)
     return Agent(
         init=lambda key: init_state(key, networks, optimizers, action_size),
         updates={"offline": update, "online": update},
@@ -176,25 +171,14 @@ def make_update(
     optimizers: Optimizers,
     hyper: Hyperparameters,
     acting_average: float,
-    beta_share: optax.Schedule,
 ) -> Callable[[MotoState, Batch], tuple[MotoState, Metrics]]:
-    """Returns one pass of Alg. 1's loop as a pure function.
+    """Returns one pass of Alg. 1's loop as a pure function."""
 
-    Args:
-      networks: what learns.
-      optimizers: how.
-      hyper: the constants.
-      acting_average: decay of the averaged parameters that policies act with.
-      beta_share: updates done -> the share of `hyper.beta` that counts.
-    """
+    def bind(loss: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda params, *args: loss(params, networks, hyper, *args)
 
     def update(state: MotoState, batch: Batch) -> tuple[MotoState, Metrics]:
         """One gradient step of everything that learns (Alg. 1)."""
-        current = hyper._replace(beta=hyper.beta * beta_share(state.step))
-
-        def bind(loss: Callable[..., Any]) -> Callable[..., Any]:
-            return lambda params, *args: loss(params, networks, current, *args)
-
         keys = named_keys(state.key, state.step, "model", "dream", "target")
         model, (posterior, model_metrics) = gradient_step(
             bind(model_loss),

@@ -68,9 +68,8 @@ class Hyperparameters(NamedTuple):
     target_reduction: Reduction
     value_divisor: Callable[[jax.Array], jax.Array | float]
     row_weights: Callable[[int, float], jax.Array | float]
-    # Checkpoints from before these choices lack them; so they change no number.
+    # Checkpoints from before this choice lack it; it changes no number.
     rematerialise: bool = False
-    online_beta_share: float = 1.0
 
 
 def model_loss(

@@ -32,7 +32,7 @@ RENDER_PROFILE = "mini"
 DRAG, ACCELERATION = 0.5, 0.06
 MOTION_NOISE = 0.003
 # How far a closed gripper is from the handles that it takes.
-REACH = 0.12
+REACH = 0.15
 NOTHING = len(tasks.OBJECTS)
 _START, _START_SPREAD = np.array([0.6, 0.86]), 0.04
 _EDGE = 0.03
@@ -43,7 +43,7 @@ KETTLE = tasks.OBJECTS.index("kettle")
 _WAYS: dict[str, tuple[tuple[float, float], ...]] = {
     "bottom burner": ((0.52, 0.70), (0.58, 0.60), (0.66, 0.68)),
     "top burner": ((0.82, 0.70), (0.88, 0.60), (0.96, 0.68)),
-    "light switch": ((0.69, 0.57), (0.69, 0.52), (0.69, 0.45)),
+    "light switch": ((0.69, 0.57), (0.69, 0.54), (0.69, 0.50)),
     "slide cabinet": ((0.69, 0.17), (0.79, 0.17), (0.91, 0.17)),
     "hinge cabinet": ((0.28, 0.17), (0.22, 0.27), (0.09, 0.28)),
     "microwave": ((0.26, 0.50), (0.22, 0.62), (0.08, 0.64)),
