@@ -358,8 +358,8 @@ def _mini() -> ConfigDict:
     # The discount sees as far, in shares of an episode, as the kitchen's; a small
     # picture's likelihood, a sum over pixels, weighs less beside the KL.
     shared = {"horizon": 8, "discount": 0.965, "target_period": 20, "kl_scale": 0.3}
-    # More of the cloning's gradient blinds so small a model to the gripper; critics of a
-    # longer discount do not tell the fourth object from the third.
+    # More of the cloning's gradient blinds so small a model to the gripper; critics of
+    # a longer discount do not tell the fourth object from the third.
     config.moto.update(
         shared, discount=0.9, alpha=1.0, beta=1.0, behaviour_model_scale=2.0
     )
