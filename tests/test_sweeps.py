@@ -379,6 +379,19 @@ def test_a_wrong_command_is_answered_in_one_sentence(tmp_path, words, culprit):
     assert not (tmp_path / "out").exists()
 
 
+def test_the_miniatures_plan_holds_until_tasks_are_named(tmp_path):
+    sweep = ["--figure=all", "--size=mini", f"--out={tmp_path}"]
+    planned = call(*sweep, "--commands")
+    assert planned.returncode == 0, planned.stderr
+    # Eleven settings of `partial`, and MOTO on `mixed`.
+    assert "12 waiting" in planned.stdout
+    assert planned.stdout.count("configs/mixed.py:mini") == 1
+    seeds, workdir = "--config.seeds=0,1,2", f"--workdir={tmp_path}/mixed-moto-seeds0-2"
+    assert f"--config.agent=moto {seeds} {workdir}\n" in planned.stdout
+    named = call(*sweep, "--tasks=mixed")
+    assert "11 waiting" in named.stdout and "mixed-bc-seeds0-2" in named.stdout
+
+
 def test_a_figure_is_listed_done_and_taken_up(tmp_path):
     figure = ["--figure=3", "--size=tiny", "--seeds=2", f"--out={tmp_path}"]
     listed = call(*figure, "--commands")

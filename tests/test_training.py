@@ -206,6 +206,22 @@ def test_the_policy_that_collects_is_the_one_that_was_asked_for(
     }
 
 
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ("", {"xla_backend_optimization_level": "1"}),
+        (
+            "--xla_cpu_use_fusion_emitters=false",
+            {"xla_backend_optimization_level": "1"},
+        ),
+        ("--xla_backend_optimization_level=3", None),
+    ],
+)
+def test_what_xla_flags_say_of_optimisation_holds(flags, expected, monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", flags)
+    assert training._cpu_options(1) == expected
+
+
 def test_metrics_are_fetched_when_the_next_are_due(tmp_path, tape, monkeypatch):
     compile_updates = training.compile_updates
 
