@@ -55,10 +55,17 @@ def test_the_gripper_has_momentum_and_a_top_speed(still_air):
     np.testing.assert_allclose(after.velocity[0], 0.5 * speeds[-1], rtol=1e-5)
 
 
-def test_the_gripper_stays_in_the_picture(still_air):
-    state = play(place(), *[(-1, 1, OPEN)] * 20)
-    np.testing.assert_allclose(state.position, [0.03, 0.97], rtol=1e-5)
+@pytest.mark.parametrize(
+    ("push", "corner"), [((-1, 1), (0.1, 0.9)), ((1, -1), (0.9, 0.1))]
+)
+def test_the_gripper_stays_in_the_picture_whole(push, corner, still_air):
+    state = play(place(), *[(*push, OPEN)] * 20)
+    np.testing.assert_allclose(state.position, corner, rtol=1e-5)
     np.testing.assert_array_equal(state.velocity, [0, 0])
+    picture = np.asarray(minikitchen.render(state, 64))
+    rows, columns = np.nonzero((picture == minikitchen._GRIPPER).all(axis=-1))
+    # Palm and fingers are 0.18 wide and 0.15 high; pixels at their edges are mixed.
+    assert np.ptp(columns) + 1 >= 0.18 * 64 - 2 and np.ptp(rows) + 1 >= 0.15 * 64 - 2
 
 
 def test_actions_beyond_their_range_are_cut(still_air):
@@ -315,6 +322,19 @@ def test_the_demonstrator_does_every_sequence():
     # demonstrator needs 0.5 to 0.65 of one.
     assert 0.6 < np.mean(rows) / minikitchen.EPISODE_STEPS < 1.0
     assert np.abs(action).max() <= 1.0
+
+
+def test_the_demonstrator_takes_a_handle_as_soon_as_it_is_near():
+    """Pictures do not tell for how long it has been there."""
+    made = mini_demonstrator.demonstrate(
+        KEY, jnp.array([KETTLE]), steps=30, action_noise=0.0
+    )
+    held = np.asarray(made.states.held)
+    grasp = int(np.argmax(held == KETTLE))
+    positions = np.asarray(made.states.position)[:grasp]
+    distance = np.linalg.norm(positions - minikitchen.KETTLE_START, axis=1)
+    assert grasp > 2
+    assert distance[-1] < 0.08 < distance[:-1].min()
 
 
 def test_a_demonstration_ends_soon_after_its_last_object():

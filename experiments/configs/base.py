@@ -328,7 +328,7 @@ def _mini() -> ConfigDict:
         name="minikitchen",
         render_profile="mini",
         image_size=32,
-        episode_steps=88,
+        episode_steps=80,
         workers=1,
     )
     # As many demonstrations as human ones, in their proportions.

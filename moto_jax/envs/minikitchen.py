@@ -25,7 +25,7 @@ from moto_jax.envs import tasks
 
 # Acceleration in x and in y, and whether the gripper closes (positive) or opens.
 NUM_ACTIONS = tasks.action_size("minikitchen")
-EPISODE_STEPS = 88
+EPISODE_STEPS = 80
 RENDER_PROFILE = "mini"
 
 # Share of the velocity that is kept, and what a full action adds to it: at most 0.12.
@@ -35,7 +35,8 @@ MOTION_NOISE = 0.003
 REACH = 0.15
 NOTHING = len(tasks.OBJECTS)
 _START, _START_SPREAD = np.array([0.6, 0.86]), 0.04
-_EDGE = 0.03
+# So far from the picture's edges, the gripper is seen whole.
+_EDGE = 0.1
 
 KETTLE = tasks.OBJECTS.index("kettle")
 # Where each handle starts, a point that bends its way, where it ends (the kettle's is
