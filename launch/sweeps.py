@@ -103,12 +103,13 @@ def main(argv: Sequence[str]) -> None:
             if _TASKS.value
             else plan.rows(_FIGURE.value)
         )
+        overrides = parse_overrides(_OVERRIDE.value)
         runs = sweep_runs(
             choose(rows, _ONLY.value),
             size=_SIZE.value,
             seeds_of=seeds_of,
             seeds_per_run=_SEEDS_PER_RUN.value,
-            overrides={**plan.overrides, **parse_overrides(_OVERRIDE.value)},
+            overrides_of=lambda label: {**plan.overrides_of(label), **overrides},
             out=out,
         )
         for run in runs:

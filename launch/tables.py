@@ -41,6 +41,8 @@ class Plan(NamedTuple):
       seeds: of each setting.
       own_seeds: label of a setting -> its number, where it is another.
       keep: which settings of the tasks.
+      own_overrides: label of a setting -> what it has besides, such as numbers that
+        were tuned for it.
       overrides: key of the configuration -> value.
       note: what its table says of itself.
     """
@@ -51,6 +53,7 @@ class Plan(NamedTuple):
     note: str = ""
     own_seeds: Mapping[str, int] = {}
     keep: Callable[[Row], bool] = lambda row: True
+    own_overrides: Mapping[str, Mapping[str, str]] = {}
 
     def rows(self, figure: str) -> list[Row]:
         """Returns the settings of a figure."""
@@ -59,6 +62,10 @@ class Plan(NamedTuple):
     def seeds_of(self, label: str) -> range:
         """Returns the seeds of a setting."""
         return range(self.own_seeds.get(label, self.seeds))
+
+    def overrides_of(self, label: str) -> dict[str, str]:
+        """Returns what a setting has besides its row's overrides."""
+        return {**self.overrides, **self.own_overrides.get(label, {})}
 
 
 PLANS = {
@@ -88,6 +95,19 @@ PLANS = {
         "real one.",
         {"moto": 3, "dreamer_v2": 3, "bc": 3},
         lambda row: row.task == "partial" or row.label == "moto",
+        # From results/mini/tuning.md; what is not here did best with the preset's.
+        {
+            "bc": {
+                "model_free.learning_rates.actor": "3e-4",
+                "model_free.learning_rates.critic": "3e-4",
+                "model_free.learning_rates.temperature": "3e-4",
+            },
+            "dreamer_v2": {
+                "optimizer.learning_rates.model": "1e-3",
+                "optimizer.learning_rates.actor": "7e-4",
+                "optimizer.learning_rates.critic": "3e-4",
+            },
+        },
     ),
     "tiny": Plan(TASKS, 2, {}),
 }
@@ -155,7 +175,7 @@ def sweep_runs(
     size: str,
     seeds_of: Callable[[str], Sequence[int]],
     seeds_per_run: int | None,
-    overrides: Mapping[str, str],
+    overrides_of: Callable[[str], Mapping[str, str]],
     out: Path,
     program: tuple[str, ...] = PROGRAM,
 ) -> list[SweepRun]:
@@ -166,7 +186,7 @@ def sweep_runs(
       size: preset of the configurations.
       seeds_of: label of a setting -> its seeds.
       seeds_per_run: how many of them one program trains; None: all.
-      overrides: key -> value, added to every row's.
+      overrides_of: label of a setting -> key -> value, added to the row's.
       out: directory of the runs.
       program: words of every command before its flags.
 
@@ -174,11 +194,12 @@ def sweep_runs(
       ValueError: if an override is a key that the figure itself varies.
     """
     own = {*_OWN_KEYS, *(key for row in rows for key in row.overrides)}
-    for key in overrides:
-        if key in own:
-            raise ValueError(f"--override={key}=...: the sweep itself sets {key}")
     runs = []
     for row in rows:
+        overrides = overrides_of(row.label)
+        for key in overrides:
+            if key in own:
+                raise ValueError(f"--override={key}=...: the sweep itself sets {key}")
         seeds = seeds_of(row.label)
         step = seeds_per_run or len(seeds)
         for start in range(0, len(seeds), step):

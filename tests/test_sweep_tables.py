@@ -38,7 +38,7 @@ def runs_of(rows, seeds=2, seeds_per_run=2, overrides=None, out="runs/some"):
         size="tiny",
         seeds_of=lambda label: range(seeds),
         seeds_per_run=seeds_per_run,
-        overrides=overrides or {},
+        overrides_of=lambda label: overrides or {},
         out=Path(out),
     )
 
@@ -129,19 +129,27 @@ def test_settings_are_chosen_by_their_labels():
         tables.choose(rows, ["moto", "cql"])
 
 
-def test_a_setting_may_have_seeds_of_its_own():
-    plan = tables.Plan(("mixed",), 2, {}, own_seeds={"moto": 3})
+def test_a_setting_may_have_seeds_and_numbers_of_its_own():
+    plan = tables.Plan(
+        ("mixed",),
+        2,
+        {"data.seed": "1"},
+        own_seeds={"moto": 3},
+        own_overrides={"bc": {"bc.rows": "behaviour"}},
+    )
     rows = tables.choose(FIGURES["2"](plan.tasks), ["moto", "bc"])
     runs = sweep_runs(
         rows,
         size="tiny",
         seeds_of=plan.seeds_of,
         seeds_per_run=None,
-        overrides={},
+        overrides_of=plan.overrides_of,
         out=Path("runs/some"),
     )
     names = ["mixed-moto-seeds0-2", "mixed-bc-seeds0-1"]
     assert [run.name for run in runs] == names
+    assert [run.overrides.get("bc.rows") for run in runs] == [None, "behaviour"]
+    assert [run.overrides["data.seed"] for run in runs] == ["1", "1"]
 
 
 def test_figure_3_is_the_ablations_and_dreamer_on_both_tasks():
@@ -234,11 +242,15 @@ def test_a_run_that_was_made_otherwise_is_not_taken_for_this(tmp_path):
 def test_every_size_has_a_plan_that_its_configuration_takes():
     assert set(PLANS) == set(base.SIZES)
     for size, plan in PLANS.items():
+        labels = {row.label for row in plan.rows("all")}
+        assert {*plan.own_seeds, *plan.own_overrides} <= labels
         for task in plan.tasks:
             config = f"experiments/configs/{task}.py:{size}"
-            changed = resolved(config, plan.overrides)
-            for key, value in plan.overrides.items():
-                assert str(changed[key]) == value, key
+            for label in ("moto", *plan.own_overrides):
+                overrides = plan.overrides_of(label)
+                changed = resolved(config, overrides)
+                for key, value in overrides.items():
+                    assert changed[key] == type(changed[key])(value), key
 
 
 def test_the_small_comparison_is_every_agent_on_mixed_with_two_seeds():
