@@ -102,11 +102,14 @@ PLANS = {
                 "model_free.learning_rates.critic": "3e-4",
                 "model_free.learning_rates.temperature": "3e-4",
             },
-            "dreamer_v2": {
-                "optimizer.learning_rates.model": "1e-3",
-                "optimizer.learning_rates.actor": "7e-4",
-                "optimizer.learning_rates.critic": "3e-4",
-            },
+            **dict.fromkeys(
+                ("dreamer_v2", "combo"),
+                {
+                    "optimizer.learning_rates.model": "1e-3",
+                    "optimizer.learning_rates.actor": "7e-4",
+                    "optimizer.learning_rates.critic": "3e-4",
+                },
+            ),
         },
     ),
     "tiny": Plan(TASKS, 2, {}),
