@@ -39,12 +39,12 @@ class Plan(NamedTuple):
     Attributes:
       tasks: of the figure.
       seeds: of each setting.
+      overrides: key of the configuration -> value.
+      note: what its table says of itself.
       own_seeds: label of a setting -> its number, where it is another.
       keep: which settings of the tasks.
       own_overrides: label of a setting -> what it has besides, such as numbers that
         were tuned for it.
-      overrides: key of the configuration -> value.
-      note: what its table says of itself.
     """
 
     tasks: Sequence[str]

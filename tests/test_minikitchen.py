@@ -318,7 +318,7 @@ def test_the_demonstrator_does_every_sequence():
     ]
     # 1.0 when measured, over 1,000 episodes.
     assert np.mean(done) >= 0.99
-    # Four objects take most of an episode, here 0.67; the real kitchen's
+    # Four objects take most of an episode, 0.65 when measured; the real kitchen's
     # demonstrator needs 0.5 to 0.65 of one.
     assert 0.6 < np.mean(rows) / minikitchen.EPISODE_STEPS < 1.0
     assert np.abs(action).max() <= 1.0
