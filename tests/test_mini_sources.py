@@ -1,8 +1,12 @@
+import dataclasses
+
+import jax
 import numpy as np
 import pytest
 
 from experiments.configs.mixed import get_config
 from moto_jax import assembly
+from moto_jax.data import mini_sources
 from moto_jax.data.composition import composition
 from moto_jax.data.episodes import (
     DatasetError,
@@ -58,6 +62,28 @@ def test_what_the_demonstrator_cannot_do_is_said(tmp_path):
     with pytest.raises(DatasetError, match="within 12 steps.*raise episode_steps"):
         mini_episodes(tmp_path, **SMALL, episode_steps=12)
     assert not (tmp_path / "manifest.json").exists()
+
+
+def test_what_failed_is_tried_again_with_another_seed(tmp_path, monkeypatch):
+    record, asked = mini_sources._record, []
+
+    def clumsy(kitchen, sequences, keys, action_noise):
+        """Fails the second demonstration twice: it comes to rest too soon."""
+        asked.append([tuple(np.asarray(jax.random.key_data(key))) for key in keys])
+        episodes = record(kitchen, sequences, keys, action_noise)
+        if len(asked) < 3:
+            place = 1 if len(asked) == 1 else 0
+            lost = episodes[place]
+            nothing = np.zeros_like(lost.objects_in_goal)
+            episodes[place] = dataclasses.replace(lost, objects_in_goal=nothing)
+        return episodes
+
+    monkeypatch.setattr(mini_sources, "_record", clumsy)
+    manifest = mini_episodes(tmp_path, **SMALL)
+    assert [len(keys) for keys in asked] == [5, 1, 1]
+    assert len({key for keys in asked for key in keys}) == 7
+    assert [record.attempts for record in manifest.episodes] == [1, 3, 1, 1, 1]
+    assert [record.objects for record in manifest.episodes] == composition("mixed", 5)
 
 
 def test_wrong_numbers_are_refused(tmp_path):

@@ -1,0 +1,106 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from moto_jax.data.composition import HUMAN_SEQUENCES
+from moto_jax.data.episodes import completion_order
+from moto_jax.envs import mini_demonstrator, minikitchen, tasks
+from moto_jax.envs.minikitchen import KETTLE, NOTHING
+
+KEY = jax.random.key(0)
+NUMBER = {name: index for index, name in enumerate(tasks.OBJECTS)}
+
+
+def test_the_demonstrator_does_every_sequence():
+    sequences = [*HUMAN_SEQUENCES, *tasks.TASKS.values()]
+    each = 12
+    numbers = np.repeat([[NUMBER[n] for n in names] for names in sequences], each, 0)
+
+    @jax.jit
+    @jax.vmap
+    def record(key, sequence):
+        made = mini_demonstrator.demonstrate(
+            key, sequence, steps=minikitchen.EPISODE_STEPS, action_noise=0.1
+        )
+        return (
+            jax.vmap(minikitchen.objects_in_goal)(made.states),
+            made.rows,
+            made.action,
+        )
+
+    in_goal, rows, action = record(jax.random.split(KEY, len(numbers)), numbers)
+    done = [
+        completion_order(np.asarray(seen[:count])) == sequences[index // each]
+        for index, (seen, count) in enumerate(zip(in_goal, rows, strict=True))
+    ]
+    # 1.0 when measured, over 1,000 episodes.
+    assert np.mean(done) >= 0.99
+    # Four objects take most of an episode, 0.65 when measured; the real kitchen's
+    # demonstrator needs 0.5 to 0.65 of one.
+    assert 0.6 < np.mean(rows) / minikitchen.EPISODE_STEPS < 1.0
+    assert np.abs(action).max() <= 1.0
+
+
+def test_the_demonstrator_takes_a_handle_as_soon_as_it_is_near():
+    """Pictures do not tell for how long it has been there."""
+    made = mini_demonstrator.demonstrate(
+        KEY, jnp.array([KETTLE]), steps=30, action_noise=0.0
+    )
+    held = np.asarray(made.states.held)
+    grasp = int(np.argmax(held == KETTLE))
+    positions = np.asarray(made.states.position)[:grasp]
+    distance = np.linalg.norm(positions - minikitchen.KETTLE_START, axis=1)
+    assert grasp > 2
+    assert distance[-1] < 0.08 < distance[:-1].min()
+
+
+def test_a_demonstration_ends_soon_after_its_last_object():
+    def rows_of(tail_steps):
+        made = mini_demonstrator.demonstrate(
+            KEY,
+            jnp.array([NUMBER["kettle"], NOTHING, NOTHING]),
+            steps=40,
+            action_noise=0.0,
+            tail_steps=tail_steps,
+        )
+        return int(made.rows), np.asarray(made.states.grip)
+
+    (short, grip), (longer, _) = rows_of(0), rows_of(3)
+    assert longer == short + 3 and 10 < short < 30
+    assert grip[short - 1] == 0
+
+
+@pytest.fixture
+def idle(monkeypatch):
+    """A demonstrator that wants nothing, its gripper open; still air."""
+    monkeypatch.setattr(minikitchen, "MOTION_NOISE", 0.0)
+    monkeypatch.setattr(
+        mini_demonstrator,
+        "act",
+        lambda state, wanted, speed: (jnp.array([0.0, 0.0, -20.0]), jnp.bool_(False)),
+    )
+
+
+@pytest.mark.parametrize("action_noise", [0.0, 0.1, 0.2])
+def test_recorded_actions_have_the_operators_noise(action_noise, idle):
+    made = mini_demonstrator.demonstrate(
+        KEY, jnp.array([KETTLE]), steps=400, action_noise=action_noise
+    )
+    np.testing.assert_allclose(made.action[:, :2].std(), action_noise, rtol=0.1)
+    np.testing.assert_array_equal(made.action[:, 2], -1)
+
+
+def test_a_recorded_action_is_what_moved_the_gripper(idle):
+    """Also where noise took it over the end of its range."""
+    made = mini_demonstrator.demonstrate(
+        KEY, jnp.array([KETTLE]), steps=20, action_noise=2.0
+    )
+    action, position = np.asarray(made.action), np.asarray(made.states.position)
+    velocity = np.asarray(made.states.velocity)
+    pushed = (
+        velocity[1:] - minikitchen.DRAG * velocity[:-1]
+    ) / minikitchen.ACCELERATION
+    free = ((position[1:] > 0.1) & (position[1:] < 0.9)).all(axis=1)
+    assert free.sum() > 5 and (np.abs(action[free, :2]) == 1.0).any()
+    np.testing.assert_allclose(pushed[free], action[free, :2], atol=1e-4)
