@@ -3,7 +3,6 @@
 import collections
 import contextlib
 import logging
-import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -17,13 +16,14 @@ from moto_jax.agents import make_agent
 from moto_jax.analysis.runs import SUMMARY_NAME, seed_directory
 from moto_jax.assembly import announce_renderer, make_replays, make_stage, prepare
 from moto_jax.collection import Stage
+from moto_jax.compilation import compile_updates, initialise
 from moto_jax.data.episodes import Episode
 from moto_jax.data.replay import Replay, device_batches, empty_batches
 from moto_jax.envs import tasks
 from moto_jax.online_episodes import OnlineEpisodes
 from moto_jax.players import Players, run_keys
 from moto_jax.recording import Recorder, split_seeds
-from moto_jax.run_control import StopRequest, Stopwatch, return_free_memory
+from moto_jax.run_control import StopRequest, Stopwatch
 from moto_jax.run_directory import (
     RunError,
     bind,
@@ -32,7 +32,7 @@ from moto_jax.run_directory import (
     write_summary,
 )
 from moto_jax.schedule import Block, Schedule, make_schedule
-from moto_jax.types import Agent, Batch, Config, Metrics, Params
+from moto_jax.types import Agent, Config, Metrics, Params
 
 # What the terminal shows of the metrics.
 _SHOWN = (
@@ -59,34 +59,6 @@ _DECISIVE = ("jax", "jaxlib", "flax", "optax", "mujoco", "gymnasium-robotics", "
 
 class DivergedError(RuntimeError):
     """Of every seed too many updates in a row were not finite."""
-
-
-def compile_updates(agent: Agent, state: Any, batch: Batch) -> dict[str, Any]:
-    """Compiles each phase's update once, the same update of two phases only once."""
-    options = _cpu_options(1)
-    compiled = {
-        update: jax.jit(update, donate_argnums=0).lower(state, batch).compile(options)
-        for update in dict.fromkeys(agent.updates.values())
-    }
-    return_free_memory()
-    return {phase: compiled[update] for phase, update in agent.updates.items()}
-
-
-def initialise(agent: Agent, key: jax.Array) -> Any:
-    """Returns `agent.init(key)`; what runs once is compiled to compile fast."""
-    return jax.jit(agent.init).lower(key).compile(_cpu_options(0))(key)
-
-
-def _cpu_options(level: int) -> dict[str, str | bool] | None:
-    """Returns the options of a program that LLVM is to optimise so far, on a CPU.
-
-    What the environment asks for comes first. At level 1 MOTO's update compiles in two
-    thirds of the time and is as fast; at 0 it is less than half as fast.
-    """
-    flag = "xla_backend_optimization_level"
-    if jax.default_backend() != "cpu" or flag in os.environ.get("XLA_FLAGS", ""):
-        return None
-    return {flag: str(level)}
 
 
 class Run:

@@ -21,8 +21,8 @@ import numpy as np
 from experiments.configs.base import get_config
 from moto_jax import devices
 from moto_jax.agents import make_agent
+from moto_jax.compilation import compile_updates
 from moto_jax.players import run_keys
-from moto_jax.training import compile_updates
 from tests.fakes import random_batch
 
 SEEDS, BATCH_SIZE, UPDATES = (0, 1), 4, 3

@@ -3,6 +3,7 @@ import pytest
 
 from moto_jax import assembly, checkpoints, collection, players, training
 from moto_jax.collection import collect_episodes
+from moto_jax.compilation import cpu_options
 from moto_jax.data.episodes import read_episode
 from moto_jax.data.replay import Replay
 from moto_jax.envs import tasks
@@ -219,7 +220,7 @@ def test_the_policy_that_collects_is_the_one_that_was_asked_for(
 )
 def test_what_xla_flags_say_of_optimisation_holds(flags, expected, monkeypatch):
     monkeypatch.setenv("XLA_FLAGS", flags)
-    assert training._cpu_options(1) == expected
+    assert cpu_options(1) == expected
 
 
 def test_metrics_are_fetched_when_the_next_are_due(tmp_path, tape, monkeypatch):

@@ -16,8 +16,8 @@ from experiments.benchmarks.reference import (
 )
 from experiments.configs.base import get_config
 from moto_jax.agents.moto import make_moto
+from moto_jax.compilation import compile_updates
 from moto_jax.envs import tasks
-from moto_jax.training import compile_updates
 from moto_jax.types import Agent, Batch, Config
 from moto_jax.world_model import WorldModel, make_world_model
 
