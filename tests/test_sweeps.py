@@ -390,7 +390,7 @@ def test_the_miniatures_plan_holds_until_tasks_are_named(tmp_path):
     assert f"--config.agent=moto {seeds} {workdir}\n" in planned.stdout
     # What was tuned for a system, unless the command says otherwise.
     tuned = "--config.model_free.learning_rates.actor="
-    assert planned.stdout.count(f"{tuned}3e-4") == 1
+    assert planned.stdout.count(f"{tuned}3e-4") == 2
     other = call(*sweep, "--commands", "--override=model_free.learning_rates.actor=7")
     assert f"{tuned}7 " in other.stdout and f"{tuned}3e-4" not in other.stdout
     named = call(*sweep, "--tasks=mixed")
