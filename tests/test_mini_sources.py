@@ -33,7 +33,7 @@ def test_the_dataset_has_the_composition_of_the_human_ones(dataset):
         assert completion_order(episode.objects_in_goal) == record.objects
         assert episode.action.shape == (episode.num_rows - 1, 3)
         # Ends soon after its last object, within the episode's time.
-        assert 20 < episode.num_rows <= 81
+        assert 20 < episode.num_rows <= 65
 
 
 def test_a_dataset_that_is_there_is_not_made_again(dataset):

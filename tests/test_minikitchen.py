@@ -154,18 +154,52 @@ def test_doors_and_knobs_take_a_part_of_the_motion(name, ease, still_air):
     np.testing.assert_allclose(led.share[number], expected, rtol=1e-4)
 
 
-def test_ways_have_ends_and_a_burner_can_be_turned_too_far(still_air):
-    for name, last in (("slide cabinet", 1.0), ("bottom burner", 1.5)):
-        number = NUMBER[name]
-        state = play(at_handle(name), *[(0, 0, CLOSE)] * 2)
-        _, tangent = minikitchen._on_ways(state.share)
-        for _ in range(60):
-            push = np.sign(minikitchen._on_ways(state.share)[1][number])
-            state = play(state, (*push, CLOSE))
-        np.testing.assert_allclose(state.share[number], last)
-    assert not minikitchen.objects_in_goal(state)[NUMBER["bottom burner"]]
-    right = state._replace(share=state.share.at[NUMBER["bottom burner"]].set(1.2))
-    assert minikitchen.objects_in_goal(right)[NUMBER["bottom burner"]]
+@pytest.mark.parametrize("name", [name for name in tasks.OBJECTS if name != "kettle"])
+def test_an_object_at_the_end_of_its_way_leaves_the_gripper(name, still_air):
+    number = NUMBER[name]
+    held = play(at_handle(name), (0, 0, CLOSE))
+    for _ in range(20):
+        push = np.sign(minikitchen._on_ways(held.share)[1][number])
+        before, held = held, play(held, (*push, CLOSE))
+        if held.held == NOTHING:
+            break
+    assert held.held == NOTHING and before.held == number
+    assert 0.9 < before.share[number] <= 1.0
+    # It stays there, whatever the gripper does.
+    np.testing.assert_array_equal(held.share, before.share)
+    after = play(held, *[(-1, 0, CLOSE)] * 3)
+    np.testing.assert_array_equal(after.share[number], before.share[number])
+    assert minikitchen.objects_in_goal(after)[number]
+
+
+def test_a_way_has_a_beginning_and_an_end(still_air):
+    number = NUMBER["slide cabinet"]
+    share = np.eye(len(tasks.OBJECTS), dtype=np.float32)[number]
+    for start, push, end in ((0.85, 1, 1.0), (0.05, -1, 0.0)):
+        held = at_handle("slide cabinet", share=start * share, held=number, grip=1.0)
+        led = play(held, (push, 0, CLOSE))
+        np.testing.assert_allclose(led.share[number], end)
+
+
+def test_the_kettle_is_put_down_near_its_goal(still_air):
+    for away, held in ((0.19, KETTLE), (0.17, NOTHING)):
+        place_of = minikitchen.KETTLE_GOAL + np.array([away, 0.0], np.float32)
+        state = place(kettle=place_of, position=place_of, held=KETTLE, grip=1.0)
+        after = play(state, (1, 0, CLOSE))
+        assert after.held == held
+        moved = float(after.kettle[0] - place_of[0])
+        np.testing.assert_allclose(moved, 0.06 if held == KETTLE else 0, atol=1e-6)
+
+
+def test_what_is_in_its_place_does_not_hinder_taking_another(still_air):
+    state = at_handle(
+        "light switch", share=np.eye(7, dtype=np.float32)[NUMBER["microwave"]]
+    )
+    state = state._replace(held=jnp.int32(NUMBER["microwave"]), grip=jnp.ones(()))
+    # First it is lost, then the next is taken.
+    lost = play(state, (0, 0, CLOSE))
+    assert lost.held == NOTHING
+    assert play(lost, (0, 0, CLOSE)).held == NUMBER["light switch"]
 
 
 def test_the_kettle_is_carried_anywhere(still_air):

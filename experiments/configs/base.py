@@ -328,7 +328,7 @@ def _mini() -> ConfigDict:
         name="minikitchen",
         render_profile="mini",
         image_size=32,
-        episode_steps=80,
+        episode_steps=64,
         workers=1,
     )
     # As many demonstrations as human ones, in their proportions.
@@ -338,8 +338,8 @@ def _mini() -> ConfigDict:
         sequence_length=16,
         # There are few online episodes beside 581 demonstrations.
         online_share=0.5,
-        # Three in a hundred of an episode, as in the kitchen.
-        behaviour_rows_after=3,
+        # Objects leave the gripper by themselves: nothing is left to be cloned.
+        behaviour_rows_after=0,
     )
     config.world_model.update(
         deter=128,
@@ -379,8 +379,8 @@ def _mini() -> ConfigDict:
     )
     config.acting_average = 0.99
     config.training.update(
-        offline_updates=700,
-        online_episodes=60,
+        offline_updates=500,
+        online_episodes=100,
         updates_per_episode=5,
         log_every=100,
         evaluate_every=100,

@@ -1,7 +1,7 @@
 """The scripted demonstrator of the kitchen in miniature, as pure functions.
 
-It goes to an object's handle, closes, leads it along its way past the goal's border,
-opens, and goes on to the next; a grasp that missed is tried again.
+It goes to an object's handle, closes, leads it along its way until it is in its place,
+and goes on to the next; a grasp that missed is tried again.
 """
 
 from typing import Any, NamedTuple
@@ -15,12 +15,10 @@ from moto_jax.envs.minikitchen import State
 # Objects of the longest sequence; shorter ones are filled up with `NOTHING`.
 MAX_OBJECTS = 7
 
-# Of its way, after which an object is let go; how near, to the kettle's goal.
-_ENOUGH, _NEAR_GOAL = 0.9, 0.05
-# Within this of the handle the gripper closes, well within its reach: were it to wait
-# until it is near and slow, a policy that copies it would wait there for ever, since a
-# picture does not show how fast the gripper is.
-_CLOSE_WITHIN = 0.08
+# The gripper closes on its way, within this of the wanted handle if no other is nearer
+# that it could take. Were it to close at the handle, one row of each grasp would tell
+# a policy that copies it to do so, and one that missed it would go on without.
+_CLOSE_WITHIN = 0.3
 # How far ahead on its way an object is pulled to, and the share of a distance that is
 # covered in a step.
 _AHEAD, _GAIN = 0.5, 0.5
@@ -42,8 +40,8 @@ class Demonstration(NamedTuple):
     rows: jax.Array
 
 
-def act(state: State, wanted: jax.Array, speed: jax.Array) -> tuple[jax.Array, Any]:
-    """Returns the action [3] towards an object's goal, and whether that is done.
+def act(state: State, wanted: jax.Array, speed: float | jax.Array) -> jax.Array:
+    """Returns the action [3] towards an object's goal, what else is held being let go.
 
     Args:
       state: of the environment.
@@ -52,30 +50,23 @@ def act(state: State, wanted: jax.Array, speed: jax.Array) -> tuple[jax.Array, A
     """
     idle = wanted == mini.NOTHING
     index = jnp.minimum(wanted, mini.NOTHING - 1)
-    is_kettle = index == mini.KETTLE
-    goal = jnp.asarray(mini.KETTLE_GOAL)
-    finished = jnp.where(
-        is_kettle,
-        jnp.linalg.norm(state.kettle - goal) < _NEAR_GOAL,
-        state.share[index] > _ENOUGH,
-    )
+    handles = mini.handles(state)
     holds = state.held == index
-    ahead = mini.handle_at(jnp.minimum(state.share + _AHEAD, 1.1))[index]
-    handle = mini.handles(state)[index]
-    target = jnp.where(holds, jnp.where(is_kettle, goal, ahead), handle)
-    target = jnp.where(finished | idle, state.position, target)
-    way = target - state.position
-    distance = jnp.linalg.norm(way)
+    ahead = mini.handle_at(state.share + _AHEAD)[index]
+    ahead = jnp.where(index == mini.KETTLE, jnp.asarray(mini.KETTLE_GOAL), ahead)
+    target = jnp.where(holds, ahead, handles[index])
+    way = jnp.where(idle, 0.0, target - state.position)
 
     top = speed * _TOP_SPEED
     velocity = _GAIN * way
     velocity *= jnp.minimum(1.0, top / jnp.maximum(jnp.linalg.norm(velocity), 1e-6))
     push = (velocity - mini.DRAG * state.velocity) / mini.ACCELERATION
 
-    arrived = (distance < _CLOSE_WITHIN) & (state.grip < 1.0)
-    closes = (holds | arrived) & ~finished & ~idle
-    action = jnp.append(push, jnp.where(closes, 1.0, -1.0))
-    return action, finished & (state.grip <= 0.0)
+    apart = jnp.linalg.norm(handles - state.position[None], axis=-1)
+    nearest = jnp.argmin(jnp.where(mini.objects_in_goal(state), jnp.inf, apart))
+    arrives = (apart[index] < _CLOSE_WITHIN) & (nearest == index)
+    closes = (holds | (arrives & (state.held == mini.NOTHING))) & ~idle
+    return jnp.append(push, jnp.where(closes, 1.0, -1.0))
 
 
 def demonstrate(
@@ -105,11 +96,12 @@ def demonstrate(
     def advance(carry: Any, key: jax.Array):
         state, number = carry
         noise_key, step_key = jax.random.split(key)
-        action, done = act(state, sequence[number], speed)
+        done = jnp.append(mini.in_place(state), False)[sequence[number]]
+        number += done
+        action = act(state, sequence[number], speed)
         action += action_noise * jax.random.normal(noise_key, (mini.NUM_ACTIONS,))
         action = jnp.clip(action, -1.0, 1.0)
         following = mini.step(state, action, step_key)
-        number = jnp.where(done, number + 1, number)
         return (following, number), (following, action, sequence[number])
 
     start = mini.reset(start_key)

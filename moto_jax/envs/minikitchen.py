@@ -2,9 +2,9 @@
 
 A point gripper with momentum moves over a picture of a kitchen. Every object has a
 handle that must be reached, closed upon, and then led along the object's own way: two
-doors, two knobs, a switch, a slider, and a kettle that is carried anywhere. What is
-let go stays where it is; the gripper hides what is under it; an observation is one
-image and nothing else.
+doors, two knobs, a switch, a slider, and a kettle that is carried anywhere. At the end
+of its way an object clicks into place. What is let go stays where it is; the gripper
+hides what is under it; an observation is one image and nothing else.
 
 `reset`, `step` and `render` are pure functions of one environment: `jax.vmap` makes
 many of them. The state maps to the 30 joint positions of the real kitchen
@@ -25,7 +25,7 @@ from moto_jax.envs import tasks
 
 # Acceleration in x and in y, and whether the gripper closes (positive) or opens.
 NUM_ACTIONS = tasks.action_size("minikitchen")
-EPISODE_STEPS = 80
+EPISODE_STEPS = 64
 RENDER_PROFILE = "mini"
 
 # Share of the velocity that is kept, and what a full action adds to it: at most 0.12.
@@ -51,10 +51,11 @@ _WAYS: dict[str, tuple[tuple[float, float], ...]] = {
     "kettle": ((0.36, 0.82), (0.39, 0.63), (0.42, 0.44)),
 }
 _EASE = np.array([0.8, 0.8, 1.0, 1.0, 0.8, 0.8, 1.0], np.float32)
-# A burner can be turned too far.
-_LIMIT = np.array([1.5, 1.5, 1.0, 1.0, 1.0, 1.1, 1.0], np.float32)
 _POINTS = np.array([_WAYS[name] for name in tasks.OBJECTS], np.float32)
 KETTLE_START, KETTLE_GOAL = _POINTS[KETTLE, 0], _POINTS[KETTLE, 2]
+# From where on an object is in its place: the share of its way, and how far the kettle
+# is from its goal.
+_IN_PLACE, _KETTLE_IN_PLACE = 0.9, 0.18
 
 
 class State(NamedTuple):
@@ -119,7 +120,7 @@ def step(state: State, action: jax.Array, key: jax.Array) -> State:
     The gripper is closed while its action is positive and open otherwise. While it is
     closed and empty it takes the nearest handle within `REACH`, but for those of
     objects in their goal. What it holds follows its motion along the object's way and
-    keeps it there; the kettle follows anywhere.
+    keeps it there; the kettle follows anywhere. It loses what is in its place.
 
     Args:
       state: of one environment.
@@ -136,13 +137,14 @@ def step(state: State, action: jax.Array, key: jax.Array) -> State:
     nearest = jnp.argmin(distance).astype(jnp.int32)
     takes = (state.held == NOTHING) & (distance.min() < REACH)
     taken = jnp.where(takes, nearest, state.held)
-    held = jnp.where(is_closed, taken, NOTHING)
+    lost = jnp.append(in_place(state), True)[state.held]
+    held = jnp.where(is_closed & (takes | ~lost), taken, NOTHING)
 
     # Led along the way of what is held, by the part of the motion that points there.
     is_held = jnp.arange(len(tasks.OBJECTS)) == held
     _, tangent = _on_ways(state.share)
     led = tangent @ velocity / jnp.sum(jnp.square(tangent), axis=-1)
-    share = jnp.clip(state.share + jnp.where(is_held, _EASE * led, 0.0), 0.0, _LIMIT)
+    share = jnp.clip(state.share + jnp.where(is_held, _EASE * led, 0.0), 0.0, 1.0)
     share = share.at[KETTLE].set(0.0)
 
     free = jnp.clip(state.position + velocity, _EDGE, 1.0 - _EDGE)
@@ -158,6 +160,12 @@ def step(state: State, action: jax.Array, key: jax.Array) -> State:
         kettle=kettle,
         steps=state.steps + 1,
     )
+
+
+def in_place(state: State) -> jax.Array:
+    """Returns bool [K], what has come to the end of its way."""
+    away = jnp.linalg.norm(state.kettle - KETTLE_GOAL)
+    return (state.share > _IN_PLACE).at[KETTLE].set(away < _KETTLE_IN_PLACE)
 
 
 # An object's joints are at zero when its handle is at its start; the kettle's are its
