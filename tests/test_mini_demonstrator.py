@@ -106,7 +106,7 @@ def test_a_demonstration_ends_soon_after_its_last_object():
         return int(made.rows), np.asarray(made.states.grip)
 
     (short, grip), (longer, _) = rows_of(0), rows_of(3)
-    assert longer == short + 3 and 8 < short < 20
+    assert longer == short + 3 and 5 < short < 15
     assert grip[short - 1] == 0
 
 
