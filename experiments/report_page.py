@@ -14,9 +14,9 @@ from moto_jax.analysis.runs import RunFiles, program_directory
 from moto_jax.analysis.runs import results as run_results
 from moto_jax.analysis.systems import (
     ABLATIONS,
-    LAST_SHARE_IN_WORDS,
     MOTO,
     POLICIES,
+    RESULT_EPISODES,
     System,
     collect,
     find_runs,
@@ -108,8 +108,8 @@ def _results_grid(systems: Sequence[System], task: str) -> Grid:
         ),
     ]
     note = (
-        f"Means over the evaluations of {LAST_SHARE_IN_WORDS} (the last evaluation "
-        "where there are none), with 95 % bootstrap "
+        f"Means over the last {RESULT_EPISODES} evaluation episodes of the online "
+        "phase (the last evaluation where there is none), with 95 % bootstrap "
         "intervals over seeds, of the mean and of the sampled policy; success is all "
         "of the task's objects reached at some step of an episode."
     )

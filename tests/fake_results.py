@@ -30,6 +30,8 @@ def write_runs(
         updates_per_episode=UPDATES_PER_EPISODE,
     )
     config.env.episode_steps = EPISODE_STEPS
+    # Enough for the last evaluation to be the result.
+    config.evaluation.episodes = 100
     config.update_from_flattened_dict(changes)
     for number, seed in enumerate(seeds):
         own = seed_directory(directory, seeds, seed)

@@ -119,17 +119,23 @@ def test_seeds_are_compared_where_all_have_come(tmp_path):
 def test_results_are_those_of_the_last_online_episodes(tmp_path):
     write_runs(tmp_path, "a", objects=[RISING, (0, 1, 2, 3, 4)])
     (one,), _ = found(tmp_path)
-    # The last fifth of two episodes is the second alone.
     assert systems.results(one, "mean", "objects").tolist() == [3, 4]
     assert systems.results(one, "sampled", "return").tolist() == [15, 20]
     assert systems.num_objects(one) == 4
 
 
 @pytest.mark.parametrize(
-    ("episodes", "chosen"),
-    [([0, 0, 0], [2]), ([0, 5, 10], [2]), ([0, 80, 81, 90, 100], [2, 3, 4])],
+    ("episodes", "length", "chosen"),
+    [
+        ([0, 0, 0], 25, [2]),
+        ([0, 5, 10], 25, [1, 2]),
+        ([0, 80, 81, 90, 100], 25, [1, 2, 3, 4]),
+        ([0, 80, 81, 90, 100], 40, [2, 3, 4]),
+        ([0, 80, 81, 90, 100], 300, [4]),
+    ],
 )
-def test_which_evaluations_are_the_last(episodes, chosen):
+def test_which_evaluations_are_the_last(episodes, length, chosen):
+    """Those that have a hundred episodes together, none from the offline phase."""
     episodes = np.array(episodes)
-    evaluated = systems.Evaluations(episodes, episodes, episodes, episodes, {})
+    evaluated = systems.Evaluations(episodes, episodes, episodes, episodes, {}, length)
     assert systems.last_evaluations(evaluated).nonzero()[0].tolist() == chosen

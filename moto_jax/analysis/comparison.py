@@ -16,8 +16,8 @@ from moto_jax.analysis.systems import (
     ABLATED,
     ABLATIONS,
     COMPARED,
-    LAST_SHARE_IN_WORDS,
     MEASURES,
+    RESULT_EPISODES,
     Evaluations,
     System,
     evaluations,
@@ -331,8 +331,9 @@ def _result_caption(systems: Sequence[System]) -> str:
         int(last_evaluations(evaluations(system.runs)).sum()) for system in systems
     )
     return (
-        f"Bars are means over the evaluations of {LAST_SHARE_IN_WORDS} ({counts} a "
-        "seed), dots the seeds, lines 95 % bootstrap intervals."
+        f"Bars are means over the last {RESULT_EPISODES} evaluation episodes of the "
+        f"online phase, or what there are ({counts} evaluations a seed), dots the "
+        "seeds, lines 95 % bootstrap intervals."
     )
 
 

@@ -1,5 +1,6 @@
 """Runs beneath a directory as the systems of the paper's comparisons, on each task."""
 
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -41,9 +42,8 @@ ABLATED = (MOTO, *ABLATIONS, DREAMER)
 MEASURES = ("return", "success", "objects")
 POLICIES = ("mean", "sampled")
 
-# Results are those of the last evaluations: of this share of the online episodes.
-LAST_SHARE = 0.2
-LAST_SHARE_IN_WORDS = "the last fifth of the online episodes"
+# Results are means over so many evaluation episodes of the online phase, the last.
+RESULT_EPISODES = 100
 
 
 class System(NamedTuple):
@@ -69,6 +69,7 @@ class Evaluations(NamedTuple):
       offline: float [n], share of the offline updates done, at most 1.
       steps: int [n], environment steps of those episodes.
       values: policy -> measure -> [seeds, n].
+      length: episodes that each evaluation plays with a policy.
     """
 
     updates: np.ndarray
@@ -76,6 +77,7 @@ class Evaluations(NamedTuple):
     offline: np.ndarray
     steps: np.ndarray
     values: Mapping[str, Mapping[str, np.ndarray]]
+    length: int
 
 
 def find_runs(directory: str | os.PathLike[str]) -> tuple[list[RunFiles], list[str]]:
@@ -231,6 +233,7 @@ def evaluations(runs: Sequence[RunFiles]) -> Evaluations:
             }
             for policy in POLICIES
         },
+        length=config["evaluation.episodes"],
     )
 
 
@@ -248,14 +251,13 @@ def _number(value: float | None) -> float:
 def last_evaluations(found: Evaluations) -> np.ndarray:
     """Returns bool [n]: the evaluations that a result is the mean of.
 
-    Those of the last `LAST_SHARE` of the online episodes; of a run without online
-    episodes the last one.
+    The last of the online phase that have `RESULT_EPISODES` together, or all where
+    they have fewer; of a run without online episodes the last one.
     """
     chosen = np.zeros(len(found.updates), bool)
     chosen[-1] = True
-    last = found.episodes[-1]
-    if last:
-        chosen |= found.episodes > (1 - LAST_SHARE) * last
+    online = np.flatnonzero(found.episodes)
+    chosen[online[-math.ceil(RESULT_EPISODES / found.length) :]] = True
     return chosen
 
 
