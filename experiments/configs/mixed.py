@@ -15,7 +15,4 @@ def get_config(size: str = "full") -> ConfigDict:
     """Returns the configuration of `mixed` at a size."""
     config = base.get_config(size)
     config.task = "mixed"
-    if size == "mini":
-        # Demonstrations that solve the task are worth following more closely.
-        config.moto.beta = 2.5
     return config
