@@ -47,6 +47,18 @@ def test_figure_1_shows_what_was_and_what_was_predicted():
     assert drawing.caption.startswith("Two episodes.")
 
 
+@pytest.mark.parametrize(
+    ("length", "context", "rows"),
+    [
+        (8, 4, [1, 2, 3, 4, 5, 6, 7]),
+        (5, 4, [1, 2, 3, 4]),
+        (20, 4, [0, 1, 3, 4, 6, 8, 10, 13, 15, 17, 19]),
+    ],
+)
+def test_no_frame_of_figure_1_is_drawn_twice(length, context, rows):
+    assert model_figures.shown_rows(length, context) == rows
+
+
 def test_figure_1s_errors_are_those_of_all_predictions():
     truth = np.zeros((4, 2, 2, 3), np.uint8)
     truth[2:] = 10

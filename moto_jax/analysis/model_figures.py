@@ -125,9 +125,13 @@ def _frame_title(ahead: int) -> str:
 
 
 def shown_rows(length: int, context: int) -> list[int]:
-    """Returns the rows of a strip: three seen, then evenly spaced to the last."""
-    ahead = np.linspace(context, length - 1, _AHEAD).round().astype(int)
-    every = max(1, int(ahead[1] - ahead[0]))
+    """Returns the rows of a strip: three seen, then evenly spaced to the last.
+
+    Where fewer are left than have room, each of them once.
+    """
+    ahead = np.linspace(context, length - 1, min(_AHEAD, length - context))
+    ahead = ahead.round().astype(int)
+    every = int(ahead[1] - ahead[0]) if len(ahead) > 1 else 1
     seen = [context - 1 - every * back for back in reversed(range(_SEEN))]
     return [max(0, row) for row in seen] + ahead.tolist()
 
