@@ -3,25 +3,24 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from experiments.configs.base import get_config
 from moto_jax.data.composition import HUMAN_SEQUENCES
 from moto_jax.data.episodes import completion_order
 from moto_jax.envs import mini_demonstrator, minikitchen, tasks
 from moto_jax.envs.minikitchen import KETTLE, NOTHING
-
-KEY = jax.random.key(0)
-NUMBER = {name: index for index, name in enumerate(tasks.OBJECTS)}
+from tests.mini_states import KEY, NUMBER, at_handle, place
 
 
 def test_the_demonstrator_does_every_sequence():
     sequences = [*HUMAN_SEQUENCES, *tasks.TASKS.values()]
-    each = 12
+    each, noise = 12, get_config("mini").data.action_noise
     numbers = np.repeat([[NUMBER[n] for n in names] for names in sequences], each, 0)
 
     @jax.jit
     @jax.vmap
     def record(key, sequence):
         made = mini_demonstrator.demonstrate(
-            key, sequence, steps=minikitchen.EPISODE_STEPS, action_noise=0.1
+            key, sequence, steps=minikitchen.EPISODE_STEPS, action_noise=noise
         )
         return (
             jax.vmap(minikitchen.objects_in_goal)(made.states),
@@ -40,15 +39,6 @@ def test_the_demonstrator_does_every_sequence():
     # demonstrator needs 0.5 to 0.65 of one.
     assert 0.6 < np.mean(rows) / minikitchen.EPISODE_STEPS < 1.0
     assert np.abs(action).max() <= 1.0
-
-
-def place(*in_goal, **fields):
-    """A state with some objects in their goals, the gripper by hand."""
-    share = np.isin(tasks.OBJECTS, in_goal).astype(np.float32)
-    state = minikitchen.reset(KEY)._replace(share=jnp.asarray(share))
-    return state._replace(
-        **{name: jnp.asarray(value) for name, value in fields.items()}
-    )
 
 
 def handle(name):
@@ -87,8 +77,8 @@ def test_the_gripper_stays_open_where_it_would_take_something_else():
 
 def test_what_is_done_is_let_go_on_the_way_to_the_next():
     """No pause, which would look like the moment of setting out."""
-    state = place("microwave", held=NUMBER["microwave"], grip=1.0)
-    state = state._replace(position=minikitchen.handles(state)[NUMBER["microwave"]])
+    held = NUMBER["microwave"]
+    state = at_handle("microwave", "microwave", held=held, grip=1.0)
     action = mini_demonstrator.act(state, NUMBER["slide cabinet"], 1.0)
     # To the right and up.
     assert action[0] > 0.5 and action[1] < -0.5 and action[2] < 0

@@ -7,10 +7,9 @@ import pytest
 from moto_jax.envs import minikitchen, tasks
 from moto_jax.envs.minikitchen import KETTLE, NOTHING, MiniKitchen
 from moto_jax.envs.minikitchen_env import MiniKitchenEnv
+from tests.mini_states import KEY, NUMBER, at_handle, place
 
-KEY = jax.random.key(0)
 OPEN, CLOSE = -1.0, 1.0
-NUMBER = {name: index for index, name in enumerate(tasks.OBJECTS)}
 # What an object is at its goal.
 DONE = np.ones(len(tasks.OBJECTS), np.float32)
 
@@ -19,19 +18,6 @@ DONE = np.ones(len(tasks.OBJECTS), np.float32)
 def still_air(monkeypatch):
     """Motion without noise."""
     monkeypatch.setattr(minikitchen, "MOTION_NOISE", 0.0)
-
-
-def place(**fields):
-    """A state with some fields put by hand, the gripper away from everything."""
-    state = minikitchen.reset(KEY)._replace(position=jnp.array([0.15, 0.9]))
-    return state._replace(
-        **{name: jnp.asarray(value) for name, value in fields.items()}
-    )
-
-
-def at_handle(name, **fields):
-    start = place(**fields)
-    return start._replace(position=minikitchen.handles(start)[NUMBER[name]])
 
 
 def play(state, *actions):
