@@ -109,9 +109,9 @@ def test_what_is_in_its_goal_is_led_on_but_not_taken_again(still_air):
 def test_a_slider_goes_along_its_way_and_stays_where_it_is_left(still_air):
     held = play(at_handle("slide cabinet"), *[(0, 0, CLOSE)] * 2)
     number = NUMBER["slide cabinet"]
-    # Its way begins with 0.2 a share to the left: one push of 0.06.
-    led = play(held, (-1, 0, CLOSE))
-    np.testing.assert_allclose(led.share[number], 0.3, rtol=1e-5)
+    # Its way has 0.14 a share to the right: one push of 0.06.
+    led = play(held, (1, 0, CLOSE))
+    np.testing.assert_allclose(led.share[number], 0.06 / 0.14, rtol=1e-5)
     np.testing.assert_allclose(led.position, minikitchen.handles(led)[number])
     # Pushed across, it does not move, nor does what holds it.
     across = play(held, (0, 1, CLOSE))
@@ -161,7 +161,7 @@ def test_an_object_at_the_end_of_its_way_leaves_the_gripper(name, still_air):
 def test_a_way_has_a_beginning_and_an_end(still_air):
     number = NUMBER["slide cabinet"]
     share = np.eye(len(tasks.OBJECTS), dtype=np.float32)[number]
-    for start, push, end in ((0.85, -1, 1.0), (0.05, 1, 0.0)):
+    for start, push, end in ((0.85, 1, 1.0), (0.05, -1, 0.0)):
         held = at_handle("slide cabinet", share=start * share, held=number, grip=1.0)
         led = play(held, (push, 0, CLOSE))
         np.testing.assert_allclose(led.share[number], end)
