@@ -1,6 +1,7 @@
 """What every test runs under: CPU, strict broadcasting, headless rendering."""
 
 import os
+import tempfile
 
 # Before anything imports jax or mujoco, and inherited by the processes tests start.
 # JAX_PLATFORMS=cuda in the environment runs the suite, or `-m gpu`, on an accelerator.
@@ -29,6 +30,24 @@ def pytest_configure(config: pytest.Config) -> None:
     # the slow tests compute for minutes.
     if "not slow" in config.option.markexpr:
         os.environ["XLA_FLAGS"] = f"{QUICK} {os.environ.get('XLA_FLAGS', '')}".strip()
+    _keep_compiled_programs(config)
+
+
+def _keep_compiled_programs(config: pytest.Config) -> None:
+    """Makes tests, and the processes that they start, compile a program once.
+
+    Each of pytest's processes has a directory of its own, while it runs: JAX writes its
+    entries where another may read them half written.
+    """
+    directory = tempfile.TemporaryDirectory(prefix="moto_jax_tests_")
+    config.add_cleanup(directory.cleanup)
+    settings = {
+        "jax_compilation_cache_dir": directory.name,
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
+    }
+    for name, value in settings.items():
+        jax.config.update(name, value)
+        os.environ[name.upper()] = str(value)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -1,5 +1,4 @@
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -8,9 +7,7 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
-import jax
 import pytest
-from jax.experimental.compilation_cache import compilation_cache
 
 from experiments import run
 from experiments.configs import base
@@ -68,7 +65,6 @@ def main(tmp_path, monkeypatch):
 
     The configuration is what the flag would hold; work that is begun is an error.
     """
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
 
     def main(config, workdir="run"):
@@ -80,10 +76,7 @@ def main(tmp_path, monkeypatch):
         except SystemExit as end:
             return end.code
 
-    cache = jax.config.jax_compilation_cache_dir
-    yield main
-    jax.config.update("jax_compilation_cache_dir", cache)
-    compilation_cache.reset_cache()
+    return main
 
 
 @pytest.fixture
@@ -201,29 +194,19 @@ def test_a_run_without_a_workdir_is_named_after_itself(
         assert part in directory.name
 
 
-@pytest.fixture(scope="module")
-def program(tmp_path_factory):
+def program(workdir):
     """Starts the real program on `tiny` in a directory."""
-    cache = tmp_path_factory.mktemp("cache")
-    # One cache of compiled programs for all runs: compiling the update is most of what
-    # these tests take.
-    environment = {**os.environ, "XDG_CACHE_HOME": str(cache)}
-
-    def start(workdir):
-        return subprocess.Popen(
-            command(f"{CONFIG}:tiny", f"--workdir={workdir}"),
-            cwd=ROOT,
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-
-    return start
+    return subprocess.Popen(
+        command(f"{CONFIG}:tiny", f"--workdir={workdir}"),
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
 
 
 @pytest.fixture(scope="module")
-def unbroken(program, tmp_path_factory):
+def unbroken(tmp_path_factory):
     """The directory of a run of the real program that nothing interrupted."""
     workdir = tmp_path_factory.mktemp("unbroken") / "run"
     with program(workdir) as process:
@@ -281,7 +264,7 @@ def test_a_tiny_run_of_the_real_kitchen_leaves_all_there_is(unbroken):
 
 @pytest.mark.kitchen
 def test_moto_in_the_kitchen_goes_on_as_if_it_had_not_been_interrupted(
-    tmp_path, program, unbroken
+    tmp_path, unbroken
 ):
     workdir = tmp_path / "run"
     # The same demonstrations, which are another test's matter.
