@@ -18,6 +18,32 @@ from moto_jax.types import Config, Params, Policy
 # Environment seeds: evaluations play the same ones each time, apart from the online
 # episodes'.
 EVALUATION_SEED = 1_000_000
+POLICIES = ("mean", "sampled")
+
+
+def check_plays(config: Config) -> None:
+    """Looks at what a configuration says of who plays and how often.
+
+    Raises:
+      ValueError: for seeds that are no different integers of at least 0, no episodes
+        of an evaluation, or a policy to collect with that does not exist.
+    """
+    seeds = config.seeds
+    wrong = [seed for seed in seeds if not isinstance(seed, int) or seed < 0]
+    if wrong or not seeds or len(set(seeds)) < len(seeds):
+        raise ValueError(
+            f"config.seeds is {tuple(seeds)}: give different integers of at least 0, "
+            "such as --config.seeds=0,1,2"
+        )
+    if config.evaluation.episodes < 1:
+        raise ValueError(
+            f"config.evaluation.episodes is {config.evaluation.episodes}: use 1 or more"
+        )
+    if config.training.collect_with not in POLICIES:
+        raise ValueError(
+            f"config.training.collect_with is {config.training.collect_with!r}: use "
+            f"one of {', '.join(POLICIES)}"
+        )
 
 
 class Players:
@@ -38,7 +64,7 @@ class Players:
 
         Args:
           config: of the run.
-          policies: "mean" and "sampled".
+          policies: those of `POLICIES`.
           stage: the environments.
           keys: [seeds] to collect with, and to evaluate with.
           held: indices of the seeds whose parameters this process holds.

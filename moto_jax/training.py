@@ -21,7 +21,7 @@ from moto_jax.data.episodes import Episode
 from moto_jax.data.replay import Replay, device_batches, empty_batches
 from moto_jax.envs import tasks
 from moto_jax.online_episodes import OnlineEpisodes
-from moto_jax.players import Players, run_keys
+from moto_jax.players import Players, check_plays, run_keys
 from moto_jax.recording import Recorder, split_seeds
 from moto_jax.run_control import StopRequest, Stopwatch
 from moto_jax.run_directory import (
@@ -311,7 +311,7 @@ def train(
     """
     prepare(config)
     tasks.resolve_task(config.task)
-    _check_seeds(config.seeds)
+    check_plays(config)
     # Before anything is written: what does not fit the networks is refused here.
     agent = make_agent(
         config,
@@ -348,15 +348,6 @@ def train(
                     write_summary(directory, watch, peak)
             machines.wait_for_all("end")
             return stopped_by
-
-
-def _check_seeds(seeds: Sequence[int]) -> None:
-    wrong = [seed for seed in seeds if not isinstance(seed, int) or seed < 0]
-    if wrong or not seeds or len(set(seeds)) < len(seeds):
-        raise ValueError(
-            f"config.seeds is {tuple(seeds)}: give different integers of at least 0, "
-            "such as --config.seeds=0,1,2"
-        )
 
 
 def _seed_directories(workdir: Path, config: Config) -> list[Path]:

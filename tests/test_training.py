@@ -309,12 +309,19 @@ def test_an_unknown_source_of_demonstrations_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("section", "changes"),
-    [("training", {"offline_updates": -1}), (None, {"task": "microwave,toaster"})],
+    ("section", "changes", "culprit"),
+    [
+        ("training", {"offline_updates": -1}, r"training\.offline_updates is -1"),
+        ("training", {"collect_with": "best"}, r"training\.collect_with is 'best'"),
+        ("evaluation", {"episodes": 0}, r"evaluation\.episodes is 0"),
+        (None, {"task": "microwave,toaster"}, "toaster"),
+    ],
 )
-def test_what_cannot_be_run_leaves_no_directory(tmp_path, fakes, section, changes):
+def test_what_cannot_be_run_leaves_no_directory(
+    tmp_path, fakes, section, changes, culprit
+):
     config = small_config()
     (config[section] if section else config).update(changes)
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match=culprit):
         training.train(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
