@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from moto_jax import devices, machines
+from moto_jax.analysis.systems import POLICIES
 from moto_jax.collection import Play, Stage
 from moto_jax.data.episodes import Episode
 from moto_jax.envs import tasks
@@ -18,7 +19,6 @@ from moto_jax.types import Config, Params, Policy
 # Environment seeds: evaluations play the same ones each time, apart from the online
 # episodes'.
 EVALUATION_SEED = 1_000_000
-POLICIES = ("mean", "sampled")
 
 
 def check_plays(config: Config) -> None:
