@@ -158,6 +158,16 @@ def test_an_object_at_the_end_of_its_way_leaves_the_gripper(name, still_air):
     assert minikitchen.objects_in_goal(after)[number]
 
 
+def test_a_gripper_that_went_past_the_slide_cabinet_still_opens_it(still_air):
+    number = NUMBER["slide cabinet"]
+    start = place(position=[0.9, 0.1])
+    after = play(start, *[(0.7, -0.6, CLOSE)] * 5)
+    assert minikitchen.objects_in_goal(after)[number]
+    assert after.held == NOTHING
+    # Closing is not enough: it must be led.
+    assert not minikitchen.objects_in_goal(play(start, *[(0, 0, CLOSE)] * 5))[number]
+
+
 def test_a_way_has_a_beginning_and_an_end(still_air):
     number = NUMBER["slide cabinet"]
     share = np.eye(len(tasks.OBJECTS), dtype=np.float32)[number]
