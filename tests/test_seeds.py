@@ -244,6 +244,7 @@ def test_all_kept_checkpoints_are_read_with_one_agent(monkeypatch, together):
         kept.acting_params(10_000)
 
 
+@pytest.mark.slow
 def test_motos_seeds_by_vmap_stay_with_those_alone_for_200_updates():
     found = differences("tiny", 200, (5, 2), {"vmap": jax.vmap})
     assert 0 < found["vmap"] < 1e-4
