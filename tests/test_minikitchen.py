@@ -265,6 +265,44 @@ def test_the_picture_shows_where_things_are():
     np.testing.assert_array_equal(moved[place_of], (158, 132, 104))
 
 
+def picture_of(name, share):
+    """[64, 64, 3], one object having gone a share of its way."""
+    ways = np.eye(len(tasks.OBJECTS), dtype=np.float32)[NUMBER[name]] * share
+    return np.asarray(minikitchen.render(place(share=ways), 64)), ways
+
+
+_DARK, _RED, _GREEN = (20, 20, 24), (200, 60, 40), (70, 120, 90)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize(
+    ("name", "colour"),
+    [
+        *[(name, _DARK) for name in ("slide cabinet", "hinge cabinet", "microwave")],
+        *[(name, _RED) for name in ("bottom burner", "top burner")],
+        ("light switch", _GREEN),
+    ],
+)
+def test_a_handle_is_drawn_where_it_is(name, colour, share):
+    picture, ways = picture_of(name, share)
+    x, y = np.asarray(minikitchen.handle_at(ways))[NUMBER[name]]
+    np.testing.assert_array_equal(picture[int(64 * y), int(64 * x)], colour)
+
+
+@pytest.mark.parametrize(
+    ("name", "x", "y", "door"),
+    [
+        ("slide cabinet", 0.72, 0.12, _GREEN),
+        ("hinge cabinet", 0.2, 0.12, _GREEN),
+        ("microwave", 0.2, 0.45, (236, 228, 208)),
+    ],
+)
+def test_an_open_door_shows_the_inside(name, x, y, door):
+    for share, colour in ((0.0, door), (1.0, (46, 40, 40))):
+        picture, _ = picture_of(name, share)
+        np.testing.assert_array_equal(picture[int(64 * y), int(64 * x)], colour)
+
+
 def test_the_lamp_is_lit_while_the_switch_is_in_its_goal():
     lamp = slice(7, 12), slice(25, 35)
     for share, colour in ((0.5, (110, 104, 90)), (0.6, (255, 236, 90))):
