@@ -264,14 +264,13 @@ def render(state: State, size: int = 32) -> jax.Array:
 def _moving_boxes(state: State) -> list[tuple[Any, Any]]:
     """Returns what is painted over the scenery, from the back to the front."""
     place = dict(zip(tasks.OBJECTS, handles(state), strict=True))
-    share = dict(zip(tasks.OBJECTS, state.share, strict=True))
     in_goal = objects_in_goal(state)
     lit = in_goal[tasks.OBJECTS.index("light switch")]
-    slid = 0.14 * share["slide cabinet"]
+    slide = place["slide cabinet"][0]
     boxes = [
         ((0.05, place["hinge cabinet"][0] + 0.01, 0.07, 0.27), _GREEN),
         (_around(place["hinge cabinet"], 0.02, 0.035), _HANDLE),
-        ((0.68 + slid, 0.82 + slid, 0.07, 0.27), _GREEN),
+        ((slide - 0.10, slide + 0.04, 0.07, 0.27), _GREEN),
         (_around(place["slide cabinet"], 0.02, 0.035), _HANDLE),
         ((0.04, place["microwave"][0] + 0.01, 0.41, 0.59), _PALE),
         (_around(place["microwave"], 0.02, 0.035), _HANDLE),
