@@ -194,6 +194,7 @@ def make_replays(
             seed,
             online_share=None if share < 0 else share,
             rows_after=config.replay.behaviour_rows_after,
+            cloned_action=config.replay.cloned_action,
         )
         for seed in seeds
     ]

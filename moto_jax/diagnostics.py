@@ -54,7 +54,7 @@ def padded_batch(
                     f"not fit {rows}"
                 )
             still = np.repeat(values[-1:], after, axis=0)
-            if name == "prev_action":
+            if name in ("prev_action", "behaviour_action"):
                 still = np.zeros_like(still)
             before = np.repeat(values[:1], start, axis=0)
             columns.append(np.concatenate([before, values, still]))

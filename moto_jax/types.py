@@ -35,8 +35,10 @@ class Batch:
       is_first: bool [T, B], the episode's first row.
       is_last: bool [T, B], the episode's last row, by time limit or by terminal.
       is_terminal: bool [T, B], the decision process ended (never in the kitchen).
-      is_behaviour: bool [T, B], the action taken at this row (`prev_action` of the
-        next) belongs to the success-filtered set that is cloned.
+      is_behaviour: bool [T, B], the action taken at this row belongs to the
+        success-filtered set that is cloned.
+      behaviour_action: float32 [T, B, A], what cloning imitates at this row: the action
+        taken (`prev_action` of the next), or the one that the demonstrator meant.
       row: int32 [T, B], the row's number in the replay, counted from the first episode
         that was added; consecutive within an episode.
     """
@@ -48,6 +50,7 @@ class Batch:
     is_last: Array
     is_terminal: Array
     is_behaviour: Array
+    behaviour_action: Array
     row: Array
 
 

@@ -238,6 +238,7 @@ def world_model_loss(
     kl_scale: float = 1.0,
     kl_balance: float = 0.8,
     free_nats: float = 1.0,
+    decoded_share: float = 1.0,
 ) -> tuple[jax.Array, tuple[LatentState, Metrics]]:
     """Negative evidence bound of the RSSM ensemble (Eq. 1), averaged over rows.
 
@@ -253,12 +254,14 @@ def world_model_loss(
       kl_scale: weight of the KL.
       kl_balance: share of its gradient that goes to the prior.
       free_nats: mean KL below which it has no gradient.
+      decoded_share: share of the T rows, drawn anew each time, whose images are
+        predicted: an unbiased estimate of the loss for less arithmetic.
 
     Returns:
       The loss, and the posterior [T, B] with the metrics.
     """
     length, size = batch.reward.shape
-    observe_key, member_key = jax.random.split(key)
+    observe_key, member_key, decoded_key = jax.random.split(key, 3)
     posterior, posterior_logits = observe_sequence(
         model,
         params,
@@ -271,8 +274,9 @@ def world_model_loss(
     kl_loss, kl = balanced_kl(posterior_logits, prior_logits, kl_balance, free_nats)
 
     feature = posterior.feature
-    image = batch.image.astype(jnp.float32) / 255.0 - 0.5
-    image_error = jnp.square(model.decode(params, feature) - image)
+    decoded = some_rows(decoded_key, length, decoded_share)
+    image = jnp.asarray(batch.image)[decoded].astype(jnp.float32) / 255.0 - 0.5
+    image_error = jnp.square(model.decode(params, feature[decoded]) - image)
     image_loss = 0.5 * jnp.sum(image_error, axis=(-3, -2, -1))
     reward_loss = 0.5 * jnp.square(model.reward(params, feature) - batch.reward)
 
@@ -284,6 +288,18 @@ def world_model_loss(
         "model/kl": jnp.mean(kl),
     }
     return loss, (posterior, metrics)
+
+
+def some_rows(key: jax.Array, length: int, share: float) -> jax.Array | slice:
+    """Returns an index of the rows [T, ...] that a share of them is, in order.
+
+    Rows are drawn without replacement, the same of every sequence: an axis B that is
+    split over devices stays as it is. A share of 1 is all of them, and draws nothing.
+    """
+    count = max(1, round(share * length))
+    if count >= length:
+        return slice(None)
+    return jnp.sort(jax.random.permutation(key, length)[:count])
 
 
 def disagreement(logits: jax.Array) -> jax.Array:

@@ -63,6 +63,7 @@ def transitions(seed=2):
         following=jnp.float32(generator.normal(size=(COUNT, PIXELS))),
         recorded=jnp.array([True, False, True, False, True, False]),
         is_behaviour=jnp.zeros(COUNT, bool),
+        behaviour_action=jnp.float32(generator.uniform(-1, 1, (COUNT, ACTION_SIZE))),
     )
 
 

@@ -39,6 +39,7 @@ def random_batch(
         is_last=np.zeros(rows, np.bool_),
         is_terminal=np.zeros(rows, np.bool_),
         is_behaviour=np.broadcast_to(np.arange(length)[:, None] % 2 == 0, rows).copy(),
+        behaviour_action=np.roll(action, -1, axis=0),
         row=np.arange(length * size, dtype=np.int32).reshape(rows, order="F"),
     )
 

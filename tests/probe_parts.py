@@ -46,6 +46,7 @@ def to_batch(image, prev_action, reward, **flags) -> Batch:
     return Batch(
         image=image,
         prev_action=np.float32(prev_action),
+        behaviour_action=np.roll(np.float32(prev_action), -1, axis=0),
         reward=np.float32(reward),
         row=np.arange(np.prod(rows), dtype=np.int32).reshape(rows, order="F"),
         **{name: np.zeros(rows, np.bool_) for name in names} | flags,

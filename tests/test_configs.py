@@ -128,16 +128,18 @@ def test_one_update_of_every_size_keeps_the_state_as_it_was(name, size):
     rows = agent.batch_shape
     image = (config.env.image_size, config.env.image_size, 3)
     flag = jax.ShapeDtypeStruct(rows, np.bool_)
+    action = jax.ShapeDtypeStruct(
+        (*rows, tasks.action_size(config.env.name)), np.float32
+    )
     batch = Batch(
         image=jax.ShapeDtypeStruct((*rows, *image), np.uint8),
-        prev_action=jax.ShapeDtypeStruct(
-            (*rows, tasks.action_size(config.env.name)), np.float32
-        ),
+        prev_action=action,
         reward=jax.ShapeDtypeStruct(rows, np.float32),
         is_first=flag,
         is_last=flag,
         is_terminal=flag,
         is_behaviour=flag,
+        behaviour_action=action,
         row=jax.ShapeDtypeStruct(rows, np.int32),
     )
     for update in dict.fromkeys(agent.updates.values()):

@@ -136,14 +136,16 @@ def random_batch(size: Size, seed: int = 0) -> Batch:
     is_first = np.zeros(rows, np.bool_)
     is_first[0, ::3] = True
     none = np.zeros(rows, np.bool_)
+    action = generator.uniform(-1, 1, (*rows, tasks.NUM_ACTIONS)).astype("f4")
     return Batch(
         image=generator.integers(0, 256, (*rows, 64, 64, 3), np.uint8),
-        prev_action=generator.uniform(-1, 1, (*rows, tasks.NUM_ACTIONS)).astype("f4"),
+        prev_action=action,
         reward=generator.integers(0, 5, rows).astype(np.float32),
         is_first=is_first,
         is_last=none,
         is_terminal=none,
         is_behaviour=generator.random(rows) < 0.4,
+        behaviour_action=np.roll(action, -1, axis=0),
         row=np.arange(none.size, dtype=np.int32).reshape(rows, order="F"),
     )
 

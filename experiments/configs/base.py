@@ -83,6 +83,10 @@ def _full() -> ConfigDict:
             "online_share": -1.0,
             # Rows after the last object of the success filter that are cloned too.
             "behaviour_rows_after": BEHAVIOUR_ROWS_AFTER,
+            # What is cloned of a demonstration: the "executed" action, as of the human
+            # data, or the one that was "intended" before the demonstrator's noise,
+            # where that is recorded. The model learns from what was executed always.
+            "cloned_action": "executed",
         }
     )
     config.world_model = ConfigDict(
@@ -151,6 +155,10 @@ def _full() -> ConfigDict:
             # Whether the actor's gradient computes imagined steps again instead of
             # keeping them: room for larger batches, for a tenth more arithmetic.
             "rematerialise": False,
+            # Shares of a batch's rows, drawn anew each update, that rollouts start from
+            # and that are decoded; the paper: all.
+            "starts_share": 1.0,
+            "decoded_share": 1.0,
         }
     )
     config.dreamer_v2 = ConfigDict(
@@ -273,7 +281,7 @@ def _cpu() -> ConfigDict:
     config.compute_dtype = "float32"
     config.env.update(render_profile="fast", workers=2)
     config.data.update(episodes=100, complete_share=0.2)
-    config.replay.update(batch_size=12, sequence_length=24)
+    config.replay.update(batch_size=12, sequence_length=24, cloned_action="intended")
     config.world_model.update(
         deter=200,
         hidden=200,
@@ -340,6 +348,7 @@ def _mini() -> ConfigDict:
         online_share=0.5,
         # Objects leave the gripper by themselves: nothing is left to be cloned.
         behaviour_rows_after=0,
+        cloned_action="executed",
     )
     config.world_model.update(
         deter=128,

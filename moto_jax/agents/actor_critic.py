@@ -38,6 +38,7 @@ class Transitions:
       following: the next observation.
       recorded: bool [N], whether it is of the data.
       is_behaviour: bool [N], whether the action belongs to the success-filtered set.
+      behaviour_action: float32 [N, A], what cloning imitates in place of `action`.
     """
 
     observation: jax.Array
@@ -47,6 +48,7 @@ class Transitions:
     following: jax.Array
     recorded: jax.Array
     is_behaviour: jax.Array
+    behaviour_action: jax.Array
 
 
 class Functions(NamedTuple):

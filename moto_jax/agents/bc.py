@@ -93,6 +93,6 @@ def policy_loss(
     embedding = networks.encode(params, transitions.observation)
     policy = networks.policy(params["actor"], embedding)
     loss = losses.likelihood_loss(
-        policy.log_prob(transitions.action), mask=rows(transitions)
+        policy.log_prob(transitions.behaviour_action), mask=rows(transitions)
     )
     return loss, {"actor/behaviour_loss": loss, "actor/std": jnp.mean(policy.std)}

@@ -132,7 +132,7 @@ def iql_step(
         learners.actor,
         networks,
         feature,
-        transitions.action,
+        transitions.behaviour_action,
         weights,
     )
     slow = optax.incremental_update(

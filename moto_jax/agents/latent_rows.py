@@ -131,12 +131,14 @@ def sample_transitions(
         stoch = jax.nn.one_hot(rows.stoch[slot], classes)
         return LatentState(rows.deter[slot], stoch).feature
 
+    action = rows.prev_action[following]
     return Transitions(
         observation=feature(slot),
-        action=rows.prev_action[following],
+        action=action,
         reward=rows.reward[following],
         continues=1.0 - rows.is_terminal[following].astype(jnp.float32),
         following=feature(following),
         recorded=jnp.full((count,), recorded),
         is_behaviour=jnp.zeros((count,), jnp.bool_),
+        behaviour_action=action,
     )

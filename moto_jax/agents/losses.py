@@ -18,7 +18,7 @@ def masked_mean(values: Array, mask: Array) -> jax.Array:
 def behaviour_loss(
     policy: Callable[[jax.Array], TruncatedNormal],
     feature: Array,
-    prev_action: Array,
+    behaviour_action: Array,
     is_behaviour: Array,
 ) -> jax.Array:
     """Filtered behaviour cloning (Eq. 9): - mean log pi(a_j | s_j) over accepted rows.
@@ -26,14 +26,14 @@ def behaviour_loss(
     Args:
       policy: features [..., F] -> distribution of actions.
       feature: [T, B, F].
-      prev_action: [T, B, A]; the action taken at row j is in row j + 1.
-      is_behaviour: bool [T, B], whether the action taken at row j is to be cloned.
+      behaviour_action: [T, B, A], what is to be cloned at row j.
+      is_behaviour: bool [T, B], whether anything is.
     """
-    mask = is_behaviour[:-1]
     # Masked actions are replaced before the density, so that nothing infinite is
     # multiplied by zero in the gradient.
-    action = jnp.where(mask[..., None], prev_action[1:], 0.0)
-    return -masked_mean(policy(jnp.asarray(feature[:-1])).log_prob(action), mask)
+    action = jnp.where(is_behaviour[..., None], behaviour_action, 0.0)
+    log_prob = policy(jnp.asarray(feature)).log_prob(action)
+    return -masked_mean(log_prob, is_behaviour)
 
 
 def model_value_loss(mixture: Array, weights: Array | float = 1.0) -> jax.Array:
@@ -70,9 +70,9 @@ def recorded_critic_loss(value: Array, target: Array, mask: Array) -> jax.Array:
     """Critic regression on recorded rows (Eq. 7), averaged over critics.
 
     Args:
-      value: [C, T - 1, B], Q_i(s_j, a_j).
-      target: [T - 1, B], from the target critics.
-      mask: bool [T - 1, B], false where row j + 1 begins another episode.
+      value: [C, T, B], Q_i(s_j, a_j).
+      target: [T, B], from the target critics.
+      mask: bool [T, B], false where row j + 1 begins another episode.
     """
     target = jax.lax.stop_gradient(target)
     error = jnp.mean(jnp.square(value - target[None]), axis=0)

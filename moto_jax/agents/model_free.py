@@ -264,6 +264,7 @@ def to_transitions(batch: Batch, key: jax.Array, shift: int) -> Transitions:
         following=random_shift(stack(row + 1), next_key, shift),
         recorded=jnp.ones((size,), jnp.bool_),
         is_behaviour=at(batch.is_behaviour, row),
+        behaviour_action=at(batch.behaviour_action, row),
     )
 
 

@@ -45,6 +45,7 @@ from moto_jax.world_model import (
     DISAGREEMENTS,
     WorldModel,
     make_world_model,
+    some_rows,
 )
 
 
@@ -179,7 +180,8 @@ def make_update(
 
     def update(state: MotoState, batch: Batch) -> tuple[MotoState, Metrics]:
         """One gradient step of everything that learns (Alg. 1)."""
-        keys = named_keys(state.key, state.step, "model", "dream", "target")
+        keys = named_keys(state.key, state.step, "model", "dream", "target", "starts")
+        starts = some_rows(keys["starts"], len(batch.reward), hyper.starts_share)
         model, (posterior, model_metrics) = gradient_step(
             bind(model_loss),
             optimizers.model,
@@ -196,11 +198,12 @@ def make_update(
             state.critic.params,
             posterior,
             batch,
+            starts,
             state.return_range,
             keys["dream"],
         )
         targets = bind(critic_targets)(
-            state.target_critic, model.params, dream, batch, keys["target"]
+            state.target_critic, model.params, dream, batch, starts, keys["target"]
         )
         critic, critic_metrics = gradient_step(
             bind(critic_loss),
@@ -209,6 +212,7 @@ def make_update(
             dream,
             posterior.feature,
             batch,
+            starts,
             *targets,
         )
         low, high = jnp.percentile(mixture, jnp.array([5.0, 95.0]))

@@ -25,6 +25,9 @@ from moto_jax.world_model import (
     world_model_loss,
 )
 
+# An index of the rows [T, ...] that rollouts start from, T' of them.
+Rows = jax.Array | slice
+
 
 class Networks(NamedTuple):
     """The three function approximators."""
@@ -68,8 +71,10 @@ class Hyperparameters(NamedTuple):
     target_reduction: Reduction
     value_divisor: Callable[[jax.Array], jax.Array | float]
     row_weights: Callable[[int, float], jax.Array | float]
-    # Checkpoints from before this choice lack it; it changes no number.
+    # Checkpoints from before these choices lack them; so they change no number.
     rematerialise: bool = False
+    starts_share: float = 1.0
+    decoded_share: float = 1.0
 
 
 def model_loss(
@@ -93,11 +98,12 @@ def model_loss(
         kl_scale=hyper.kl_scale,
         kl_balance=hyper.kl_balance,
         free_nats=hyper.free_nats,
+        decoded_share=hyper.decoded_share,
     )
     cloning = losses.behaviour_loss(
         networks.policy(actor_params),
         posterior.feature,
-        batch.prev_action,
+        batch.behaviour_action,
         batch.is_behaviour,
     )
     return loss + hyper.behaviour_model_scale * cloning, (posterior, metrics)
@@ -119,13 +125,15 @@ def actor_loss(
     critic_params: Params,
     posterior: LatentState,
     batch: Batch,
+    starts: Rows,
     return_range: jax.Array,
     key: jax.Array,
 ) -> tuple[jax.Array, tuple[Imagined, jax.Array, Metrics]]:
     """Eq. 10: value expansion in the model (Eq. 5) plus the behaviour prior (Eq. 9).
 
     The gradient reaches the actor through its sampled actions, the dynamics, the reward
-    and the penalty. Returns also the rollout and its lambda-mixture [H + 1, T, B].
+    and the penalty. Returns also the rollout from the T' rows of `starts` and its
+    lambda-mixture [H + 1, T', B].
     """
     policy = networks.policy(params)
     dream = imagine(
@@ -133,7 +141,7 @@ def actor_loss(
         model_params,
         lambda feature, key: policy(feature).sample(key),
         lambda logits, following: hyper.disagreement(logits),
-        posterior,
+        jax.tree.map(lambda leaf: leaf[starts], posterior),
         hyper.horizon,
         key,
         rematerialise=hyper.rematerialise,
@@ -148,7 +156,7 @@ def actor_loss(
     value_loss = losses.model_value_loss(mixture, weights)
     value_loss = value_loss / hyper.value_divisor(return_range)
     cloning = losses.behaviour_loss(
-        policy, posterior.feature, batch.prev_action, batch.is_behaviour
+        policy, posterior.feature, batch.behaviour_action, batch.is_behaviour
     )
     imagined = policy(jax.lax.stop_gradient(dream.feature[:-1]))
     entropy = jnp.mean(imagined.entropy())
@@ -176,12 +184,13 @@ def critic_targets(
     model_params: Params,
     dream: Imagined,
     batch: Batch,
+    starts: Rows,
     key: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
-    """Returns imagined rows' Gbar^t [H, T, B] and recorded rows' targets [T - 1, B].
+    """Returns imagined rows' Gbar^t [H, T', B] and recorded rows' targets [T', B].
 
-    The rollout that starts at row j + 1 gives row j's target (Eq. 7); its recorded
-    reward carries no penalty.
+    The rollout that starts at row j + 1 gives row j's target (Eq. 7), which stands
+    where the rollout does; its recorded reward carries no penalty.
     """
     value = hyper.target_reduction(
         networks.q_values(target_params, dream.feature, dream.action), key
@@ -189,11 +198,9 @@ def critic_targets(
     reward = penalised_reward(networks, hyper, model_params, dream)
     returns = lambda_returns(reward, value, hyper.discount, hyper.lambda_)
     start = lambda_mixture(returns[0], value[0], hyper.lambda_)
-    continues = 1.0 - batch.is_terminal[1:].astype(jnp.float32)
+    continues = 1.0 - jnp.asarray(batch.is_terminal)[starts].astype(jnp.float32)
     recorded = one_step_targets(
-        batch.reward[1:],
-        hyper.discount * continues,
-        start[1:],
+        jnp.asarray(batch.reward)[starts], hyper.discount * continues, start
     )
     return returns[:-1], recorded
 
@@ -205,19 +212,27 @@ def critic_loss(
     dream: Imagined,
     feature: jax.Array,
     batch: Batch,
+    starts: Rows,
     imagined_target: jax.Array,
     recorded_target: jax.Array,
 ) -> tuple[jax.Array, Metrics]:
-    """Eq. 8: regression on imagined rows (Eq. 6) and on recorded rows (Eq. 7)."""
+    """Eq. 8: regression on imagined rows (Eq. 6) and on recorded rows (Eq. 7).
+
+    The recorded rows are those before `starts`, whose rollouts their targets are of.
+    """
+    before = jnp.roll(feature, 1, axis=0)
+    has_before = (~jnp.asarray(batch.is_first)).at[0].set(False)
     imagined = losses.imagined_critic_loss(
         networks.q_values(params, dream.feature[:-1], dream.action[:-1]),
         imagined_target,
         hyper.row_weights(hyper.horizon, hyper.discount),
     )
     recorded = losses.recorded_critic_loss(
-        networks.q_values(params, feature[:-1], batch.prev_action[1:]),
+        networks.q_values(
+            params, before[starts], jnp.asarray(batch.prev_action)[starts]
+        ),
         recorded_target,
-        ~batch.is_first[1:],
+        has_before[starts],
     )
     metrics = {
         "critic/imagined_loss": imagined,

@@ -51,7 +51,13 @@ _SCHEMA: ArraySchema = {
     "action": (np.dtype(np.float32), (0, 0)),
     "objects_in_goal": (np.dtype(np.bool_), (0, len(tasks.OBJECTS))),
     "qpos": (np.dtype(np.float32), (0, _QPOS_SIZE)),
+    "intended_action": (np.dtype(np.float32), (0, 0)),
 }
+# Known of whoever adds noise to what it means to do; human data have none.
+_OPTIONAL = ("intended_action",)
+
+# What `to_rows` gives to be cloned: the recorded action, or the one that was meant.
+CLONED_ACTIONS = ("executed", "intended")
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*\.npz")
 
 
@@ -64,6 +70,8 @@ class Episode:
       action: float32 [L, A] in [-1, 1]; `action[j]` was taken at row j.
       objects_in_goal: bool [L + 1, K], in the order of `tasks.OBJECTS`.
       qpos: float32 [L + 1, 30], joint positions of robot and objects.
+      intended_action: float32 [L, A] in [-1, 1], what the demonstrator meant to do
+        before noise made `action` of it; None where nobody knows.
 
     Raises:
       DatasetError: from the constructor, where a field breaks this schema.
@@ -73,11 +81,13 @@ class Episode:
     action: np.ndarray
     objects_in_goal: np.ndarray
     qpos: np.ndarray
+    intended_action: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         """Checks the fields and makes them read-only, without a copy."""
-        for name in _SCHEMA:
-            array = np.asarray(getattr(self, name))
+        fields = self.fields()
+        for name, array in fields.items():
+            array = np.asarray(array)
             check_header(name, array.dtype, array.shape, _SCHEMA, MAX_EPISODE_BYTES)
             view = array.view()
             view.setflags(write=False)
@@ -89,11 +99,25 @@ class Episode:
                     f"field '{name}' has {rows} rows where {len(self.action)} actions "
                     f"ask for {len(self.action) + 1}"
                 )
-        for name in ("action", "qpos"):
-            if not np.isfinite(getattr(self, name)).all():
+        for name in fields.keys() - {"image", "objects_in_goal"}:
+            if not np.isfinite(fields[name]).all():
                 raise DatasetError(f"field '{name}' holds NaN or infinite values")
-        if np.abs(self.action).max() > 1.0:
-            raise DatasetError("field 'action' leaves the range [-1, 1]")
+        for name in fields.keys() & {"action", "intended_action"}:
+            if fields[name].shape != self.action.shape:
+                raise DatasetError(
+                    f"field '{name}' is {list(fields[name].shape)} beside actions of "
+                    f"{list(self.action.shape)}"
+                )
+            if np.abs(fields[name]).max() > 1.0:
+                raise DatasetError(f"field '{name}' leaves the range [-1, 1]")
+
+    def fields(self) -> dict[str, np.ndarray]:
+        """Returns the fields that the episode has, by name."""
+        return {
+            name: value
+            for name in _SCHEMA
+            if (value := getattr(self, name)) is not None or name not in _OPTIONAL
+        }
 
     @property
     def num_rows(self) -> int:
@@ -106,7 +130,8 @@ class Rows:
     """An episode as the world model reads it; every field is [L + 1, ...].
 
     The fields are those of `types.Batch`: `prev_action[j]` led to `image[j]`, and the
-    action taken at row j is `prev_action[j + 1]`.
+    action taken at row j is `prev_action[j + 1]`; `behaviour_action[j]` is what is
+    cloned at row j.
     """
 
     image: np.ndarray
@@ -116,6 +141,7 @@ class Rows:
     is_last: np.ndarray
     is_terminal: np.ndarray
     is_behaviour: np.ndarray
+    behaviour_action: np.ndarray
     row: np.ndarray
 
 
@@ -124,10 +150,13 @@ def to_rows(
     task: Sequence[str],
     first_row: int = 0,
     rows_after: int = BEHAVIOUR_ROWS_AFTER,
+    cloned_action: str = "executed",
 ) -> Rows:
     """Aligns an episode for one task: L + 1 observations, L actions -> L + 1 rows.
 
-    The rows are numbered from `first_row`; `rows_after` is `behaviour_rows`'s.
+    The rows are numbered from `first_row`; `rows_after` is `behaviour_rows`'s. Of
+    `CLONED_ACTIONS` "intended" gives the intended actions to be cloned where the
+    episode has them; what led from row to row stays what was executed.
 
     Row 0 has a zero action and a zero reward. The end of a demonstration and the time
     limit are `is_last` alone: the kitchen never ends by itself, so no row is terminal.
@@ -136,6 +165,9 @@ def to_rows(
     no_action = np.zeros_like(episode.action[:1])
     reward = tasks.task_reward(episode.objects_in_goal, task)
     reward[0] = 0.0
+    cloned = episode.action
+    if cloned_action == "intended" and episode.intended_action is not None:
+        cloned = episode.intended_action
     return Rows(
         image=episode.image,
         prev_action=np.concatenate([no_action, episode.action]),
@@ -144,6 +176,7 @@ def to_rows(
         is_last=rows == episode.num_rows - 1,
         is_terminal=np.zeros(episode.num_rows, np.bool_),
         is_behaviour=rows < behaviour_rows(episode.objects_in_goal, task, rows_after),
+        behaviour_action=np.concatenate([cloned, no_action]),
         row=(first_row + rows).astype(np.int32),
     )
 
@@ -205,7 +238,7 @@ def write_episode(path: str | os.PathLike[str], episode: Episode) -> str:
     Returns:
       The file's sha256 in hex.
     """
-    contents = npz_bytes({name: getattr(episode, name) for name in _SCHEMA})
+    contents = npz_bytes(episode.fields())
     write_atomically(Path(path), contents)
     return hashlib.sha256(contents).hexdigest()
 
@@ -229,7 +262,8 @@ def read_episode(
                 f"{expected_sha256[:12]}...: the file changed, make the dataset again"
             )
     try:
-        return Episode(**read_arrays(contents, _SCHEMA, MAX_EPISODE_BYTES))
+        fields = read_arrays(contents, _SCHEMA, MAX_EPISODE_BYTES, _OPTIONAL)
+        return Episode(**fields)
     except DatasetError as error:
         raise DatasetError(f"{path}: {error}") from None
 

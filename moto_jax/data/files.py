@@ -10,7 +10,7 @@ import math
 import os
 import stat
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -73,7 +73,10 @@ def npz_bytes(fields: Mapping[str, np.ndarray]) -> bytes:
 
 
 def read_arrays(
-    contents: bytes, schema: ArraySchema, max_bytes: int
+    contents: bytes,
+    schema: ArraySchema,
+    max_bytes: int,
+    optional: Collection[str] = (),
 ) -> dict[str, np.ndarray]:
     """Reads the fields of an npz archive, which must be exactly those of the schema.
 
@@ -81,6 +84,7 @@ def read_arrays(
       contents: the archive.
       schema: what each field must be.
       max_bytes: bound on each field's uncompressed size.
+      optional: fields of the schema that may be missing.
 
     Returns:
       The fields; the arrays are read-only.
@@ -91,13 +95,19 @@ def read_arrays(
     try:
         with zipfile.ZipFile(io.BytesIO(contents)) as archive:
             members = sorted(archive.namelist())
-            if members != sorted(f"{name}.npy" for name in schema):
+            here = [
+                name
+                for name in schema
+                if name not in optional or f"{name}.npy" in members
+            ]
+            if members != sorted(f"{name}.npy" for name in here):
+                required = [name for name in schema if name not in optional]
                 raise DatasetError(
                     f"holds {', '.join(members)[:200] or 'nothing'} instead of the "
-                    f"fields {', '.join(schema)}"
+                    f"fields {', '.join(required)}"
                 )
             return {
-                name: _read_field(archive, name, schema, max_bytes) for name in schema
+                name: _read_field(archive, name, schema, max_bytes) for name in here
             }
     except (zipfile.BadZipFile, NotImplementedError, UnicodeDecodeError) as error:
         raise DatasetError(f"not a whole npz archive ({error})") from None

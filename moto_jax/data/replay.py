@@ -17,6 +17,7 @@ import numpy as np
 
 from moto_jax.data.episodes import (
     BEHAVIOUR_ROWS_AFTER,
+    CLONED_ACTIONS,
     DatasetError,
     Episode,
     Rows,
@@ -74,6 +75,7 @@ class Replay:
         seed: int,
         online_share: float | None = None,
         rows_after: int = BEHAVIOUR_ROWS_AFTER,
+        cloned_action: str = "executed",
     ):
         """Makes an empty replay.
 
@@ -85,9 +87,11 @@ class Replay:
           online_share: expected share of sequences from online episodes, in [0, 1],
             once there are any; None draws uniformly over all stored rows.
           rows_after: see `episodes.behaviour_rows`.
+          cloned_action: one of `episodes.CLONED_ACTIONS`, see `episodes.to_rows`.
 
         Raises:
-          ValueError: for a size below one, a negative seed or a share outside [0, 1].
+          ValueError: for a size below one, a negative seed, a share outside [0, 1] or
+            an unknown action to be cloned.
         """
         if batch_size < 1 or sequence_length < 1:
             raise ValueError(
@@ -98,12 +102,18 @@ class Replay:
             raise ValueError(f"seed {seed} is negative: give one of at least 0")
         if online_share is not None and not 0 <= online_share <= 1:
             raise ValueError(f"online_share {online_share} must lie in [0, 1]")
+        if cloned_action not in CLONED_ACTIONS:
+            raise ValueError(
+                f"config.replay.cloned_action is {cloned_action!r}: use one of "
+                f"{', '.join(CLONED_ACTIONS)}"
+            )
         self._task = tuple(task)
         self._batch_size = batch_size
         self._sequence_length = sequence_length
         self._seed = seed
         self._online_share = online_share
         self._rows_after = rows_after
+        self._cloned_action = cloned_action
         self._offline = _Pool()
         self._online = _Pool()
         self._names: dict[str, bool] = {}
@@ -164,7 +174,14 @@ class Replay:
                 f"holds {self._row_shapes}: use episodes of one format"
             )
         pool = self._online if online else self._offline
-        pool.add(to_rows(episode, self._task, self.num_rows, self._rows_after))
+        rows = to_rows(
+            episode,
+            self._task,
+            self.num_rows,
+            self._rows_after,
+            self._cloned_action,
+        )
+        pool.add(rows)
         self._names[name] = online
         self._row_shapes = shapes
 

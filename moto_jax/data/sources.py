@@ -98,6 +98,8 @@ def scripted_episodes(
         "seed": seed,
         "tail_steps": tail_steps,
         **demonstration,
+        # Datasets from before they were recorded are others.
+        "intended_actions": True,
     }
     drawing = {"render_profile": render_profile, "image_size": image_size}
 
@@ -169,7 +171,7 @@ def record_episode(
       tail_steps: control steps.
     """
     image, info = env.reset(seed=seed)
-    images, infos, actions = [image], [info], []
+    images, infos, actions, intended = [image], [info], [], []
     is_last, steps_left = False, tail_steps
     while not is_last:
         action = demonstrator.act(info)
@@ -181,11 +183,13 @@ def record_episode(
         images.append(image)
         infos.append(info)
         actions.append(action)
+        intended.append(demonstrator.intended_action)
     return Episode(
         image=np.stack(images),
         action=np.stack(actions),
         objects_in_goal=np.stack([info["objects_in_goal"] for info in infos]),
         qpos=np.stack([info["qpos"] for info in infos]).astype(np.float32),
+        intended_action=np.stack(intended),
     )
 
 

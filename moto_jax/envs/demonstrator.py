@@ -87,6 +87,7 @@ class Demonstrator:
 
     Attributes:
       finished: whether all keyframes are over. It then holds its last pose.
+      intended_action: float32 [9] in [-1, 1], the last action before its noise.
     """
 
     def __init__(
@@ -139,6 +140,7 @@ class Demonstrator:
         self._retries = 0
         self._held_arm: np.ndarray | None = None
         self.finished = False
+        self.intended_action = np.zeros(NUM_ARM_JOINTS + NUM_FINGERS, np.float32)
 
     def act(self, info: Mapping[str, Any]) -> np.ndarray:
         """Returns the action, float32 [9] in [-1, 1], for the state in `info`.
@@ -152,6 +154,7 @@ class Demonstrator:
         self._steps_in_keyframe += 1
         arm, fingers = self._command(info)
         action = np.concatenate([arm, fingers])
+        self.intended_action = np.clip(action, -1.0, 1.0).astype(np.float32)
         action += self._noise.normal(0.0, 1.0, action.shape) * self._action_noise
         return np.clip(action, -1.0, 1.0).astype(np.float32)
 
