@@ -157,6 +157,7 @@ def make_batch(agent):
     # Recorded actions reach the ends.
     batch.prev_action[1:, :, 0] = 1.0
     batch.prev_action[1:, :, 1] = -1.0
+    batch.behaviour_action[:-1] = batch.prev_action[1:]
     return batch
 
 

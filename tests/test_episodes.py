@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from moto_jax.data.episodes import (
+    CLONED_ACTIONS,
     DatasetError,
     Episode,
     EpisodeRecord,
@@ -76,6 +77,30 @@ def test_episode_comes_back_equal_and_read_only(tmp_path):
         with pytest.raises(ValueError, match="read-only"):
             getattr(found, name)[0] = 0
     assert found.num_rows == 5
+
+
+def test_an_intended_action_comes_back_and_may_be_missing(tmp_path):
+    fields = make_fields()
+    intended = np.float32(fields["action"] / 2)
+    write_episode(tmp_path / "a.npz", Episode(**fields, intended_action=intended))
+    write_episode(tmp_path / "b.npz", Episode(**fields))
+    found = read_episode(tmp_path / "a.npz").intended_action
+    np.testing.assert_array_equal(found, intended)
+    assert read_episode(tmp_path / "b.npz").intended_action is None
+
+
+@pytest.mark.parametrize(
+    ("intended", "fault"),
+    [
+        (np.full((4, 9), 1.5, np.float32), "leaves the range"),
+        (np.full((4, 9), np.nan, np.float32), "holds NaN"),
+        (np.zeros((3, 9), np.float32), "beside actions of"),
+        (np.zeros((4, 9)), "instead of float32"),
+    ],
+)
+def test_an_intended_action_must_fit_the_executed_one(intended, fault):
+    with pytest.raises(DatasetError, match=f"'intended_action'.*{fault}"):
+        Episode(**make_fields(), intended_action=intended)
 
 
 def test_equal_episodes_make_equal_files_and_leave_nothing_else(tmp_path):
@@ -267,6 +292,26 @@ def test_rows_by_hand():
     np.testing.assert_array_equal(rows.is_behaviour, [True, True, True, False])
     # Nothing led to row 0, so it has no reward, whatever is in its goal there.
     np.testing.assert_array_equal(rows.reward, [0, 1, 2, 2])
+    # What is cloned at a row is the action taken there; at the last none is.
+    np.testing.assert_array_equal(rows.behaviour_action, np.float32(ROWS_CLONED))
+
+
+ROWS_CLONED = [[0.1], [0.2], [0.3], [0.0]]
+
+
+@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize("cloned_action", CLONED_ACTIONS)
+def test_intended_actions_are_cloned_if_asked_for_and_never_executed(
+    cloned_action, known
+):
+    fields = make_fields()
+    intended = -fields["action"]
+    episode = Episode(**fields, intended_action=intended if known else None)
+    rows = to_rows(episode, MIXED, cloned_action=cloned_action)
+    np.testing.assert_array_equal(rows.prev_action[1:], fields["action"])
+    wanted = intended if known and cloned_action == "intended" else fields["action"]
+    np.testing.assert_array_equal(rows.behaviour_action[:-1], wanted)
+    assert not rows.behaviour_action[-1].any()
 
 
 # --- the success filter ---------------------------------------------------------------

@@ -44,27 +44,29 @@ class TestMaskedMean:
 class TestBehaviourLoss:
     # Three rows of one sequence, one feature, one action dimension.
     FEATURE = jnp.array([0.0, 0.5, 0.0]).reshape(3, 1, 1)
-    PREV_ACTION = jnp.array([9.0, 1.0, -1.0]).reshape(3, 1, 1)
+    BEHAVIOUR_ACTION = jnp.array([1.0, -1.0, 9.0]).reshape(3, 1, 1)
 
-    def loss(self, *is_behaviour, feature=None, prev_action=None):
+    def loss(self, *is_behaviour, feature=None):
         return losses.behaviour_loss(
             unit_policy,
             self.FEATURE if feature is None else feature,
-            self.PREV_ACTION if prev_action is None else prev_action,
+            self.BEHAVIOUR_ACTION,
             jnp.array(is_behaviour)[:, None],
         )
 
-    def test_the_action_taken_at_a_row_is_in_the_next(self):
-        # Row 0, at feature 0.0, took 1.0; row 1, at 0.5, took -1.0.
+    def test_rows_that_count_are_averaged(self):
+        # Row 0, at feature 0.0, asks for 1.0; row 1, at 0.5, for -1.0.
         np.testing.assert_allclose(self.loss(True, False, False), surprise(1.0))
         np.testing.assert_allclose(self.loss(False, True, False), surprise(1.5))
         np.testing.assert_allclose(
             self.loss(True, True, False), (surprise(1.0) + surprise(1.5)) / 2
         )
 
-    def test_the_last_row_has_no_action_yet(self):
-        assert self.loss(False, False, True) == 0.0
-        np.testing.assert_allclose(self.loss(True, False, True), surprise(1.0))
+    def test_a_sequence_that_is_cut_asks_for_its_last_row_too(self):
+        np.testing.assert_allclose(self.loss(False, False, True), surprise(9.0))
+
+    def test_no_row_is_no_loss(self):
+        assert self.loss(False, False, False) == 0.0
 
     @pytest.mark.parametrize("bad", [np.nan, np.inf, 50.0])
     def test_masked_actions_leak_nothing(self, bad):
@@ -72,9 +74,9 @@ class TestBehaviourLoss:
             return TruncatedNormal(jnp.tanh(feature), 0.1 + jnp.zeros_like(feature))
 
         def loss(feature, action):
-            prev_action = jnp.array([bad, 1.0, action]).reshape(3, 1, 1)
+            actions = jnp.array([1.0, action, bad]).reshape(3, 1, 1)
             mask = jnp.array([True, False, False])[:, None]
-            return losses.behaviour_loss(policy, feature, prev_action, mask)
+            return losses.behaviour_loss(policy, feature, actions, mask)
 
         value, gradient = jax.value_and_grad(loss)(self.FEATURE, bad)
         expected, expected_gradient = jax.value_and_grad(loss)(self.FEATURE, 0.2)

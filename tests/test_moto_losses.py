@@ -21,6 +21,9 @@ from tests.fake_moto import (
 
 STARTS = LENGTH * SIZE
 
+# All rows are starts.
+ALL = slice(None)
+
 
 def parameters():
     """Actor, model and critic parameters, as float32 arrays."""
@@ -47,6 +50,7 @@ def actor_loss(params, batch, return_range=0.0, settings=(), **weights):
         params["critic"],
         posterior(),
         batch,
+        ALL,
         return_range,
         jax.random.key(1),
     )
@@ -89,11 +93,12 @@ def surprise(actor_params, batch):
     """Eq. 9 by a loop: minus the mean log-density of the accepted rows' actions."""
     feature = np.float64(posterior().feature)
     values = []
-    for j in range(LENGTH - 1):
+    for j in range(LENGTH):
         for b in range(SIZE):
             if batch.is_behaviour[j, b]:
                 mean = fakes.linear_action(actor_params, feature[j, b])
-                error = np.sum((np.float64(batch.prev_action[j + 1, b]) - mean) ** 2)
+                action = np.float64(batch.behaviour_action[j, b])
+                error = np.sum((action - mean) ** 2)
                 values.append(0.5 * (error + fakes.ACTION_SIZE * np.log(2 * np.pi)))
     return np.mean(values)
 
@@ -180,7 +185,8 @@ class TestActorLoss:
     def test_without_beta_the_demonstrations_do_not_exist(self):
         params, batch = parameters(), recorded_batch()
         other = batch.replace(
-            prev_action=-batch.prev_action, is_behaviour=~batch.is_behaviour
+            behaviour_action=-batch.behaviour_action,
+            is_behaviour=~batch.is_behaviour,
         )
         assert (
             actor_loss(params, batch, beta=0.0)[0]
@@ -213,8 +219,10 @@ class TestActorLoss:
         assert uncertainty(step(100.0)) < uncertainty(step(0.0))
 
 
-@functools.partial(jax.jit, static_argnames="reduction")
-def targets_of(target_params, model_params, dream, batch, key, reduction="min"):
+@functools.partial(jax.jit, static_argnames=("reduction", "starts"))
+def targets_of(
+    target_params, model_params, dream, batch, key, reduction="min", starts=ALL
+):
     return moto_losses.critic_targets(
         target_params,
         NETWORKS,
@@ -222,12 +230,13 @@ def targets_of(target_params, model_params, dream, batch, key, reduction="min"):
         model_params,
         dream,
         batch,
+        ALL if starts is ALL else jnp.array(starts),
         key,
     )
 
 
-@jax.jit
-def critic_loss(params, dream, batch, targets):
+@functools.partial(jax.jit, static_argnames="starts")
+def critic_loss(params, dream, batch, targets, starts=ALL):
     return moto_losses.critic_loss(
         params,
         NETWORKS,
@@ -235,6 +244,7 @@ def critic_loss(params, dream, batch, targets):
         dream,
         posterior().feature,
         batch,
+        ALL if starts is ALL else jnp.array(starts),
         *targets,
     )
 
@@ -279,13 +289,13 @@ class TestCritics:
         imagined, recorded = self.measured_targets()
         expected = self.expected_targets(lambda q_values: np.min(q_values, axis=0))
         np.testing.assert_allclose(imagined, expected[0], rtol=1e-3, atol=1e-4)
-        np.testing.assert_allclose(recorded, expected[1], rtol=1e-3, atol=1e-4)
+        np.testing.assert_allclose(recorded[1:], expected[1], rtol=1e-3, atol=1e-4)
 
     def test_recorded_targets_carry_the_recorded_reward_and_no_penalty(self):
         _, recorded = self.measured_targets()
         batch = recorded_batch()
         # Nothing follows a terminal: its row's target is the reward alone.
-        np.testing.assert_allclose(recorded[0, 1], batch.reward[1, 1], rtol=1e-6)
+        np.testing.assert_allclose(recorded[1, 1], batch.reward[1, 1], rtol=1e-6)
         richer = batch.replace(reward=batch.reward + 1.0)
         _, more = targets_of(
             self.target_params(), parameters()["model"], self.dream(), richer, self.KEY
@@ -300,7 +310,7 @@ class TestCritics:
                 expected = self.expected_targets(lambda q, c=critic: q[c])
                 if np.allclose(imagined, expected[0], rtol=1e-3, atol=1e-4):
                     np.testing.assert_allclose(
-                        recorded, expected[1], rtol=1e-3, atol=1e-4
+                        recorded[1:], expected[1], rtol=1e-3, atol=1e-4
                     )
                     chosen.add(critic)
         assert chosen == {0, 1}
@@ -318,7 +328,7 @@ class TestCritics:
         target = np.float64(targets[0]).reshape(HORIZON, STARTS)
         eq_6 = reference.imagined_critic_loss(imagined[:, :-1], target)
         eq_7 = reference.recorded_critic_loss(
-            np.stack(recorded), np.float64(targets[1]), batch.is_first
+            np.stack(recorded), np.float64(targets[1][1:]), batch.is_first
         )
         np.testing.assert_allclose(metrics["critic/imagined_loss"], eq_6, rtol=1e-4)
         np.testing.assert_allclose(metrics["critic/recorded_loss"], eq_7, rtol=1e-4)
@@ -327,13 +337,42 @@ class TestCritics:
     def test_rows_before_another_episode_teach_nothing(self):
         params, dream = parameters()["critic"], self.dream()
         imagined, recorded = self.measured_targets()
-        # Row 1 of sequence 0 is followed by another episode's first row.
-        elsewhere = recorded.at[1, 0].set(1e3)
+        # Row 1 of sequence 0 is followed by another episode's first row, row 2.
+        elsewhere = recorded.at[2, 0].set(1e3)
         batch = recorded_batch()
         loss = critic_loss(params, dream, batch, (imagined, recorded))[0]
         assert loss == critic_loss(params, dream, batch, (imagined, elsewhere))[0]
-        elsewhere = recorded.at[1, 1].set(1e3)
+        elsewhere = recorded.at[2, 1].set(1e3)
         assert loss != critic_loss(params, dream, batch, (imagined, elsewhere))[0]
+
+    def test_nothing_comes_before_a_sequence(self):
+        params, dream, batch = parameters()["critic"], self.dream(), recorded_batch()
+        imagined, recorded = self.measured_targets()
+        loss = critic_loss(params, dream, batch, (imagined, recorded))[0]
+        elsewhere = recorded.at[0].set(1e3)
+        assert loss == critic_loss(params, dream, batch, (imagined, elsewhere))[0]
+
+    @pytest.mark.parametrize("starts", [(1, 3), (0, 2)])
+    def test_some_starts_teach_what_they_teach_among_all(self, starts):
+        params, batch, dream = parameters(), recorded_batch(), self.dream()
+        rows = np.array(starts)
+        some = jax.tree.map(lambda leaf: leaf[:, rows], dream)
+        targets = targets_of(
+            self.target_params(), params["model"], some, batch, self.KEY, starts=starts
+        )
+        whole = self.measured_targets()
+        np.testing.assert_allclose(targets[0], whole[0][:, rows], rtol=1e-5)
+        np.testing.assert_allclose(targets[1], whole[1][rows], rtol=1e-5)
+        # Eq. 7 over the rows before the starts alone: those of others are left out.
+        _, metrics = critic_loss(params["critic"], some, batch, targets, starts)
+        own = batch.is_first.copy()
+        own[[row for row in range(LENGTH) if row not in starts]] = True
+        _, of_own = critic_loss(
+            params["critic"], dream, batch.replace(is_first=own), whole
+        )
+        np.testing.assert_allclose(
+            metrics["critic/recorded_loss"], of_own["critic/recorded_loss"], rtol=1e-5
+        )
 
     def test_targets_carry_no_gradient(self):
         params, batch, dream = parameters(), recorded_batch(), self.dream()
