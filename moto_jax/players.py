@@ -21,6 +21,10 @@ from moto_jax.types import Config, Params, Policy
 EVALUATION_SEED = 1_000_000
 
 
+# Those that may gather online episodes: the last is never evaluated.
+COLLECTING_POLICIES = (*POLICIES, "mean_with_noise")
+
+
 def check_plays(config: Config) -> None:
     """Looks at what a configuration says of who plays and how often.
 
@@ -39,10 +43,15 @@ def check_plays(config: Config) -> None:
         raise ValueError(
             f"config.evaluation.episodes is {config.evaluation.episodes}: use 1 or more"
         )
-    if config.training.collect_with not in POLICIES:
+    if config.training.collect_with not in COLLECTING_POLICIES:
         raise ValueError(
             f"config.training.collect_with is {config.training.collect_with!r}: use "
-            f"one of {', '.join(POLICIES)}"
+            f"one of {', '.join(COLLECTING_POLICIES)}"
+        )
+    if not 0 < config.training.collect_noise_std <= 1:
+        raise ValueError(
+            "config.training.collect_noise_std is "
+            f"{config.training.collect_noise_std}: use more than 0 and at most 1"
         )
 
 
@@ -64,7 +73,7 @@ class Players:
 
         Args:
           config: of the run.
-          policies: those of `POLICIES`.
+          policies: those of `COLLECTING_POLICIES` that the agent has.
           stage: the environments.
           keys: [seeds] to collect with, and to evaluate with.
           held: indices of the seeds whose parameters this process holds.
@@ -166,6 +175,7 @@ class Players:
         results = {
             name: evaluate(play, params, key[None], seeds, self._task)
             for name, play in self._play.items()
+            if name in POLICIES
         }
         write_videos(directory / "videos", f"{done:06d}", results)
         return {

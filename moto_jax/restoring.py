@@ -103,9 +103,10 @@ def open_checkpoints(run: str | os.PathLike[str]) -> KeptCheckpoints:
 
 
 def _read_config(path: Path) -> Config:
-    """Returns a checkpoint's configuration; an old one is of the only kitchen then."""
+    """Returns a checkpoint's configuration, with keys that an old one lacks."""
     config: Config = ConfigDict(checkpoints.read_metadata(path)["config"])
     config.env.name = config.env.get("name", "kitchen")
+    config.training.setdefault("collect_noise_std", 0.05)
     return config
 
 

@@ -74,7 +74,8 @@ class Agent(NamedTuple):
       init: key -> state.
       updates: phase -> ((state, batch) -> (state, metrics)): "offline", "online" and,
         of an agent that begins with its model alone, "model".
-      policies: "mean" and "sampled" -> Policy.
+      policies: "mean" and "sampled", which are evaluated, and "mean_with_noise", which
+        only ever collects -> Policy.
       acting_params: state -> the parameters that the policies act with.
       batch_shape: (T, B) of the batches that the updates take.
       model: the WorldModel that its policies filter images with, whose parameters

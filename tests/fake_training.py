@@ -68,7 +68,13 @@ def summary(batch) -> jax.Array:
 
     By sums of integers, which come out the same in any order, on any devices.
     """
-    scales = {"image": 1.0, "prev_action": 1e3, "reward": 1e2, "is_behaviour": 1e2}
+    scales = {
+        "image": 1.0,
+        "prev_action": 1e3,
+        "behaviour_action": 1e3,
+        "reward": 1e2,
+        "is_behaviour": 1e2,
+    }
     total = 0.0
     for field, scale in scales.items():
         values = jnp.asarray(getattr(batch, field), jnp.float32)
@@ -124,7 +130,11 @@ def make_fake_agent(not_finite: Iterable[int] = (), model_share: float = 0.0) ->
         init=init,
         updates={"offline": update, "online": update}
         | ({"model": model_update} if model_share else {}),
-        policies={"mean": policy(0.0), "sampled": policy(0.5)},
+        policies={
+            "mean": policy(0.0),
+            "sampled": policy(0.5),
+            "mean_with_noise": policy(0.1),
+        },
         # No copy: whoever keeps these beyond the next update must make one.
         acting_params=lambda state: {"weight": state.weight},
         batch_shape=(4, 2),

@@ -7,6 +7,7 @@ import optax
 import pytest
 
 from moto_jax.agents import base
+from moto_jax.distributions import TruncatedNormal
 
 
 def optimizer(learning_rate=0.01, **overrides):
@@ -107,3 +108,29 @@ def test_all_finite_sees_one_bad_number(bad):
     tree = {"a": jnp.ones(3), "count": jnp.array(2)}
     assert base.all_finite(tree)
     assert not base.all_finite({**tree, "b": jnp.array([[0.0, bad]])})
+
+
+class TestChoices:
+    MEAN = jnp.array([0.0, 0.3, 1.0, -0.98])
+    NOISE = 0.05
+
+    def drawn(self, name, seed=0, count=4_000):
+        policy = TruncatedNormal(self.MEAN, jnp.full(4, 0.2))
+        choose = base.make_choices(self.NOISE)[name]
+        keys = jax.random.split(jax.random.key(seed), count)
+        return np.asarray(jax.vmap(lambda key: choose(policy, key))(keys))
+
+    def test_the_mean_is_the_mode_whatever_the_key(self):
+        np.testing.assert_array_equal(self.drawn("mean"), np.tile(self.MEAN, (4000, 1)))
+
+    @pytest.mark.parametrize(
+        ("name", "std"), [("mean_with_noise", NOISE), ("sampled", 0.2)]
+    )
+    def test_noise_is_of_the_std_that_was_asked_for_and_seeded(self, name, std):
+        actions = self.drawn(name)
+        np.testing.assert_allclose(actions[:, :2].std(axis=0), std, rtol=0.05)
+        np.testing.assert_allclose(actions[:, :2].mean(axis=0), [0, 0.3], atol=0.02)
+        assert np.abs(actions).max() <= 1.0
+        assert actions[:, 2].mean() < 1.0 and actions[:, 3].mean() > -0.98
+        np.testing.assert_array_equal(actions, self.drawn(name))
+        assert np.any(actions != self.drawn(name, seed=1))

@@ -134,7 +134,7 @@ class StubNetworks:
 
 @pytest.mark.parametrize("name", ["mean", "sampled"])
 def test_acting_stacks_frames_as_learning_does(name):
-    policy = model_free.make_policies(StubNetworks(), FRAMES, PIXELS)[name]
+    policy = model_free.make_policies(StubNetworks(), FRAMES, PIXELS, 0.1)[name]
     batch = recorded_batch()
     batch.is_first[0] = True
     seen = {}
@@ -155,7 +155,7 @@ def test_acting_stacks_frames_as_learning_does(name):
 
 
 def test_an_episodes_first_frame_fills_the_stack_of_its_own_environment():
-    policy = model_free.make_policies(StubNetworks(), FRAMES, PIXELS)["mean"]
+    policy = model_free.make_policies(StubNetworks(), FRAMES, PIXELS, 0.1)["mean"]
     params, key = {"encoder": None, "actor": None}, jax.random.key(0)
     image = np.full((2, PIXELS, PIXELS, 3), 7, np.uint8)
     carry = jnp.full((2, PIXELS, PIXELS, 3 * FRAMES), 3, jnp.uint8)

@@ -195,7 +195,7 @@ class TestPolicy:
 
     def policy(self):
         model, policy = NETWORKS.model, NETWORKS.policy
-        return make_policies(model, policy, fakes.ACTION_SIZE)["mean"]
+        return make_policies(model, policy, fakes.ACTION_SIZE, 0.1)["mean"]
 
     def act(self, carry, is_first, seed=0):
         image = np.full((self.COUNT, 2, 2, 3), 100, np.uint8)

@@ -181,7 +181,7 @@ def test_what_an_online_episode_earned_is_told(tmp_path, fakes):
         assert line["return"] == tasks.task_reward(in_goal[1:], task).sum()
 
 
-@pytest.mark.parametrize("which", ["mean", "sampled"])
+@pytest.mark.parametrize("which", ["mean", "sampled", "mean_with_noise"])
 def test_the_policy_that_collects_is_the_one_that_was_asked_for(
     tmp_path, monkeypatch, fakes, which
 ):
@@ -313,6 +313,8 @@ def test_an_unknown_source_of_demonstrations_is_refused(tmp_path):
     [
         ("training", {"offline_updates": -1}, r"training\.offline_updates is -1"),
         ("training", {"collect_with": "best"}, r"training\.collect_with is 'best'"),
+        ("training", {"collect_noise_std": 0.0}, r"collect_noise_std is 0\.0"),
+        ("replay", {"cloned_action": "wished"}, r"replay\.cloned_action is 'wished'"),
         ("evaluation", {"episodes": 0}, r"evaluation\.episodes is 0"),
         (None, {"task": "microwave,toaster"}, "toaster"),
     ],

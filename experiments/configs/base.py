@@ -260,8 +260,10 @@ def _full() -> ConfigDict:
             "evaluate_every": 2_500,
             "checkpoint_every": 2_500,
             "keep_checkpoints": 3,
-            # Which policy gathers online episodes, "sampled" or "mean".
+            # Which policy gathers online episodes: "sampled", "mean", or
+            # "mean_with_noise", normal noise of a standard deviation around the mean.
             "collect_with": "sampled",
+            "collect_noise_std": 0.05,
             # Non-finite updates in a row after which the run stops.
             "max_skipped": 10,
         }

@@ -8,11 +8,15 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
+from moto_jax.distributions import TruncatedNormal
 from moto_jax.types import Batch, Metrics, Params
 
 Fields = TypeVar("Fields")
 
 Update = Callable[[Any, Batch], tuple[Any, Metrics]]
+
+# (distribution of actions [n, A], key) -> actions [n, A].
+Choice = Callable[[TruncatedNormal, jax.Array], jax.Array]
 
 
 @struct.dataclass
@@ -175,6 +179,26 @@ def accept_if_finite(old: Any, new: Any, metrics: Metrics) -> tuple[Any, Metrics
     refused = old.replace(key=None, step=new.step, skipped=old.skipped + 1)
     chosen = keep_if(all_finite([metrics, new]), new, refused)
     return chosen.replace(key=old.key), {**metrics, "skipped_in_a_row": chosen.skipped}
+
+
+def make_choices(noise_std: float) -> dict[str, Choice]:
+    """Returns how policies choose from the actor's distribution of actions.
+
+    Args:
+      noise_std: of the normal noise, cut to [-1, 1], around the mode that
+        "mean_with_noise" acts with: enough to see what the mode alone never meets,
+        where the actor's own std is that of the data it clones.
+    """
+
+    def mean_with_noise(distribution: TruncatedNormal, key: jax.Array) -> jax.Array:
+        mode = distribution.mode()
+        return TruncatedNormal(mode, jnp.full_like(mode, noise_std)).sample(key)
+
+    return {
+        "mean": lambda distribution, key: distribution.mode(),
+        "sampled": lambda distribution, key: distribution.sample(key),
+        "mean_with_noise": mean_with_noise,
+    }
 
 
 def named_keys(key: jax.Array, step: jax.Array, *names: str) -> dict[str, jax.Array]:

@@ -137,7 +137,9 @@ def make_dreamer_v2(config: Any, *, action_size: int, image_size: int) -> Agent:
     return Agent(
         init=init,
         updates={"offline": update, "online": update},
-        policies=model_based.make_policies(model, policy, action_size),
+        policies=model_based.make_policies(
+            model, policy, action_size, config.training.collect_noise_std
+        ),
         acting_params=lambda state: state.acting,
         batch_shape=(config.replay.sequence_length, config.replay.batch_size),
         model=model,

@@ -179,7 +179,9 @@ def make_latent_actor_critic(
             "offline": update(policy_step),
             "online": update(joint_step),
         },
-        policies=model_based.make_policies(model, policy, action_size),
+        policies=model_based.make_policies(
+            model, policy, action_size, config.training.collect_noise_std
+        ),
         acting_params=lambda state: state.acting,
         batch_shape=(config.replay.sequence_length, config.replay.batch_size),
         model=model,

@@ -8,7 +8,13 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from moto_jax.agents.base import Learnable, gradient_step, make_optimizer
+from moto_jax.agents.base import (
+    Choice,
+    Learnable,
+    gradient_step,
+    make_choices,
+    make_optimizer,
+)
 from moto_jax.distributions import TruncatedNormal
 from moto_jax.networks.heads import Actor
 from moto_jax.networks.rssm import LatentState
@@ -32,7 +38,7 @@ class PolicyCarry:
 
 
 def make_policies(
-    model: WorldModel, policy: FeaturePolicy, action_size: int
+    model: WorldModel, policy: FeaturePolicy, action_size: int, noise_std: float
 ) -> dict[str, Policy]:
     """Returns the policies that filter images and act on the posterior state.
 
@@ -41,9 +47,10 @@ def make_policies(
       policy: actor parameters -> (features [..., F] -> actions' distribution); acts
         with `params["actor"]`.
       action_size: A.
+      noise_std: see `base.make_choices`, which names the policies.
     """
 
-    def make_policy(choose: Callable[[TruncatedNormal, jax.Array], jax.Array]):
+    def make_policy(choose: Choice) -> Policy:
         def initial(count: int) -> PolicyCarry:
             return PolicyCarry(model.initial((count,)), jnp.zeros((count, action_size)))
 
@@ -59,8 +66,7 @@ def make_policies(
         return Policy(initial, act)
 
     return {
-        "mean": make_policy(lambda distribution, key: distribution.mode()),
-        "sampled": make_policy(lambda distribution, key: distribution.sample(key)),
+        name: make_policy(choose) for name, choose in make_choices(noise_std).items()
     }
 
 

@@ -13,7 +13,14 @@ import jax.numpy as jnp
 import optax
 
 from moto_jax.agents.actor_critic import Functions, Transitions
-from moto_jax.agents.base import init_state, make_update, named_keys, read_section
+from moto_jax.agents.base import (
+    Choice,
+    init_state,
+    make_choices,
+    make_update,
+    named_keys,
+    read_section,
+)
 from moto_jax.distributions import TruncatedNormal
 from moto_jax.networks.heads import MLP, Actor, CriticEnsemble, Projected
 from moto_jax.networks.pixels import KERNELS, Encoder, check_image_size
@@ -123,7 +130,12 @@ def make_model_free(
     return Agent(
         init=init,
         updates={"offline": update, "online": update},
-        policies=make_policies(networks, section.frames, image_size),
+        policies=make_policies(
+            networks,
+            section.frames,
+            image_size,
+            config.training.collect_noise_std,
+        ),
         acting_params=lambda state: state.acting,
         batch_shape=section.batch_shape,
     )
@@ -197,15 +209,16 @@ def make_optimizers(config: Any) -> dict[str, optax.GradientTransformation]:
 
 
 def make_policies(
-    networks: Networks, frames: int, image_size: int
+    networks: Networks, frames: int, image_size: int, noise_std: float
 ) -> dict[str, Policy]:
     """Returns the policies that act on the newest frames.
 
     They remember the stack, uint8 [n, height, width, 3 * frames], newest last; an
-    episode's first frame fills it. Parameters: "encoder" and "actor".
+    episode's first frame fills it. Parameters: "encoder" and "actor". For their names
+    and `noise_std` see `base.make_choices`.
     """
 
-    def make_policy(choose: Callable[[TruncatedNormal, jax.Array], jax.Array]):
+    def make_policy(choose: Choice) -> Policy:
         def initial(count: int) -> jax.Array:
             shape = (count, image_size, image_size, 3 * frames)
             return jnp.zeros(shape, jnp.uint8)
@@ -220,8 +233,7 @@ def make_policies(
         return Policy(initial, act)
 
     return {
-        "mean": make_policy(lambda distribution, key: distribution.mode()),
-        "sampled": make_policy(lambda distribution, key: distribution.sample(key)),
+        name: make_policy(choose) for name, choose in make_choices(noise_std).items()
     }
 
 

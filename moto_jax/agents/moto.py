@@ -136,7 +136,12 @@ def make_moto(
     return Agent(
         init=lambda key: init_state(key, networks, optimizers, action_size),
         updates={"offline": update, "online": update},
-        policies=make_policies(networks.model, networks.policy, action_size),
+        policies=make_policies(
+            networks.model,
+            networks.policy,
+            action_size,
+            config.training.collect_noise_std,
+        ),
         acting_params=lambda state: state.acting,
         model=networks.model,
         batch_shape=(config.replay.sequence_length, config.replay.batch_size),
