@@ -31,10 +31,16 @@ def prepare(config: Config) -> None:
     """Chooses what draws the frames, before anything imports MuJoCo.
 
     Raises:
-      ValueError: for an unknown environment, or a way of drawing that it has not.
+      ValueError: for an unknown environment, a way of drawing that it has not, or an
+        unknown action to be cloned.
       GraphicsError: where the machine cannot draw the kitchen.
     """
     tasks.action_size(config.env.name)
+    if config.replay.cloned_action not in ("executed", "intended"):
+        raise ValueError(
+            f"config.replay.cloned_action is {config.replay.cloned_action!r}: use "
+            "executed or intended"
+        )
     if config.env.name != MINI:
         choose_backend()
     elif config.env.render_profile != minikitchen.RENDER_PROFILE:
@@ -194,7 +200,7 @@ def make_replays(
             seed,
             online_share=None if share < 0 else share,
             rows_after=config.replay.behaviour_rows_after,
-            cloned_action=config.replay.cloned_action,
+            clone_intended=config.replay.cloned_action == "intended",
         )
         for seed in seeds
     ]

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 
 from moto_jax.data.episodes import (
-    CLONED_ACTIONS,
     DatasetError,
     Episode,
     EpisodeRecord,
@@ -300,16 +299,14 @@ ROWS_CLONED = [[0.1], [0.2], [0.3], [0.0]]
 
 
 @pytest.mark.parametrize("known", [True, False])
-@pytest.mark.parametrize("cloned_action", CLONED_ACTIONS)
-def test_intended_actions_are_cloned_if_asked_for_and_never_executed(
-    cloned_action, known
-):
+@pytest.mark.parametrize("asked_for", [True, False])
+def test_intended_actions_are_cloned_if_asked_for_and_never_executed(asked_for, known):
     fields = make_fields()
     intended = -fields["action"]
     episode = Episode(**fields, intended_action=intended if known else None)
-    rows = to_rows(episode, MIXED, cloned_action=cloned_action)
+    rows = to_rows(episode, MIXED, clone_intended=asked_for)
     np.testing.assert_array_equal(rows.prev_action[1:], fields["action"])
-    wanted = intended if known and cloned_action == "intended" else fields["action"]
+    wanted = intended if known and asked_for else fields["action"]
     np.testing.assert_array_equal(rows.behaviour_action[:-1], wanted)
     assert not rows.behaviour_action[-1].any()
 

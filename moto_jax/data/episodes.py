@@ -56,8 +56,6 @@ _SCHEMA: ArraySchema = {
 # Known of whoever adds noise to what it means to do; human data have none.
 _OPTIONAL = ("intended_action",)
 
-# What `to_rows` gives to be cloned: the recorded action, or the one that was meant.
-CLONED_ACTIONS = ("executed", "intended")
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*\.npz")
 
 
@@ -150,13 +148,13 @@ def to_rows(
     task: Sequence[str],
     first_row: int = 0,
     rows_after: int = BEHAVIOUR_ROWS_AFTER,
-    cloned_action: str = "executed",
+    clone_intended: bool = False,
 ) -> Rows:
     """Aligns an episode for one task: L + 1 observations, L actions -> L + 1 rows.
 
-    The rows are numbered from `first_row`; `rows_after` is `behaviour_rows`'s. Of
-    `CLONED_ACTIONS` "intended" gives the intended actions to be cloned where the
-    episode has them; what led from row to row stays what was executed.
+    The rows are numbered from `first_row`; `rows_after` is `behaviour_rows`'s. With
+    `clone_intended` the intended actions are to be cloned where the episode has them;
+    what led from row to row stays what was executed.
 
     Row 0 has a zero action and a zero reward. The end of a demonstration and the time
     limit are `is_last` alone: the kitchen never ends by itself, so no row is terminal.
@@ -166,7 +164,7 @@ def to_rows(
     reward = tasks.task_reward(episode.objects_in_goal, task)
     reward[0] = 0.0
     cloned = episode.action
-    if cloned_action == "intended" and episode.intended_action is not None:
+    if clone_intended and episode.intended_action is not None:
         cloned = episode.intended_action
     return Rows(
         image=episode.image,

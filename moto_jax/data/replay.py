@@ -17,7 +17,6 @@ import numpy as np
 
 from moto_jax.data.episodes import (
     BEHAVIOUR_ROWS_AFTER,
-    CLONED_ACTIONS,
     DatasetError,
     Episode,
     Rows,
@@ -75,7 +74,7 @@ class Replay:
         seed: int,
         online_share: float | None = None,
         rows_after: int = BEHAVIOUR_ROWS_AFTER,
-        cloned_action: str = "executed",
+        clone_intended: bool = False,
     ):
         """Makes an empty replay.
 
@@ -87,11 +86,10 @@ class Replay:
           online_share: expected share of sequences from online episodes, in [0, 1],
             once there are any; None draws uniformly over all stored rows.
           rows_after: see `episodes.behaviour_rows`.
-          cloned_action: one of `episodes.CLONED_ACTIONS`, see `episodes.to_rows`.
+          clone_intended: see `episodes.to_rows`.
 
         Raises:
-          ValueError: for a size below one, a negative seed, a share outside [0, 1] or
-            an unknown action to be cloned.
+          ValueError: for a size below one, a negative seed or a share outside [0, 1].
         """
         if batch_size < 1 or sequence_length < 1:
             raise ValueError(
@@ -102,18 +100,13 @@ class Replay:
             raise ValueError(f"seed {seed} is negative: give one of at least 0")
         if online_share is not None and not 0 <= online_share <= 1:
             raise ValueError(f"online_share {online_share} must lie in [0, 1]")
-        if cloned_action not in CLONED_ACTIONS:
-            raise ValueError(
-                f"config.replay.cloned_action is {cloned_action!r}: use one of "
-                f"{', '.join(CLONED_ACTIONS)}"
-            )
         self._task = tuple(task)
         self._batch_size = batch_size
         self._sequence_length = sequence_length
         self._seed = seed
         self._online_share = online_share
         self._rows_after = rows_after
-        self._cloned_action = cloned_action
+        self._clone_intended = clone_intended
         self._offline = _Pool()
         self._online = _Pool()
         self._names: dict[str, bool] = {}
@@ -179,7 +172,7 @@ class Replay:
             self._task,
             self.num_rows,
             self._rows_after,
-            self._cloned_action,
+            self._clone_intended,
         )
         pool.add(rows)
         self._names[name] = online
