@@ -106,7 +106,9 @@ def _read_config(path: Path) -> Config:
     """Returns a checkpoint's configuration, with keys that an old one lacks."""
     config: Config = ConfigDict(checkpoints.read_metadata(path)["config"])
     config.env.name = config.env.get("name", "kitchen")
-    config.training.setdefault("collect_noise_std", 0.05)
+    config.replay.cloned_action = config.replay.get("cloned_action", "executed")
+    noise_std = config.training.get("collect_noise_std", 0.05)
+    config.training.collect_noise_std = noise_std
     return config
 
 
