@@ -1,0 +1,80 @@
+r"""Copies what is worth keeping of runs: small run directories that figures can read.
+
+    python -m experiments.keep_metrics runs/kitchen-seed0 --out=results/kitchen
+
+Of each run and seed: its configuration, its summary, every evaluation and collected
+episode of its metrics, and of the rest a line every so many updates. What is written is
+a run's directory to `experiments.tabulate`, `success_table` and `figures`.
+"""
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from absl import flags
+
+from experiments.command_line import fail, run_program
+from moto_jax.analysis.runs import (
+    CONFIG_NAME,
+    SUMMARY_NAME,
+    program_directory,
+    read_run,
+    seed_directories,
+)
+from moto_jax.data.files import write_atomically
+from moto_jax.metrics import METRICS_NAME
+
+_OUT = flags.DEFINE_string(
+    "out", None, "Directory of the copies, one folder a run.", required=True
+)
+_EVERY = flags.DEFINE_integer(
+    "every", 250, "Updates between the lines of losses that are kept.", lower_bound=1
+)
+
+
+def main(argv: Sequence[str]) -> None:
+    """Copies; what is wrong is said in one sentence."""
+    try:
+        if len(argv) < 2:
+            raise ValueError("no run to keep: give the directories of runs")
+        for run in map(Path, argv[1:]):
+            kept = [
+                keep(directory, Path(_OUT.value), _EVERY.value)
+                for directory in seed_directories(run)
+            ]
+            print(f"{run}: kept in {', '.join(map(str, kept))}")
+    except (ValueError, OSError) as error:
+        fail(error)
+
+
+def keep(directory: Path, out: Path, every: int) -> Path:
+    """Copies the run of one seed, thinned; returns where it lies.
+
+    Args:
+      directory: of the seed.
+      out: holds a folder a run; those of several seeds are called RUN-seedSEED.
+      every: updates between the lines of losses that are kept.
+    """
+    run = read_run(directory)
+    program = program_directory(directory)
+    inside = program != directory.resolve()
+    name = f"{program.name}-{directory.name}" if inside else program.name
+    kept = out / name
+    kept.mkdir(parents=True, exist_ok=True)
+    rows = [row for row in run.rows if is_kept(row["step"], row["phase"], every)]
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    write_atomically(kept / METRICS_NAME, lines.encode())
+    for file in (CONFIG_NAME, SUMMARY_NAME):
+        if (directory / file).exists():
+            shutil.copyfile(directory / file, kept / file)
+    return kept
+
+
+def is_kept(step: int, phase: str, every: int) -> bool:
+    """Whether a line of metrics is kept: of losses those at multiples of `every`."""
+    return phase.startswith(("evaluation", "collection")) or step % every == 0
+
+
+if __name__ == "__main__":
+    run_program(main, positional=True)

@@ -1,0 +1,210 @@
+r"""What trained policies do in the kitchen, over many evaluation episodes, run by run.
+
+    python -m experiments.success_table results/kitchen/* \
+        --out=results/kitchen_solved --title="The real kitchen"
+
+Writes `results/kitchen_solved.md` and `.csv`. A result is the mean over a phase's last
+evaluations: as few as have so many episodes together, or all where the phase has not so
+many, and the table says how many they were. None is picked: an evaluation counts
+because of when it was, not of how it went.
+"""
+
+import csv
+import io
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+
+from experiments.command_line import fail, run_program
+from experiments.run_commands import run_command
+from moto_jax.analysis.runs import (
+    RunFiles,
+    read_run,
+    results,
+    seed_directories,
+)
+from moto_jax.analysis.systems import POLICIES
+from moto_jax.data.files import write_atomically
+from moto_jax.envs import tasks
+from moto_jax.evaluation import wilson_interval
+
+_OUT = flags.DEFINE_string(
+    "out", None, "Where to write, without .md and .csv.", required=True
+)
+_OFFLINE_EPISODES = flags.DEFINE_integer(
+    "offline_episodes", 50, "Evaluation episodes, the offline phase's last.", 1
+)
+_ONLINE_EPISODES = flags.DEFINE_integer(
+    "online_episodes", 200, "Evaluation episodes, the online phase's last.", 1
+)
+_TITLE = flags.DEFINE_string("title", "Runs", "First line of the table.")
+_NOTE = flags.DEFINE_string("note", "", "A paragraph below the title.")
+
+PHASES = ("offline", "online")
+
+Row = dict[str, Any]
+
+
+def main(argv: Sequence[str]) -> None:
+    """Writes the table and prints it; what is wrong is said in one sentence."""
+    try:
+        if len(argv) < 2:
+            raise ValueError("no run to tabulate: give the directories of runs")
+        runs = [read_run(path) for run in argv[1:] for path in seed_directories(run)]
+        episodes = {
+            "offline": _OFFLINE_EPISODES.value,
+            "online": _ONLINE_EPISODES.value,
+        }
+        rows = [table_row(run, episodes) for run in runs]
+        command = ["python", "-m", "experiments.success_table", *sys.argv[1:]]
+        text = markdown(rows, _TITLE.value, shlex.join(command), _NOTE.value)
+        out = Path(_OUT.value)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(out.with_name(f"{out.name}.md"), text.encode())
+        write_atomically(
+            out.with_name(f"{out.name}.csv"), comma_separated(rows).encode()
+        )
+    except (ValueError, OSError) as error:
+        fail(error)
+    print(text)
+
+
+def last_evaluations(
+    run: RunFiles, phase: str, policy: str, episodes: int
+) -> dict[str, float]:
+    """Returns a policy's figures over the last evaluations of a phase.
+
+    Args:
+      run: of one seed.
+      phase: one of `PHASES`.
+      policy: one of `POLICIES`.
+      episodes: evaluations are taken from the last one back until they have so many.
+
+    Returns:
+      `episodes`, and the means over them of `success`, with Wilson's 95 % interval as
+      `success_low` and `success_high`, `success_at_end`, `objects`, and `reached/NAME`
+      of each object; nothing where the phase has no evaluation.
+    """
+    taken: list[Mapping[str, Any]] = []
+    count = 0.0
+    for row in reversed(run.rows):
+        if row["phase"] == f"evaluation {phase}" and count < episodes:
+            taken.append(row)
+            count += row[f"{policy}/episodes"]
+    if not taken:
+        return {}
+    prefix = f"{policy}/"
+    names = [name.removeprefix(prefix) for name in taken[0] if name.startswith(prefix)]
+    wanted = ["success", "success_at_end", "objects"]
+    wanted += [name for name in names if name.startswith("reached/")]
+    figures = {"episodes": count} | {
+        name: sum(row[prefix + name] * row[f"{policy}/episodes"] for row in taken)
+        / count
+        for name in wanted
+    }
+    low, high = wilson_interval(round(figures["success"] * count), int(count))
+    return figures | {"success_low": low, "success_high": high}
+
+
+def table_row(run: RunFiles, episodes: Mapping[str, int]) -> Row:
+    """Returns what there is to say of one seed's run.
+
+    Args:
+      run: of one seed.
+      episodes: phase -> `last_evaluations`' number.
+    """
+    (seed,) = run.config["seeds"]
+    figures = {
+        f"{phase}_{policy}_{name}": value
+        for phase in PHASES
+        for policy in POLICIES
+        for name, value in last_evaluations(run, phase, policy, episodes[phase]).items()
+    }
+    return {
+        "run": run.name,
+        "task": run.config["task"],
+        "seed": seed,
+        **figures,
+        "updates": run.updates,
+        "minutes": results(run)["minutes"],
+        "commit": run.summary.get("commit"),
+        "command": run_command(run),
+    }
+
+
+def markdown(rows: Sequence[Row], title: str, command: str, note: str = "") -> str:
+    """Returns the table, each run's command below it."""
+    objects = tuple(
+        dict.fromkeys(name for row in rows for name in tasks.resolve_task(row["task"]))
+    )
+    head = ["run", "task", "seed", "phase", "policy", "episodes", "success"]
+    head += ["at the end", "objects", *objects, "minutes"]
+    lines = [
+        title,
+        "",
+        *([note, ""] if note else []),
+        f"    {command}",
+        "",
+        "| " + " | ".join(head) + " |",
+        "|---" * len(head) + "|",
+    ]
+    for row in rows:
+        for phase in PHASES:
+            for policy in POLICIES:
+                cells = _cells(row, f"{phase}_{policy}_", objects)
+                if cells:
+                    named = [row["run"], row["task"], str(row["seed"]), phase, policy]
+                    minutes = _number(row["minutes"], 0)
+                    lines.append("| " + " | ".join([*named, *cells, minutes]) + " |")
+    lines += ["", "Made by, at which commit:", ""]
+    for row in rows:
+        lines += [f"    {row['command']}  # {row['commit'] or 'commit unknown'}"]
+    return "\n".join(lines) + "\n"
+
+
+def _cells(row: Row, prefix: str, objects: Sequence[str]) -> list[str]:
+    """Returns episodes, success in all and at the end, objects, each object's rate."""
+    if f"{prefix}episodes" not in row:
+        return []
+    low, high = row[f"{prefix}success_low"], row[f"{prefix}success_high"]
+    return [
+        f"{row[f'{prefix}episodes']:.0f}",
+        f"{row[f'{prefix}success']:.0%} ({100 * low:.0f} to {100 * high:.0f})",
+        f"{row[f'{prefix}success_at_end']:.0%}",
+        f"{row[f'{prefix}objects']:.2f}",
+        *(_percent(row.get(f"{prefix}reached/{name}")) for name in objects),
+    ]
+
+
+def _percent(value: float | None) -> str:
+    return "" if value is None else f"{value:.0%}"
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "" if value is None else f"{value:.{digits}f}"
+
+
+def comma_separated(rows: Sequence[Row]) -> str:
+    """Returns a line a run, one value a cell; empty where a run has none."""
+    file = io.StringIO()
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    # The command last: it is the longest.
+    names = [name for name in names if name != "command"] + ["command"]
+    writer = csv.DictWriter(file, names, lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow(
+            {
+                name: f"{value:.6g}" if isinstance(value, float) else value
+                for name, value in row.items()
+            }
+        )
+    return file.getvalue()
+
+
+if __name__ == "__main__":
+    run_program(main, positional=True)
