@@ -201,6 +201,7 @@ def make_replays(
             online_share=None if share < 0 else share,
             rows_after=config.replay.behaviour_rows_after,
             clone_intended=config.replay.cloned_action == "intended",
+            behaviour_share=config.replay.behaviour_share,
         )
         for seed in seeds
     ]

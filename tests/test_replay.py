@@ -222,6 +222,38 @@ def test_empty_replay_and_bad_options_are_named():
         Replay(TASK, 1, 4, 0, online_share=1.5)
 
 
+def test_a_share_of_sequences_is_drawn_around_rows_that_are_cloned():
+    # Of 120 rows the first 35 are cloned, and none of the second episode's.
+    replays = {
+        share: Replay(TASK, 400, 4, seed=0, behaviour_share=share)
+        for share in (0.0, 0.6, 1.0)
+    }
+    done = make_episode(0, 50)
+    nothing = dataclasses.replace(
+        make_episode(1, 70), objects_in_goal=np.zeros((70, len(tasks.OBJECTS)), bool)
+    )
+    for replay in replays.values():
+        replay.add(done, "done")
+        replay.add(nothing, "nothing")
+    rows = to_rows(done, TASK)
+    assert rows.is_behaviour.sum() == 35
+    found = {
+        share: [place for step in range(10) for place in origins(replay.sample(step))]
+        for share, replay in replays.items()
+    }
+    around = {start for row in range(35) for start in range(max(row - 3, 0), row + 1)}
+    assert {episode for episode, _ in found[1.0]} == {0}
+    assert {start for _, start in found[1.0]} == around
+    for share, places in found.items():
+        of_first = np.mean([episode == 0 for episode, _ in places])
+        expected = share + (1 - share) * 50 / 120
+        assert abs(of_first - expected) < 0.03
+    # Where nothing is cloned all rows are drawn as ever.
+    replay = Replay(TASK, 8, 4, seed=0, behaviour_share=1.0)
+    replay.add(nothing, "nothing")
+    assert {start for _, start in origins(replay.sample(0))} <= set(range(67))
+
+
 def test_prefetch_yields_every_value_in_order_one_ahead():
     made = []
 

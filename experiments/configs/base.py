@@ -83,6 +83,8 @@ def _full() -> ConfigDict:
             "online_share": -1.0,
             # Rows after the last object of the success filter that are cloned too.
             "behaviour_rows_after": BEHAVIOUR_ROWS_AFTER,
+            # Share of sequences drawn around a row that is cloned; 0: as any other.
+            "behaviour_share": 0.0,
             # What is cloned of a demonstration: the "executed" action, as of the human
             # data, or the one that was "intended" before the demonstrator's noise,
             # where that is recorded. The model learns from what was executed always.

@@ -39,22 +39,30 @@ class _Pool:
 
     episodes: list[Rows] = dataclasses.field(default_factory=list)
     row_ends: list[int] = dataclasses.field(default_factory=list)
-    behaviour_rows: int = 0
+    behaviour_ends: list[int] = dataclasses.field(default_factory=list)
 
     @property
     def num_rows(self) -> int:
         return self.row_ends[-1] if self.row_ends else 0
 
+    @property
+    def behaviour_rows(self) -> int:
+        return self.behaviour_ends[-1] if self.behaviour_ends else 0
+
     def add(self, rows: Rows) -> None:
         self.row_ends.append(self.num_rows + len(rows.image))
-        self.behaviour_rows += int(rows.is_behaviour.sum())
+        self.behaviour_ends.append(self.behaviour_rows + int(rows.is_behaviour.sum()))
         self.episodes.append(rows)
 
-    def locate(self, row: int) -> tuple[Rows, int]:
-        """Returns the episode that holds the pool's `row`, and the row within it."""
-        index = bisect.bisect_right(self.row_ends, row)
-        rows = self.episodes[index]
-        return rows, row - (self.row_ends[index] - len(rows.image))
+    def locate(self, row: int, behaviour: bool = False) -> tuple[Rows, int]:
+        """Returns the episode that holds the pool's `row`, and the row within it.
+
+        Rows are counted over all that are stored, or over those of behaviour alone,
+        which are an episode's first.
+        """
+        ends = self.behaviour_ends if behaviour else self.row_ends
+        index = bisect.bisect_right(ends, row)
+        return self.episodes[index], row - (ends[index - 1] if index else 0)
 
 
 class Replay:
@@ -63,7 +71,8 @@ class Replay:
     A sequence is drawn by choosing a stored row uniformly and a place for it in the
     sequence uniformly, then moving the sequence to fit its episode. Rows within
     `sequence_length` of an episode's ends are therefore seen as often as the rest, up
-    to the clipping, and long episodes as often as their length deserves.
+    to the clipping, and long episodes as often as their length deserves. A share of
+    the sequences may choose their row among those that are cloned.
     """
 
     def __init__(
@@ -75,6 +84,7 @@ class Replay:
         online_share: float | None = None,
         rows_after: int = BEHAVIOUR_ROWS_AFTER,
         clone_intended: bool = False,
+        behaviour_share: float = 0.0,
     ):
         """Makes an empty replay.
 
@@ -87,6 +97,8 @@ class Replay:
             once there are any; None draws uniformly over all stored rows.
           rows_after: see `episodes.behaviour_rows`.
           clone_intended: see `episodes.to_rows`.
+          behaviour_share: expected share of sequences, in [0, 1], that are drawn around
+            a row that is cloned, where their pool has one.
 
         Raises:
           ValueError: for a size below one, a negative seed or a share outside [0, 1].
@@ -100,6 +112,8 @@ class Replay:
             raise ValueError(f"seed {seed} is negative: give one of at least 0")
         if online_share is not None and not 0 <= online_share <= 1:
             raise ValueError(f"online_share {online_share} must lie in [0, 1]")
+        if not 0 <= behaviour_share <= 1:
+            raise ValueError(f"behaviour_share {behaviour_share} must lie in [0, 1]")
         self._task = tuple(task)
         self._batch_size = batch_size
         self._sequence_length = sequence_length
@@ -107,6 +121,7 @@ class Replay:
         self._online_share = online_share
         self._rows_after = rows_after
         self._clone_intended = clone_intended
+        self._drawn_for_behaviour = behaviour_share
         self._offline = _Pool()
         self._online = _Pool()
         self._names: dict[str, bool] = {}
@@ -239,13 +254,19 @@ class Replay:
             )
         )
         from_online = generator.random(self._batch_size) < self._current_online_share()
-        pool_rows = np.where(from_online, self._online.num_rows, self._offline.num_rows)
-        pool_row = generator.integers(pool_rows)
+        pools = [self._online if online else self._offline for online in from_online]
+        behaviour = generator.random(self._batch_size) < self._drawn_for_behaviour
+        behaviour &= np.array([pool.behaviour_rows > 0 for pool in pools])
+        pool_row = generator.integers(
+            [
+                pool.behaviour_rows if cloned else pool.num_rows
+                for pool, cloned in zip(pools, behaviour, strict=True)
+            ]
+        )
         offset = generator.integers(self._sequence_length, size=self._batch_size)
         sequences = []
-        for column in range(self._batch_size):
-            pool = self._online if from_online[column] else self._offline
-            rows, row = pool.locate(int(pool_row[column]))
+        for column, pool in enumerate(pools):
+            rows, row = pool.locate(int(pool_row[column]), bool(behaviour[column]))
             last_start = len(rows.image) - self._sequence_length
             start = min(max(row - int(offset[column]), 0), last_start)
             sequences.append((rows, start))
