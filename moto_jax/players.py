@@ -43,6 +43,11 @@ def check_plays(config: Config) -> None:
         raise ValueError(
             f"config.evaluation.episodes is {config.evaluation.episodes}: use 1 or more"
         )
+    if config.evaluation.phase_end_episodes < 0:
+        raise ValueError(
+            "config.evaluation.phase_end_episodes is "
+            f"{config.evaluation.phase_end_episodes}: use 0 or more"
+        )
     if config.training.collect_with not in COLLECTING_POLICIES:
         raise ValueError(
             f"config.training.collect_with is {config.training.collect_with!r}: use "
@@ -140,6 +145,7 @@ class Players:
         done: int,
         directories: Sequence[Path],
         extra: Mapping[int, Mapping[str, float]],
+        ends_phase: bool = False,
     ) -> list[dict[str, float]]:
         """Plays each seed's evaluation episodes and writes their videos.
 
@@ -150,12 +156,15 @@ class Players:
           done: updates that made them.
           directories: of the seeds.
           extra: further numbers, by index of the seeds that this process holds.
+          ends_phase: whether they end a phase, whose last evaluation may be longer.
 
         Returns:
           Each seed's numbers, of both policies.
         """
         own = {
-            str(index): self._evaluate_seed(params, done, index, directories[index])
+            str(index): self._evaluate_seed(
+                params, done, index, directories[index], ends_phase
+            )
             | dict(extra[index])
             for index in self.turns(0)
         }
@@ -165,7 +174,12 @@ class Players:
         return [shared[str(index)] for index in range(len(directories))]
 
     def _evaluate_seed(
-        self, params: Params, done: int, index: int, directory: Path
+        self,
+        params: Params,
+        done: int,
+        index: int,
+        directory: Path,
+        ends_phase: bool,
     ) -> dict[str, float]:
         params = devices.local_copy(params, [index])
         key = jax.random.fold_in(self._evaluate_keys[index], done)

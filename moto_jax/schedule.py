@@ -30,7 +30,9 @@ class Block(NamedTuple):
 class Schedule(NamedTuple):
     """The budget and the rhythm of a run; see `config.training`.
 
-    The first `model_updates` of the offline updates are the "model" phase.
+    The first `model_updates` of the offline updates are the "model" phase. With
+    `evaluate_online_every` the online phase has a rhythm of its own, counted from its
+    start.
     """
 
     offline_updates: int
@@ -39,6 +41,7 @@ class Schedule(NamedTuple):
     log_every: int
     evaluate_every: int
     checkpoint_every: int
+    evaluate_online_every: int = 0
     model_updates: int = 0
 
     @property
@@ -76,7 +79,10 @@ class Schedule(NamedTuple):
 
     def evaluates(self, done: int) -> bool:
         """Whether the policy is evaluated after `done` updates."""
-        return done == 0 or _due(done, self.evaluate_every) or self.ends_phase(done)
+        every, since = self.evaluate_every, done
+        if self.evaluate_online_every and done > self.offline_updates:
+            every, since = self.evaluate_online_every, done - self.offline_updates
+        return done == 0 or _due(since, every) or self.ends_phase(done)
 
     def saves(self, done: int) -> bool:
         """Whether the state is saved after `done` updates."""

@@ -259,7 +259,10 @@ class Run:
                 index: {"cloned_share": replay.behaviour_share}
                 for index, replay in self.replays.items()
             }
-            by_seed = self.players.evaluate(params, self.done, self.directories, shares)
+            ends_phase = self.schedule.ends_phase(self.done)
+            by_seed = self.players.evaluate(
+                params, self.done, self.directories, shares, ends_phase
+            )
         recorder.write(self.done, f"evaluation {phase}", by_seed)
         recorder.show(self.done, phase, by_seed)
 

@@ -64,6 +64,15 @@ def test_what_is_due_by_hand():
     assert [n for n in counts if SCHEDULE.saves(n)] == [3, 5, 6, 9, 11]
 
 
+def test_the_online_phase_may_be_evaluated_to_a_rhythm_of_its_own():
+    counts = range(12)
+    often = SCHEDULE._replace(evaluate_online_every=1)
+    assert [n for n in counts if often.evaluates(n)] == [0, 4, 5, 6, 7, 8, 9, 10, 11]
+    # Counted from the phase's start, after update 5.
+    every_other = SCHEDULE._replace(evaluate_every=0, evaluate_online_every=2)
+    assert [n for n in counts if every_other.evaluates(n)] == [0, 5, 7, 9, 11]
+
+
 def test_only_the_phases_ends_are_due_without_a_rhythm():
     schedule = SCHEDULE._replace(log_every=0, evaluate_every=0, checkpoint_every=0)
     counts = range(12)
