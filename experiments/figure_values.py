@@ -18,13 +18,11 @@ from moto_jax.analysis.systems import System
 from moto_jax.collection import Stage
 from moto_jax.data.episodes import Episode, read_episode, read_manifest
 from moto_jax.envs import tasks
+from moto_jax.envs.seeds import Purpose, environment_seed
 from moto_jax.imagination import open_loop
 from moto_jax.restoring import KeptCheckpoints, open_checkpoints
 from moto_jax.types import Config, Params
 from moto_jax.world_model import DISAGREEMENTS
-
-# Environment seed of demonstrations that no dataset has.
-_DEMONSTRATION_SEED = 2_000_000
 
 EPISODES = 10
 # Rollouts from each first frame of those episodes.
@@ -163,7 +161,8 @@ def demonstrations(
       ValueError: if none of three times as many does.
     """
     done = []
-    for seed in range(_DEMONSTRATION_SEED, _DEMONSTRATION_SEED + 3 * EPISODES):
+    for number in range(3 * EPISODES):
+        seed = environment_seed(Purpose.HELD_OUT_DEMONSTRATIONS, number=number)
         episode = world.demonstration(config, objects, seed)
         if tasks.objects_reached(episode.objects_in_goal, objects).all():
             done.append(episode)

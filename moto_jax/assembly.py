@@ -153,7 +153,7 @@ def demonstration(config: Config, objects: Sequence[str], seed: int) -> Episode:
     Args:
       config: the run's.
       objects: what is done, in order.
-      seed: of everything random; no dataset has one of 2,000,000 or more.
+      seed: of everything random; see `envs.seeds` for those that no dataset has.
     """
     noise = config.data.action_noise
     if config.env.name == MINI:

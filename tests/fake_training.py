@@ -25,6 +25,7 @@ from flax import struct
 from experiments.configs import base
 from moto_jax import assembly, checkpoints, collection, evaluation, training
 from moto_jax.collection import WorkerPool, make_policy_step
+from moto_jax.envs.seeds import Purpose
 from moto_jax.metrics import MetricsWriter
 from moto_jax.types import Agent, Policy
 from tests.fake_kitchen import FakeKitchen, demonstrations
@@ -159,6 +160,11 @@ def install(
     }
     for name, replacement in replacements.items():
         replace(training, name, replacement)
+
+
+def collects(seed: int) -> bool:
+    """Whether an environment seed is of an online episode; else of an evaluation."""
+    return seed >> 29 == Purpose.TRAINING
 
 
 def on_line(

@@ -15,6 +15,7 @@ from moto_jax import checkpoints, collection, players, provenance, training
 from moto_jax.checkpoints import CheckpointError
 from moto_jax.collection import WorkerError
 from moto_jax.data.episodes import DatasetError
+from moto_jax.envs.seeds import Purpose, environment_seed
 from moto_jax.run_directory import RunError
 from tests.fake_training import (
     OFFLINE,
@@ -270,9 +271,10 @@ def test_a_corrupt_checkpoint_is_passed_over(tmp_path, unbroken, caplog):
 def test_a_run_whose_environments_fail_can_be_taken_up(tmp_path, monkeypatch, unbroken):
     workdir = tmp_path / "run"
     collect = collection.collect_episodes
+    second = environment_seed(Purpose.TRAINING, 0, number=1)
 
     def fail(pool, step, params, keys, plays):
-        if [play.seed for play in plays] == [1]:
+        if [play.seed for play in plays] == [second]:
             raise WorkerError("environment workers failed 6 times")
         return collect(pool, step, params, keys, plays)
 

@@ -21,7 +21,7 @@ def _full() -> ConfigDict:
     config.agent = "moto"
     # "mixed", "partial", or any of the seven objects in order, separated by commas.
     config.task = "mixed"
-    # Each trains an agent of its own; all at once, in one program.
+    # In [0, 2**32). Each trains an agent of its own; all at once, in one program.
     config.seeds = (0,)
     # Devices: `seed` groups, between which the seeds are split, of `data` devices, over
     # which a group's batches are split; 0: as many as divide seeds and batch.
@@ -68,7 +68,8 @@ def _full() -> ConfigDict:
             "complete_share": -1.0,
             # Standard deviation of the noise on the demonstrator's actions.
             "action_noise": 0.1,
-            # Of the demonstrations; apart from the run's, so that seeds share them.
+            # Of the demonstrations, in [0, 2**32); apart from the run's, so that seeds
+            # share them.
             "seed": 0,
         }
     )
