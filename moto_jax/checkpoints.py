@@ -129,6 +129,14 @@ def steps(directory: Path) -> list[int]:
     return sorted(int(name) for name in names if re.fullmatch(r"0|[1-9]\d*", name))
 
 
+def remove_all(directory: Path) -> None:
+    """Removes every step, and what interrupted saves left; other files stay."""
+    if directory.is_dir():
+        _remove_leftovers(directory)
+        for step in steps(directory):
+            shutil.rmtree(directory / str(step))
+
+
 def find(path: str | os.PathLike[str]) -> Path:
     """Returns the directory of an intact checkpoint.
 

@@ -4,7 +4,7 @@ import collections
 import contextlib
 import logging
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +24,9 @@ from moto_jax.online_episodes import OnlineEpisodes
 from moto_jax.players import Players, check_plays, run_keys
 from moto_jax.recording import Recorder, split_seeds
 from moto_jax.run_control import StopRequest, Stopwatch
-from moto_jax.run_directory import (
-    RunError,
-    bind,
-    check_config,
-    claimed,
-    write_summary,
-)
+from moto_jax.run_directory import bind, check_versions, write_summary
 from moto_jax.schedule import Block, Schedule, make_schedule
+from moto_jax.starting import claimed_by_first
 from moto_jax.types import Agent, Config, Metrics, Params
 
 # What the terminal shows of the metrics.
@@ -52,9 +47,6 @@ _MAX_IN_FLIGHT = 2
 
 # Several processes tell each other so often whether one was asked to stop.
 _UPDATES_BETWEEN_TALKS = 10
-
-# Packages whose version decides numbers: a resumed run must have the same.
-_DECISIVE = ("jax", "jaxlib", "flax", "optax", "mujoco", "gymnasium-robotics", "numpy")
 
 
 class DivergedError(RuntimeError):
@@ -289,7 +281,10 @@ class Run:
 
 
 def train(
-    config: Config, workdir: Path, allow_version_change: bool = False
+    config: Config,
+    workdir: Path,
+    allow_version_change: bool = False,
+    fresh: bool = False,
 ) -> int | None:
     """Does a run, or what is left of it.
 
@@ -298,6 +293,7 @@ def train(
       workdir: the run's directory; a run that is there already is taken up.
       allow_version_change: take it up with other package versions, or on other
         devices, too.
+      fresh: start it again from nothing, whatever of it is there.
 
     Returns:
       The number of the signal that stopped the run early, or None if it is complete.
@@ -320,13 +316,13 @@ def train(
     )
     schedule = make_schedule(config.training, agent.model_share)
     mesh = devices.make_mesh(config, agent.batch_shape[1])
-    with machines.watched(), _claimed_by_first(workdir, config):
+    with machines.watched(), claimed_by_first(workdir, config, schedule, fresh):
         done = checkpoints.latest(workdir / "checkpoints")
         summaries = [path / SUMMARY_NAME for path in _seed_directories(workdir, config)]
         if done == schedule.total and all(path.exists() for path in summaries):
             return None
         if done is not None:
-            _check_versions(workdir, mesh, allow_version_change)
+            check_versions(workdir, mesh.devices.shape, allow_version_change)
         watch = Stopwatch()
         announce_renderer(config)
         if jax.device_count() > 1:
@@ -352,18 +348,6 @@ def train(
 
 def _seed_directories(workdir: Path, config: Config) -> list[Path]:
     return [seed_directory(workdir, config.seeds, seed) for seed in config.seeds]
-
-
-@contextlib.contextmanager
-def _claimed_by_first(workdir: Path, config: Config) -> Iterator[None]:
-    """Makes the directory this run's; of several processes the first holds it."""
-    with contextlib.ExitStack() as stack:
-        # Each for itself: what is wrong is then said by all, and nobody waits.
-        check_config(workdir, config.to_dict())
-        if machines.is_first():
-            stack.enter_context(claimed(workdir, config.to_dict()))
-        machines.wait_for_all("claimed")
-        yield
 
 
 def _replays(
@@ -392,17 +376,3 @@ def _advance(run: Run, config: Config, workdir: Path) -> int | None:
         if run.resumed:
             recorder.message(f"{workdir}: going on after {run.done} updates")
         return run.advance(recorder, stop)
-
-
-def _check_versions(workdir: Path, mesh: Mesh, allow_change: bool) -> None:
-    metadata = checkpoints.read_metadata(workdir)
-    before = {name: metadata["versions"].get(name) for name in _DECISIVE}
-    after = {name: provenance.versions().get(name) for name in _DECISIVE}
-    before["groups x devices"] = " x ".join(map(str, metadata["devices"]))
-    after["groups x devices"] = " x ".join(map(str, mesh.devices.shape))
-    for what in before:
-        if before[what] != after[what] and not allow_change:
-            raise RunError(
-                f"{workdir} was made with {what} {before[what]}, not {after[what]}: "
-                "use the same, or accept other numbers with --allow_version_change"
-            )

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from flax import struct
 
 from experiments.configs import base
@@ -240,6 +241,17 @@ def metrics_lines(workdir: Path) -> list[dict[str, Any]]:
         {key: value for key, value in record.items() if not key.startswith("wall_")}
         for record in map(json.loads, text.splitlines())
     ]
+
+
+def refused(workdir: Path, error: type[Exception], config=None, **kwargs: Any) -> str:
+    """Returns the one sentence with which a run is refused; it must change nothing."""
+    before = {path: path.read_bytes() for path in workdir.rglob("*") if path.is_file()}
+    with pytest.raises(error) as raised:
+        training.train(config or small_config(), workdir, **kwargs)
+    after = {path: path.read_bytes() for path in workdir.rglob("*") if path.is_file()}
+    assert after == before
+    assert "\n" not in str(raised.value)
+    return str(raised.value)
 
 
 def main(workdir: str, lines: str) -> None:

@@ -27,6 +27,7 @@ from tests.fake_training import (
     on_line,
     on_update,
     outcome,
+    refused,
     small_config,
 )
 
@@ -284,17 +285,6 @@ def test_a_run_whose_environments_fail_can_be_taken_up(tmp_path, monkeypatch, un
     monkeypatch.setattr(collection, "collect_episodes", collect)
     training.train(small_config(), workdir)
     assert_ends_as(workdir, unbroken)
-
-
-def refused(workdir, error, config=None, **kwargs):
-    """Returns the one sentence with which a run is refused; it must change nothing."""
-    before = {path: path.read_bytes() for path in workdir.rglob("*") if path.is_file()}
-    with pytest.raises(error) as raised:
-        training.train(config or small_config(), workdir, **kwargs)
-    after = {path: path.read_bytes() for path in workdir.rglob("*") if path.is_file()}
-    assert after == before
-    assert "\n" not in str(raised.value)
-    return str(raised.value)
 
 
 @pytest.fixture(scope="module")

@@ -67,10 +67,11 @@ def main(tmp_path, monkeypatch):
     """
     monkeypatch.chdir(tmp_path)
 
-    def main(config, workdir="run"):
+    def main(config, workdir="run", fresh=False):
         monkeypatch.setattr(run, "_CONFIG", SimpleNamespace(value=config))
         monkeypatch.setattr(run, "_WORKDIR", SimpleNamespace(value=workdir))
         monkeypatch.setattr(run, "_ALLOW_VERSION_CHANGE", SimpleNamespace(value=False))
+        monkeypatch.setattr(run, "_FRESH", SimpleNamespace(value=fresh))
         try:
             return run.main(["run.py"])
         except SystemExit as end:
