@@ -15,6 +15,7 @@ from moto_jax.agents.model_based import make_actor
 from moto_jax.analysis.model_figures import Prediction, Rewards
 from moto_jax.analysis.runs import RunFiles, program_directory
 from moto_jax.analysis.systems import System
+from moto_jax.branching import dataset_directory
 from moto_jax.collection import Stage
 from moto_jax.data.episodes import Episode, read_episode, read_manifest
 from moto_jax.envs import tasks
@@ -286,9 +287,8 @@ def rewards(models: Models) -> Rewards:
 
 def _demonstration_files(models: Models) -> list[Path]:
     """Returns the files of the runs' demonstrations, none where they are gone."""
-    directory = models.config.data.directory
-    own = program_directory(models.system.runs[0].path) / "dataset"
-    path = Path(directory) if directory else own
+    run = program_directory(models.system.runs[0].path)
+    path = dataset_directory(models.config, run)
     if not path.is_dir():
         return []
     return [path / record.file for record in read_manifest(path).episodes]

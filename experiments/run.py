@@ -57,6 +57,12 @@ _FRESH = flags.DEFINE_bool(
     "Remove what an earlier run of the same command has written in --workdir, but for "
     "its demonstrations, and start again.",
 )
+_INIT_FROM = flags.DEFINE_string(
+    "init_from",
+    None,
+    "Directory of a run whose newest checkpoint, demonstrations and online episodes "
+    "this one starts from; the same as --config.init_from.",
+)
 
 
 def main(argv: Sequence[str]) -> None:
@@ -71,6 +77,8 @@ def main(argv: Sequence[str]) -> None:
     joined = False
     try:
         config = _CONFIG.value
+        if _INIT_FROM.value:
+            config.init_from = _INIT_FROM.value
         prepare(config)
         if config.distributed:
             machines.join()

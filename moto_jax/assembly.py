@@ -172,7 +172,7 @@ def demonstration(config: Config, objects: Sequence[str], seed: int) -> Episode:
 
 def make_replays(
     config: Config,
-    workdir: Path,
+    directory: Path,
     seeds: Sequence[int],
     batch_shape: tuple[int, int],
 ) -> list[Replay]:
@@ -180,7 +180,7 @@ def make_replays(
 
     Args:
       config: the run's.
-      workdir: its directory.
+      directory: of the demonstrations.
       seeds: one replay for each.
       batch_shape: (T, B) of the batches to be sampled.
     """
@@ -197,7 +197,6 @@ def make_replays(
         )
         for seed in seeds
     ]
-    directory = Path(config.data.directory or workdir / "dataset")
     for name, episode in make_dataset(config, directory):
         for replay in replays:
             replay.add(episode, name)

@@ -192,8 +192,8 @@ def restore(
         shape or dtype than asked for.
     """
     directory = find(path)
-    leaves, metadata = _read_description(directory)
-    _require_same_leaves(directory, leaves, abstract_state)
+    require_same_leaves(directory, abstract_state)
+    metadata = _read_description(directory)[1]
     targets = jax.tree.map(_restore_target, abstract_state)
     try:
         with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
@@ -356,10 +356,9 @@ def _describe_leaves(state: Any) -> dict[str, list[Any]]:
     return leaves
 
 
-def _require_same_leaves(
-    directory: Path, saved: dict[str, list[Any]], state: Any
-) -> None:
-    asked = _describe_leaves(state)
+def require_same_leaves(directory: Path, state: Any) -> None:
+    """Raises CheckpointError unless a step's leaves are those of a state."""
+    saved, asked = _read_description(directory)[0], _describe_leaves(state)
     for name in {**saved, **asked}:
         if name not in saved:
             problem = f"has no leaf {name}, which this configuration needs"

@@ -35,6 +35,9 @@ from moto_jax.run_control import Stopwatch
 
 _LOCK_NAME = ".lock"
 
+# Keys that came later, with the value of the runs from before.
+_LATER_KEYS = {"init_from": ""}
+
 # Packages whose version decides numbers: a resumed run must have the same.
 _DECISIVE = ("jax", "jaxlib", "flax", "optax", "mujoco", "gymnasium-robotics", "numpy")
 
@@ -91,9 +94,9 @@ def check_config(directory: Path, config: Mapping[str, Any]) -> None:
     path = directory / CONFIG_NAME
     if not path.exists():
         return
-    made_with = flat_config(read_json(path))
+    made_with = _LATER_KEYS | flat_config(read_json(path))
     # Through JSON, so that a tuple and the list it was saved as are equal.
-    wanted = flat_config(json.loads(json.dumps(config)))
+    wanted = _LATER_KEYS | flat_config(json.loads(json.dumps(config)))
     for key in sorted(made_with.keys() | wanted.keys()):
         if made_with.get(key) != wanted.get(key):
             raise RunError(

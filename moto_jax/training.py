@@ -15,9 +15,10 @@ from moto_jax import checkpoints, devices, machines, provenance
 from moto_jax.agents import make_agent
 from moto_jax.analysis.runs import SUMMARY_NAME, seed_directory
 from moto_jax.assembly import announce_renderer, make_replays, make_stage, prepare
+from moto_jax.branching import Parent, branch_state, dataset_directory, find_parent
 from moto_jax.collection import Stage
 from moto_jax.compilation import compile_updates, initialise
-from moto_jax.data.episodes import Episode
+from moto_jax.data.episodes import Episode, read_episode
 from moto_jax.data.replay import Replay, device_batches, empty_batches
 from moto_jax.envs import tasks
 from moto_jax.online_episodes import OnlineEpisodes
@@ -65,6 +66,7 @@ class Run:
         replays: Sequence[Replay],
         watch: Stopwatch,
         mesh: Mesh,
+        parent: Parent | None = None,
     ):
         """Compiles the agent's updates, and restores the newest checkpoint.
 
@@ -76,6 +78,7 @@ class Run:
           replays: hold the demonstrations, one for each seed that this process feeds.
           watch: has counted what came before.
           mesh: what the seeds are trained on.
+          parent: what a run without a checkpoint starts from, if not from nothing.
         """
         self.config = config
         self.workdir = workdir
@@ -103,13 +106,18 @@ class Run:
         self._stopped: set[int] = set()
         self.done, known = 0, [{} for _ in config.seeds]
         self.resumed = checkpoints.latest(workdir / "checkpoints") is not None
-        if not self.resumed:
-            self.state = initialise(self.agent, init_keys)
-        else:
+        self.inherited: list[dict[str, str]] = [{} for _ in config.seeds]
+        if self.resumed:
             self.state, metadata = checkpoints.restore(workdir, abstract)
             self.done, known = metadata["updates"], metadata["online_episodes"]
+            self.inherited = metadata.get("inherited_episodes", self.inherited)
             for part, seconds in metadata["wall_seconds"].items():
                 self.watch.seconds[part] += seconds
+        elif parent is not None:
+            self.state = branch_state(agent, parent, config.seeds, mesh)
+            self.inherited = parent.episodes
+        else:
+            self.state = initialise(self.agent, init_keys)
         with self.watch.part("compilation"):
             batch = empty_batches(replays, self.share.columns)
             batch = devices.abstract_batch(batch, *shape, mesh)
@@ -119,6 +127,9 @@ class Run:
             self.players.collect,
             known,
         )
+        for index, replay in self.replays.items():
+            for path, checksum in self.inherited[index].items():
+                replay.add(read_episode(path, checksum), path, online=True)
         for number in range(self.schedule.episodes_stored(self.done - 1)):
             self._store(number)
 
@@ -266,6 +277,7 @@ class Run:
             metadata = {
                 "updates": self.done,
                 "online_episodes": self.online.known,
+                "inherited_episodes": self.inherited,
                 "wall_seconds": dict(self.watch.seconds),
                 "config": self.config.to_dict(),
                 "versions": provenance.versions(),
@@ -316,6 +328,9 @@ def train(
     )
     schedule = make_schedule(config.training, agent.model_share)
     mesh = devices.make_mesh(config, agent.batch_shape[1])
+    parent = None
+    if config.init_from and (fresh or not checkpoints.steps(workdir / "checkpoints")):
+        parent = find_parent(config, agent)
     with machines.watched(), claimed_by_first(workdir, config, schedule, fresh):
         done = checkpoints.latest(workdir / "checkpoints")
         summaries = [path / SUMMARY_NAME for path in _seed_directories(workdir, config)]
@@ -334,7 +349,7 @@ def train(
         with (
             make_stage(config) as stage,
             contextlib.closing(
-                Run(config, workdir, agent, stage, replays, watch, mesh)
+                Run(config, workdir, agent, stage, replays, watch, mesh, parent)
             ) as run,
         ):
             stopped_by = _advance(run, config, workdir)
@@ -359,7 +374,8 @@ def _replays(
     # The first makes the demonstrations, the others find them.
     if not machines.is_first():
         machines.wait_for_all("demonstrations")
-    replays = make_replays(config, workdir, seeds, batch_shape)
+    directory = dataset_directory(config, workdir)
+    replays = make_replays(config, directory, seeds, batch_shape)
     if machines.is_first():
         machines.wait_for_all("demonstrations")
     return replays

@@ -23,6 +23,9 @@ def _full() -> ConfigDict:
     config.task = "mixed"
     # In [0, 2**32). Each trains an agent of its own; all at once, in one program.
     config.seeds = (0,)
+    # Directory of a run whose newest checkpoint this one starts from, with the same
+    # networks and demonstrations (moto_jax/branching.py); empty: from the beginning.
+    config.init_from = ""
     # Devices: `seed` groups, between which the seeds are split, of `data` devices, over
     # which a group's batches are split; 0: as many as divide seeds and batch.
     config.mesh = ConfigDict({"seed": 0, "data": 0})
@@ -59,7 +62,7 @@ def _full() -> ConfigDict:
             # The hdf5 file of source "d4rl".
             "path": "",
             # Folder of a dataset that is already there (or is to be shared between
-            # runs); empty: RUN/dataset.
+            # runs); empty: RUN/dataset, or that of the run in init_from.
             "directory": "",
             # Demonstrations of source "scripted"; the cleaned human data have 581.
             "episodes": 581,
