@@ -43,9 +43,9 @@ _SEED = flags.DEFINE_integer(
 )
 _FIRST_EPISODE = flags.DEFINE_integer(
     "first_episode",
-    2_000_000,
-    "Environment seed of the first episode, the others follow; runs use those below "
-    "2,000,000.",
+    0,
+    "Number of the first episode, the others follow. Episodes of equal numbers start "
+    "alike for all runs, and no run has trained or been evaluated on one.",
     lower_bound=0,
 )
 _WORKERS = flags.DEFINE_integer(
@@ -77,6 +77,7 @@ def main(argv: Sequence[str]) -> None:
 def _evaluate() -> None:
     from moto_jax.assembly import prepare
     from moto_jax.envs import tasks
+    from moto_jax.envs.seeds import Purpose, environment_seed
     from moto_jax.restoring import restore_agent
 
     restored = restore_agent(_CHECKPOINT.value, _SEED.value)
@@ -87,9 +88,14 @@ def _evaluate() -> None:
     if _WORKERS.value is not None:
         config.env.workers = _WORKERS.value
     tasks.resolve_task(config.task)
+    first = _FIRST_EPISODE.value
+    seeds = [
+        environment_seed(Purpose.TEST, number=number)
+        for number in range(first, first + _EPISODES.value)
+    ]
     out = Path(_OUT.value) if _OUT.value else _default_out(restored)
     out.mkdir(parents=True, exist_ok=True)
-    results = _play(restored)
+    results = _play(restored, seeds)
     _write(out, restored, results)
     _show(restored, results)
     print(f"written to {out}")
@@ -103,7 +109,7 @@ def _default_out(restored: "Restored") -> Path:
     return parent / f"evaluation-{restored.metadata['updates']}"
 
 
-def _play(restored: "Restored") -> dict[str, "EvaluationResult"]:
+def _play(restored: "Restored", seeds: Sequence[int]) -> dict[str, "EvaluationResult"]:
     import jax
     import numpy as np
 
@@ -113,8 +119,8 @@ def _play(restored: "Restored") -> dict[str, "EvaluationResult"]:
     names = ["mean", "sampled"] if _POLICY.value == "both" else [_POLICY.value]
     params = restored.agent.acting_params(restored.state)
     params = jax.tree.map(lambda leaf: np.asarray(leaf)[None], params)
-    keys = jax.random.key(_FIRST_EPISODE.value)[None]
-    seeds = range(_FIRST_EPISODE.value, _FIRST_EPISODE.value + _EPISODES.value)
+    # Each episode folds its environment seed in, so that it is the same in any command.
+    keys = jax.random.key(0)[None]
     results = {}
     with make_stage(restored.config) as stage:
         for name in names:

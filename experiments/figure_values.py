@@ -15,16 +15,15 @@ from moto_jax.agents.model_based import make_actor
 from moto_jax.analysis.model_figures import Prediction, Rewards
 from moto_jax.analysis.runs import RunFiles, program_directory
 from moto_jax.analysis.systems import System
+from moto_jax.branching import dataset_directory
 from moto_jax.collection import Stage
 from moto_jax.data.episodes import Episode, read_episode, read_manifest
 from moto_jax.envs import tasks
+from moto_jax.envs.seeds import Purpose, environment_seed
 from moto_jax.imagination import open_loop
 from moto_jax.restoring import KeptCheckpoints, open_checkpoints
 from moto_jax.types import Config, Params
 from moto_jax.world_model import DISAGREEMENTS
-
-# Environment seed of demonstrations that no dataset has.
-_DEMONSTRATION_SEED = 2_000_000
 
 EPISODES = 10
 # Rollouts from each first frame of those episodes.
@@ -163,7 +162,8 @@ def demonstrations(
       ValueError: if none of three times as many does.
     """
     done = []
-    for seed in range(_DEMONSTRATION_SEED, _DEMONSTRATION_SEED + 3 * EPISODES):
+    for number in range(3 * EPISODES):
+        seed = environment_seed(Purpose.HELD_OUT_DEMONSTRATIONS, number=number)
         episode = world.demonstration(config, objects, seed)
         if tasks.objects_reached(episode.objects_in_goal, objects).all():
             done.append(episode)
@@ -287,9 +287,8 @@ def rewards(models: Models) -> Rewards:
 
 def _demonstration_files(models: Models) -> list[Path]:
     """Returns the files of the runs' demonstrations, none where they are gone."""
-    directory = models.config.data.directory
-    own = program_directory(models.system.runs[0].path) / "dataset"
-    path = Path(directory) if directory else own
+    run = program_directory(models.system.runs[0].path)
+    path = dataset_directory(models.config, run)
     if not path.is_dir():
         return []
     return [path / record.file for record in read_manifest(path).episodes]

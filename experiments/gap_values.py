@@ -14,10 +14,8 @@ from moto_jax.analysis.runs import RunFiles
 from moto_jax.collection import Play
 from moto_jax.data.episodes import Episode
 from moto_jax.envs import tasks
+from moto_jax.envs.seeds import Purpose, environment_seed
 from moto_jax.restoring import KeptCheckpoints
-
-# Environment seed of an expert's episodes, which no run has played.
-_EXPERT_SEED = 3_000_000
 
 
 def gaps(models: Models, world: World) -> Gaps:
@@ -105,8 +103,11 @@ def _play(
     params = jax.tree.map(
         lambda leaf: np.asarray(leaf)[index : index + 1], kept.acting_params(step)
     )
-    keys = jax.random.key(_EXPERT_SEED)[None]
-    plays = [Play(0, _EXPERT_SEED + number) for number in range(EPISODES)]
+    keys = jax.random.key(0)[None]
+    plays = [
+        Play(0, environment_seed(Purpose.EXPERTS, number=number))
+        for number in range(EPISODES)
+    ]
     config = models.config.copy_and_resolve_references()
     config.env.workers = min(config.env.workers, os.cpu_count() or 1)
     with world.make_stage(config) as stage:

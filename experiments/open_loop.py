@@ -3,7 +3,7 @@ r"""Predicts images from recorded actions, and shows them beside what happened.
     python -m experiments.open_loop --checkpoint=runs/mixed-cpu-moto-seed0 \
         --out=results/open_loop.png
 
-A scripted demonstration of the checkpoint's task, with a seed that no dataset has, is
+A scripted demonstration of the checkpoint's task, which no dataset has, is
 cut where one object after another is being moved. The model sees the first frames of a
 cut, then the actions alone. Writes the picture, and every predicted frame's error as
 CSV beside it; prints the errors next to those of a copy of the last frame seen.
@@ -44,8 +44,8 @@ _SEED = flags.DEFINE_integer(
 )
 _EPISODE = flags.DEFINE_integer(
     "episode",
-    2_000_000,
-    "Environment seed of the demonstration; also of what the model draws.",
+    0,
+    "Number of the demonstration, also the seed of what the model draws.",
     lower_bound=0,
 )
 _CONTEXT = flags.DEFINE_integer("context", 5, "Frames the model sees.", lower_bound=1)
@@ -81,8 +81,10 @@ def _open_loop(out: Path) -> None:
     # Takes seconds, which a wrong name need not wait for.
     from moto_jax.assembly import demonstration, prepare
     from moto_jax.envs import tasks
+    from moto_jax.envs.seeds import Purpose, environment_seed
     from moto_jax.restoring import restore_agent
 
+    seed = environment_seed(Purpose.HELD_OUT_DEMONSTRATIONS, number=_EPISODE.value)
     restored = restore_agent(_CHECKPOINT.value, _SEED.value)
     if restored.agent.model is None:
         raise ValueError(
@@ -92,7 +94,7 @@ def _open_loop(out: Path) -> None:
     prepare(restored.config)
     out.parent.mkdir(parents=True, exist_ok=True)
     task = tasks.resolve_task(restored.config.task)
-    episode = demonstration(restored.config, task, _EPISODE.value)
+    episode = demonstration(restored.config, task, seed)
     cuts = _cuts(episode, restored.config.task)
     truth, prediction = _predict(restored, episode, cuts)
     model, copy = prediction_errors(truth, prediction, _CONTEXT.value)
@@ -126,7 +128,7 @@ def _cuts(episode: "Episode", task: str) -> list[Cut]:
         _PREDICTED.value,
     )
     if not cuts:
-        raise ValueError("the demonstration fails with this --seed: give another")
+        raise ValueError("the demonstration fails with this --episode: give another")
     return cuts[: _SEQUENCES.value]
 
 

@@ -5,7 +5,8 @@ r"""Trains an agent: demonstrations, offline updates, online episodes, evaluatio
 
 Several seeds are trained by one program. The same command with the same --workdir takes
 up a run that was interrupted. Ctrl-C and SIGTERM end the update under way, save, and
-leave with status 128 + the signal's number.
+leave with status 128 + the signal's number. A run whose checkpoints are gone is
+refused; --fresh starts it again.
 
 Several processes do one run together when each is started with the same command and
 --config.distributed=true: under SLURM or Open MPI as they are, elsewhere with
@@ -50,6 +51,18 @@ _ALLOW_VERSION_CHANGE = flags.DEFINE_bool(
     "Resume although packages that decide numbers have other versions, or the devices "
     "are others.",
 )
+_FRESH = flags.DEFINE_bool(
+    "fresh",
+    False,
+    "Remove what an earlier run of the same command has written in --workdir, but for "
+    "its demonstrations, and start again.",
+)
+_INIT_FROM = flags.DEFINE_string(
+    "init_from",
+    None,
+    "Directory of a run whose newest checkpoint, demonstrations and online episodes "
+    "this one starts from; the same as --config.init_from.",
+)
 
 
 def main(argv: Sequence[str]) -> None:
@@ -64,6 +77,8 @@ def main(argv: Sequence[str]) -> None:
     joined = False
     try:
         config = _CONFIG.value
+        if _INIT_FROM.value:
+            config.init_from = _INIT_FROM.value
         prepare(config)
         if config.distributed:
             machines.join()
@@ -77,7 +92,8 @@ def main(argv: Sequence[str]) -> None:
         if joined:
             machines.leave(error)
         fail(error)
-    print(f"stopped and saved; the same command goes on from here: {workdir}")
+    command = "the same command" + (" without --fresh" if _FRESH.value else "")
+    print(f"stopped and saved; {command} goes on from here: {workdir}")
     sys.exit(128 + stopped_by)
 
 
@@ -98,7 +114,8 @@ def _train(config: Config) -> tuple[int | None, Path]:
             f"{os.cpu_count()} CPU cores; --config=...:cpu takes minutes",
             file=sys.stderr,
         )
-    return train(config, workdir, _ALLOW_VERSION_CHANGE.value), workdir
+    stopped_by = train(config, workdir, _ALLOW_VERSION_CHANGE.value, _FRESH.value)
+    return stopped_by, workdir
 
 
 def default_workdir(config: Config) -> str:

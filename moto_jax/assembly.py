@@ -159,7 +159,7 @@ def demonstration(config: Config, objects: Sequence[str], seed: int) -> Episode:
     Args:
       config: the run's.
       objects: what is done, in order.
-      seed: of everything random; no dataset has one of 2,000,000 or more.
+      seed: of everything random; see `envs.seeds` for those that no dataset has.
     """
     noise = config.data.action_noise
     if config.env.name == MINI:
@@ -178,7 +178,7 @@ def demonstration(config: Config, objects: Sequence[str], seed: int) -> Episode:
 
 def make_replays(
     config: Config,
-    workdir: Path,
+    directory: Path,
     seeds: Sequence[int],
     batch_shape: tuple[int, int],
 ) -> list[Replay]:
@@ -186,7 +186,7 @@ def make_replays(
 
     Args:
       config: the run's.
-      workdir: its directory.
+      directory: of the demonstrations.
       seeds: one replay for each.
       batch_shape: (T, B) of the batches to be sampled.
     """
@@ -205,7 +205,6 @@ def make_replays(
         )
         for seed in seeds
     ]
-    directory = Path(config.data.directory or workdir / "dataset")
     for name, episode in make_dataset(config, directory):
         for replay in replays:
             replay.add(episode, name)

@@ -129,6 +129,14 @@ def steps(directory: Path) -> list[int]:
     return sorted(int(name) for name in names if re.fullmatch(r"0|[1-9]\d*", name))
 
 
+def remove_all(directory: Path) -> None:
+    """Removes every step, and what interrupted saves left; other files stay."""
+    if directory.is_dir():
+        _remove_leftovers(directory)
+        for step in steps(directory):
+            shutil.rmtree(directory / str(step))
+
+
 def find(path: str | os.PathLike[str]) -> Path:
     """Returns the directory of an intact checkpoint.
 
@@ -184,8 +192,8 @@ def restore(
         shape or dtype than asked for.
     """
     directory = find(path)
-    leaves, metadata = _read_description(directory)
-    _require_same_leaves(directory, leaves, abstract_state)
+    require_same_leaves(directory, abstract_state)
+    metadata = _read_description(directory)[1]
     targets = jax.tree.map(_restore_target, abstract_state)
     try:
         with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
@@ -348,10 +356,9 @@ def _describe_leaves(state: Any) -> dict[str, list[Any]]:
     return leaves
 
 
-def _require_same_leaves(
-    directory: Path, saved: dict[str, list[Any]], state: Any
-) -> None:
-    asked = _describe_leaves(state)
+def require_same_leaves(directory: Path, state: Any) -> None:
+    """Raises CheckpointError unless a step's leaves are those of a state."""
+    saved, asked = _read_description(directory)[0], _describe_leaves(state)
     for name in {**saved, **asked}:
         if name not in saved:
             problem = f"has no leaf {name}, which this configuration needs"

@@ -189,6 +189,14 @@ class MetricsWriter:
         self._opened = time.monotonic()
 
 
+def last_step(path: Path) -> int:
+    """Returns the largest step of a metrics.jsonl's whole lines, -1 without any."""
+    if not path.exists():
+        return -1
+    records = map(_parse, path.read_bytes().splitlines())
+    return max((int(record["step"]) for record in records if record), default=-1)
+
+
 def _parse(line: bytes) -> dict[str, Any] | None:
     try:
         record = json.loads(line)

@@ -31,8 +31,9 @@ class OnlineEpisodes:
           directories: where the episodes of each seed lie; made where missing.
           collect: (round's number, acting parameters) -> the episodes that this process
             is to collect. The parameters are its own to keep.
-          known: for each seed sha256 by file name, in order of collection; any other
-            file in the directory is of updates that were lost, and is removed.
+          known: for each seed sha256 by file name, in order of collection; other
+            episodes of a run in the directory are of updates that were lost, and are
+            removed.
         """
         self.known = [dict(files) for files in known]
         self._directories = list(directories)
@@ -42,7 +43,7 @@ class OnlineEpisodes:
         if machines.is_first():
             for directory, files in zip(self._directories, self.known, strict=True):
                 directory.mkdir(parents=True, exist_ok=True)
-                for path in directory.glob("*.npz"):
+                for path in collected(directory).values():
                     if path.name not in files:
                         path.unlink()
         machines.wait_for_all("online episodes")
@@ -103,6 +104,18 @@ class OnlineEpisodes:
     def close(self) -> None:
         """Waits for the thread to end."""
         self._executor.shutdown(wait=True, cancel_futures=True)
+
+
+def collected(directory: Path) -> dict[int, Path]:
+    """Returns a run's online episodes in a directory, by number.
+
+    A file of any other name is somebody else's.
+    """
+    return {
+        int(path.stem): path
+        for path in sorted(directory.glob("*.npz"))
+        if path.stem.isdecimal() and path.name == _name(int(path.stem))
+    }
 
 
 def _name(number: int) -> str:

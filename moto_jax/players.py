@@ -13,13 +13,15 @@ from moto_jax.analysis.systems import POLICIES
 from moto_jax.collection import Play, Stage
 from moto_jax.data.episodes import Episode
 from moto_jax.envs import tasks
+from moto_jax.envs.seeds import (
+    SEED_END,
+    STREAM_LENGTH,
+    Purpose,
+    check_seed,
+    environment_seed,
+)
 from moto_jax.evaluation import evaluate, write_videos
 from moto_jax.types import Config, Params, Policy
-
-# Environment seeds: evaluations play the same ones each time, apart from the online
-# episodes'.
-EVALUATION_SEED = 1_000_000
-
 
 # Those that may gather online episodes: the last is never evaluated.
 COLLECTING_POLICIES = (*POLICIES, "mean_with_noise")
@@ -29,16 +31,20 @@ def check_plays(config: Config) -> None:
     """Looks at what a configuration says of who plays and how often.
 
     Raises:
-      ValueError: for seeds that are no different integers of at least 0, no episodes
-        of an evaluation, or a policy to collect with that does not exist.
+      ValueError: for seeds that are no different integers in [0, 2**32), a budget that
+        plays more episodes than there are environment seeds, no episodes of an
+        evaluation, or a policy to collect with that does not exist.
     """
     seeds = config.seeds
-    wrong = [seed for seed in seeds if not isinstance(seed, int) or seed < 0]
+    wrong = [
+        seed for seed in seeds if not isinstance(seed, int) or not 0 <= seed < SEED_END
+    ]
     if wrong or not seeds or len(set(seeds)) < len(seeds):
         raise ValueError(
-            f"config.seeds is {tuple(seeds)}: give different integers of at least 0, "
-            "such as --config.seeds=0,1,2"
+            f"config.seeds is {tuple(seeds)}: give different integers of at least 0 "
+            "and less than 2**32, such as --config.seeds=0,1,2"
         )
+    check_seed("config.data.seed", config.data.seed)
     if config.evaluation.episodes < 1:
         raise ValueError(
             f"config.evaluation.episodes is {config.evaluation.episodes}: use 1 or more"
@@ -47,6 +53,15 @@ def check_plays(config: Config) -> None:
         raise ValueError(
             "config.evaluation.phase_end_episodes is "
             f"{config.evaluation.phase_end_episodes}: use 0 or more"
+        )
+    budget = config.training
+    online = budget.online_episodes
+    updates = budget.offline_updates + online * budget.updates_per_episode
+    if max(online, (updates + 1) * most_episodes(config)) > STREAM_LENGTH:
+        raise ValueError(
+            f"config.training asks for {updates} updates with {online} online episodes "
+            f"and config.evaluation for up to {most_episodes(config)} episodes: at "
+            f"most {STREAM_LENGTH} of a run have environment seeds of their own"
         )
     if config.training.collect_with not in COLLECTING_POLICIES:
         raise ValueError(
@@ -58,6 +73,12 @@ def check_plays(config: Config) -> None:
             "config.training.collect_noise_std is "
             f"{config.training.collect_noise_std}: use more than 0 and at most 1"
         )
+
+
+def most_episodes(config: Config) -> int:
+    """Returns how many episodes an evaluation plays with each policy, at most."""
+    section = config.evaluation
+    return max(section.episodes, section.phase_end_episodes)
 
 
 class Players:
@@ -129,9 +150,11 @@ class Players:
         indices = self.turns(number)
         if not indices:
             return {}
-        rounds = self._config.training.online_episodes
+        seeds = self._config.seeds
         plays = [
-            Play(member, self._config.seeds[index] * rounds + number)
+            Play(
+                member, environment_seed(Purpose.TRAINING, seeds[index], number=number)
+            )
             for member, index in enumerate(indices)
         ]
         play = self._play[self._config.training.collect_with]
@@ -149,7 +172,8 @@ class Players:
     ) -> list[dict[str, float]]:
         """Plays each seed's evaluation episodes and writes their videos.
 
-        All processes must call it.
+        Both policies play the same ones, and every evaluation of a run others than
+        those before. All processes must call it.
 
         Args:
           params: acting parameters [seeds, ...].
@@ -183,9 +207,13 @@ class Players:
     ) -> dict[str, float]:
         params = devices.local_copy(params, [index])
         key = jax.random.fold_in(self._evaluate_keys[index], done)
-        seeds = range(
-            EVALUATION_SEED, EVALUATION_SEED + self._config.evaluation.episodes
-        )
+        most = most_episodes(self._config)
+        episodes = most if ends_phase else self._config.evaluation.episodes
+        own_seed = self._config.seeds[index]
+        seeds = [
+            environment_seed(Purpose.EVALUATION, own_seed, number=done * most + episode)
+            for episode in range(episodes)
+        ]
         results = {
             name: evaluate(play, params, key[None], seeds, self._task)
             for name, play in self._play.items()

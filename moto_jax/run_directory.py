@@ -18,11 +18,11 @@ import contextlib
 import fcntl
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from moto_jax import provenance
+from moto_jax import checkpoints, provenance
 from moto_jax.analysis.runs import (
     CONFIG_NAME,
     SUMMARY_NAME,
@@ -34,6 +34,12 @@ from moto_jax.metrics import METRICS_NAME
 from moto_jax.run_control import Stopwatch
 
 _LOCK_NAME = ".lock"
+
+# Keys that came later, with the value of the runs from before.
+_LATER_KEYS = {"init_from": ""}
+
+# Packages whose version decides numbers: a resumed run must have the same.
+_DECISIVE = ("jax", "jaxlib", "flax", "optax", "mujoco", "gymnasium-robotics", "numpy")
 
 
 class RunError(ValueError):
@@ -88,14 +94,35 @@ def check_config(directory: Path, config: Mapping[str, Any]) -> None:
     path = directory / CONFIG_NAME
     if not path.exists():
         return
-    made_with = flat_config(read_json(path))
+    made_with = _LATER_KEYS | flat_config(read_json(path))
     # Through JSON, so that a tuple and the list it was saved as are equal.
-    wanted = flat_config(json.loads(json.dumps(config)))
+    wanted = _LATER_KEYS | flat_config(json.loads(json.dumps(config)))
     for key in sorted(made_with.keys() | wanted.keys()):
         if made_with.get(key) != wanted.get(key):
             raise RunError(
                 f"{directory} was made with config.{key} = {made_with.get(key)!r}, not "
                 f"{wanted.get(key)!r}: use that value, or another --workdir"
+            )
+
+
+def check_versions(directory: Path, devices: Sequence[int], allow_change: bool) -> None:
+    """Raises RunError if the newest checkpoint was made with other programs or devices.
+
+    Args:
+      directory: of a run that has a checkpoint.
+      devices: groups, and devices of each.
+      allow_change: whether they may be others.
+    """
+    metadata = checkpoints.read_metadata(directory)
+    before = {name: metadata["versions"].get(name) for name in _DECISIVE}
+    after = {name: provenance.versions().get(name) for name in _DECISIVE}
+    before["groups x devices"] = " x ".join(map(str, metadata["devices"]))
+    after["groups x devices"] = " x ".join(map(str, devices))
+    for what in before:
+        if before[what] != after[what] and not allow_change:
+            raise RunError(
+                f"{directory} was made with {what} {before[what]}, not {after[what]}: "
+                "use the same, or accept other numbers with --allow_version_change"
             )
 
 

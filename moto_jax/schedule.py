@@ -88,6 +88,22 @@ class Schedule(NamedTuple):
         """Whether the state is saved after `done` updates."""
         return _due(done, self.checkpoint_every) or self.ends_phase(done)
 
+    def has_saved(self, last_step: int, episodes: int) -> bool:
+        """Whether a run that has come so far has saved a state on the way.
+
+        Args:
+          last_step: of its metrics, -1 without any; a step's are written before it is
+            saved.
+          episodes: online episodes that it has written; each but the first is set out
+            for when the block before it begins.
+        """
+        done = last_step - 1
+        if episodes:
+            blocks = max(0, episodes - 2)
+            begun = self.offline_updates + blocks * self.updates_per_episode
+            done = max(done, begun)
+        return any(self.saves(number) for number in range(1, done + 1))
+
 
 def make_schedule(section: Any, model_share: float = 0.0) -> Schedule:
     """Returns the schedule of `config.training`.

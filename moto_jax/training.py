@@ -4,7 +4,7 @@ import collections
 import contextlib
 import logging
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,23 +15,19 @@ from moto_jax import checkpoints, devices, machines, provenance
 from moto_jax.agents import make_agent
 from moto_jax.analysis.runs import SUMMARY_NAME, seed_directory
 from moto_jax.assembly import announce_renderer, make_replays, make_stage, prepare
+from moto_jax.branching import Parent, branch_state, dataset_directory, find_parent
 from moto_jax.collection import Stage
 from moto_jax.compilation import compile_updates, initialise
-from moto_jax.data.episodes import Episode
+from moto_jax.data.episodes import Episode, read_episode
 from moto_jax.data.replay import Replay, device_batches, empty_batches
 from moto_jax.envs import tasks
 from moto_jax.online_episodes import OnlineEpisodes
 from moto_jax.players import Players, check_plays, run_keys
 from moto_jax.recording import Recorder, split_seeds
 from moto_jax.run_control import StopRequest, Stopwatch
-from moto_jax.run_directory import (
-    RunError,
-    bind,
-    check_config,
-    claimed,
-    write_summary,
-)
+from moto_jax.run_directory import bind, check_versions, write_summary
 from moto_jax.schedule import Block, Schedule, make_schedule
+from moto_jax.starting import claimed_by_first
 from moto_jax.types import Agent, Config, Metrics, Params
 
 # What the terminal shows of the metrics.
@@ -53,9 +49,6 @@ _MAX_IN_FLIGHT = 2
 # Several processes tell each other so often whether one was asked to stop.
 _UPDATES_BETWEEN_TALKS = 10
 
-# Packages whose version decides numbers: a resumed run must have the same.
-_DECISIVE = ("jax", "jaxlib", "flax", "optax", "mujoco", "gymnasium-robotics", "numpy")
-
 
 class DivergedError(RuntimeError):
     """Of every seed too many updates in a row were not finite."""
@@ -73,6 +66,7 @@ class Run:
         replays: Sequence[Replay],
         watch: Stopwatch,
         mesh: Mesh,
+        parent: Parent | None = None,
     ):
         """Compiles the agent's updates, and restores the newest checkpoint.
 
@@ -84,6 +78,7 @@ class Run:
           replays: hold the demonstrations, one for each seed that this process feeds.
           watch: has counted what came before.
           mesh: what the seeds are trained on.
+          parent: what a run without a checkpoint starts from, if not from nothing.
         """
         self.config = config
         self.workdir = workdir
@@ -111,13 +106,18 @@ class Run:
         self._stopped: set[int] = set()
         self.done, known = 0, [{} for _ in config.seeds]
         self.resumed = checkpoints.latest(workdir / "checkpoints") is not None
-        if not self.resumed:
-            self.state = initialise(self.agent, init_keys)
-        else:
+        self.inherited: list[dict[str, str]] = [{} for _ in config.seeds]
+        if self.resumed:
             self.state, metadata = checkpoints.restore(workdir, abstract)
             self.done, known = metadata["updates"], metadata["online_episodes"]
+            self.inherited = metadata.get("inherited_episodes", self.inherited)
             for part, seconds in metadata["wall_seconds"].items():
                 self.watch.seconds[part] += seconds
+        elif parent is not None:
+            self.state = branch_state(agent, parent, config.seeds, mesh)
+            self.inherited = parent.episodes
+        else:
+            self.state = initialise(self.agent, init_keys)
         with self.watch.part("compilation"):
             batch = empty_batches(replays, self.share.columns)
             batch = devices.abstract_batch(batch, *shape, mesh)
@@ -127,6 +127,9 @@ class Run:
             self.players.collect,
             known,
         )
+        for index, replay in self.replays.items():
+            for path, checksum in self.inherited[index].items():
+                replay.add(read_episode(path, checksum), path, online=True)
         for number in range(self.schedule.episodes_stored(self.done - 1)):
             self._store(number)
 
@@ -277,6 +280,7 @@ class Run:
             metadata = {
                 "updates": self.done,
                 "online_episodes": self.online.known,
+                "inherited_episodes": self.inherited,
                 "wall_seconds": dict(self.watch.seconds),
                 "config": self.config.to_dict(),
                 "versions": provenance.versions(),
@@ -292,7 +296,10 @@ class Run:
 
 
 def train(
-    config: Config, workdir: Path, allow_version_change: bool = False
+    config: Config,
+    workdir: Path,
+    allow_version_change: bool = False,
+    fresh: bool = False,
 ) -> int | None:
     """Does a run, or what is left of it.
 
@@ -301,6 +308,7 @@ def train(
       workdir: the run's directory; a run that is there already is taken up.
       allow_version_change: take it up with other package versions, or on other
         devices, too.
+      fresh: start it again from nothing, whatever of it is there.
 
     Returns:
       The number of the signal that stopped the run early, or None if it is complete.
@@ -323,13 +331,16 @@ def train(
     )
     schedule = make_schedule(config.training, agent.model_share)
     mesh = devices.make_mesh(config, agent.batch_shape[1])
-    with machines.watched(), _claimed_by_first(workdir, config):
+    parent = None
+    if config.init_from and (fresh or not checkpoints.steps(workdir / "checkpoints")):
+        parent = find_parent(config, agent)
+    with machines.watched(), claimed_by_first(workdir, config, schedule, fresh):
         done = checkpoints.latest(workdir / "checkpoints")
         summaries = [path / SUMMARY_NAME for path in _seed_directories(workdir, config)]
         if done == schedule.total and all(path.exists() for path in summaries):
             return None
         if done is not None:
-            _check_versions(workdir, mesh, allow_version_change)
+            check_versions(workdir, mesh.devices.shape, allow_version_change)
         watch = Stopwatch()
         announce_renderer(config)
         if jax.device_count() > 1:
@@ -341,7 +352,7 @@ def train(
         with (
             make_stage(config) as stage,
             contextlib.closing(
-                Run(config, workdir, agent, stage, replays, watch, mesh)
+                Run(config, workdir, agent, stage, replays, watch, mesh, parent)
             ) as run,
         ):
             stopped_by = _advance(run, config, workdir)
@@ -357,18 +368,6 @@ def _seed_directories(workdir: Path, config: Config) -> list[Path]:
     return [seed_directory(workdir, config.seeds, seed) for seed in config.seeds]
 
 
-@contextlib.contextmanager
-def _claimed_by_first(workdir: Path, config: Config) -> Iterator[None]:
-    """Makes the directory this run's; of several processes the first holds it."""
-    with contextlib.ExitStack() as stack:
-        # Each for itself: what is wrong is then said by all, and nobody waits.
-        check_config(workdir, config.to_dict())
-        if machines.is_first():
-            stack.enter_context(claimed(workdir, config.to_dict()))
-        machines.wait_for_all("claimed")
-        yield
-
-
 def _replays(
     config: Config, workdir: Path, mesh: Mesh, batch_shape: tuple[int, int]
 ) -> list[Replay]:
@@ -378,7 +377,8 @@ def _replays(
     # The first makes the demonstrations, the others find them.
     if not machines.is_first():
         machines.wait_for_all("demonstrations")
-    replays = make_replays(config, workdir, seeds, batch_shape)
+    directory = dataset_directory(config, workdir)
+    replays = make_replays(config, directory, seeds, batch_shape)
     if machines.is_first():
         machines.wait_for_all("demonstrations")
     return replays
@@ -395,17 +395,3 @@ def _advance(run: Run, config: Config, workdir: Path) -> int | None:
         if run.resumed:
             recorder.message(f"{workdir}: going on after {run.done} updates")
         return run.advance(recorder, stop)
-
-
-def _check_versions(workdir: Path, mesh: Mesh, allow_change: bool) -> None:
-    metadata = checkpoints.read_metadata(workdir)
-    before = {name: metadata["versions"].get(name) for name in _DECISIVE}
-    after = {name: provenance.versions().get(name) for name in _DECISIVE}
-    before["groups x devices"] = " x ".join(map(str, metadata["devices"]))
-    after["groups x devices"] = " x ".join(map(str, mesh.devices.shape))
-    for what in before:
-        if before[what] != after[what] and not allow_change:
-            raise RunError(
-                f"{workdir} was made with {what} {before[what]}, not {after[what]}: "
-                "use the same, or accept other numbers with --allow_version_change"
-            )

@@ -20,11 +20,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from flax import struct
 
 from experiments.configs import base
 from moto_jax import assembly, checkpoints, collection, evaluation, training
 from moto_jax.collection import WorkerPool, make_policy_step
+from moto_jax.envs.seeds import Purpose
 from moto_jax.metrics import MetricsWriter
 from moto_jax.types import Agent, Policy
 from tests.fake_kitchen import FakeKitchen, demonstrations
@@ -171,6 +173,11 @@ def install(
         replace(training, name, replacement)
 
 
+def collects(seed: int) -> bool:
+    """Whether an environment seed is of an online episode; else of an evaluation."""
+    return seed >> 29 == Purpose.TRAINING
+
+
 def on_line(
     replace: Callable[[Any, str, Any], None], act: Callable[[int, str], None]
 ) -> None:
@@ -244,6 +251,17 @@ def metrics_lines(workdir: Path) -> list[dict[str, Any]]:
         {key: value for key, value in record.items() if not key.startswith("wall_")}
         for record in map(json.loads, text.splitlines())
     ]
+
+
+def refused(workdir: Path, error: type[Exception], config=None, **kwargs: Any) -> str:
+    """Returns the one sentence with which a run is refused; it must change nothing."""
+    before = {path: path.read_bytes() for path in workdir.rglob("*") if path.is_file()}
+    with pytest.raises(error) as raised:
+        training.train(config or small_config(), workdir, **kwargs)
+    after = {path: path.read_bytes() for path in workdir.rglob("*") if path.is_file()}
+    assert after == before
+    assert "\n" not in str(raised.value)
+    return str(raised.value)
 
 
 def main(workdir: str, lines: str) -> None:

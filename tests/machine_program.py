@@ -56,6 +56,8 @@ def main(workdir: str, groups: str, *interruption: str) -> None:
     run._CONFIG = SimpleNamespace(value=config)
     run._WORKDIR = SimpleNamespace(value=workdir)
     run._ALLOW_VERSION_CHANGE = SimpleNamespace(value=False)
+    run._INIT_FROM = SimpleNamespace(value=None)
+    run._FRESH = SimpleNamespace(value=False)
     run.curves = lambda directories, path: Path(path).write_bytes(b"")
     with WorkerPool(FakeKitchen, num_workers=1) as pool:
         install(setattr, pool)

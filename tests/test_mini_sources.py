@@ -15,6 +15,7 @@ from moto_jax.data.episodes import (
     read_manifest,
 )
 from moto_jax.data.mini_sources import mini_demonstration, mini_episodes
+from moto_jax.envs.seeds import Purpose, environment_seed
 
 SMALL = {"task": "mixed", "num_episodes": 5, "image_size": 16}
 
@@ -82,12 +83,24 @@ def test_what_failed_is_tried_again_with_another_seed(tmp_path, monkeypatch):
     manifest = mini_episodes(tmp_path, **SMALL)
     assert [len(keys) for keys in asked] == [5, 1, 1]
     assert len({key for keys in asked for key in keys}) == 7
+    # As those of the real kitchen, they are made in environments of their own purpose.
+    seeds = [
+        environment_seed(Purpose.DEMONSTRATIONS, 0, attempt, number=number)
+        for attempt, number in ((0, 0), (0, 4), (1, 1), (2, 1))
+    ]
+    made = [asked[0][0], asked[0][4], asked[1][0], asked[2][0]]
+    assert made == [(0, seed) for seed in seeds]
     assert [record.attempts for record in manifest.episodes] == [1, 3, 1, 1, 1]
     assert [record.objects for record in manifest.episodes] == composition("mixed", 5)
 
 
 def test_wrong_numbers_are_refused(tmp_path):
-    for wrong in ({"seed": -1}, {"action_noise": -0.1}, {"num_episodes": 0}):
+    for wrong in (
+        {"seed": -1},
+        {"seed": 2**32},
+        {"action_noise": -0.1},
+        {"num_episodes": 0},
+    ):
         with pytest.raises(ValueError):
             mini_episodes(tmp_path, **SMALL | wrong)
 
@@ -98,7 +111,7 @@ def test_a_held_out_demonstration_is_of_what_is_asked_for():
     objects = ("kettle", "top burner")
     one, same, other = (
         assembly.demonstration(config, objects, seed)
-        for seed in (2_000_000, 2_000_000, 2_000_001)
+        for seed in (2**32 - 2, 2**32 - 2, 2**32 - 1)
     )
     assert completion_order(one.objects_in_goal) == objects
     np.testing.assert_array_equal(one.action, same.action)

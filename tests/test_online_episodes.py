@@ -156,9 +156,11 @@ def test_episodes_of_lost_updates_are_removed(tmp_path, collect):
             take(online, number, weights(0.5))
         known = dict(online.known[0])
     del known["000002.npz"]
-    (tmp_path / "online" / "notes.txt").write_text("mine")
+    others = ["00002.npz", "mine.npz", "notes.txt"]
+    for name in others:
+        (tmp_path / "online" / name).write_text("mine")
     with opened(tmp_path, collect, known) as online:
-        assert files(tmp_path) == ["000000.npz", "000001.npz", "notes.txt"]
+        assert files(tmp_path) == sorted(["000000.npz", "000001.npz", *others])
         _, episode = take(online, 2, weights(0.25))
     assert episode.action[0, 1] == np.float32(0.25)
 

@@ -15,6 +15,7 @@ from moto_jax import checkpoints, collection, players, provenance, training
 from moto_jax.checkpoints import CheckpointError
 from moto_jax.collection import WorkerError
 from moto_jax.data.episodes import DatasetError
+from moto_jax.envs.seeds import Purpose, environment_seed
 from moto_jax.run_directory import RunError
 from tests.fake_training import (
     OFFLINE,
@@ -26,6 +27,7 @@ from tests.fake_training import (
     on_line,
     on_update,
     outcome,
+    refused,
     small_config,
 )
 
@@ -270,9 +272,10 @@ def test_a_corrupt_checkpoint_is_passed_over(tmp_path, unbroken, caplog):
 def test_a_run_whose_environments_fail_can_be_taken_up(tmp_path, monkeypatch, unbroken):
     workdir = tmp_path / "run"
     collect = collection.collect_episodes
+    second = environment_seed(Purpose.TRAINING, 0, number=1)
 
     def fail(pool, step, params, keys, plays):
-        if [play.seed for play in plays] == [1]:
+        if [play.seed for play in plays] == [second]:
             raise WorkerError("environment workers failed 6 times")
         return collect(pool, step, params, keys, plays)
 
@@ -282,17 +285,6 @@ def test_a_run_whose_environments_fail_can_be_taken_up(tmp_path, monkeypatch, un
     monkeypatch.setattr(collection, "collect_episodes", collect)
     training.train(small_config(), workdir)
     assert_ends_as(workdir, unbroken)
-
-
-def refused(workdir, error, config=None, **kwargs):
-    """Returns the one sentence with which a run is refused; it must change nothing."""
-    before = {path: path.read_bytes() for path in workdir.rglob("*") if path.is_file()}
-    with pytest.raises(error) as raised:
-        training.train(config or small_config(), workdir, **kwargs)
-    after = {path: path.read_bytes() for path in workdir.rglob("*") if path.is_file()}
-    assert after == before
-    assert "\n" not in str(raised.value)
-    return str(raised.value)
 
 
 @pytest.fixture(scope="module")

@@ -80,6 +80,16 @@ def test_another_configuration_is_refused_by_key(
     assert (tmp_path / "config.json").read_bytes() == before
 
 
+def test_a_run_from_before_there_were_branches_started_from_nothing(tmp_path):
+    with claimed(tmp_path, CONFIG):
+        bind(tmp_path, CONFIG)
+    with claimed(tmp_path, {**CONFIG, "init_from": ""}):
+        pass
+    with pytest.raises(RunError, match="config.init_from = '', not 'runs/a'"):
+        with claimed(tmp_path, {**CONFIG, "init_from": "runs/a"}):
+            pytest.fail("claimed")
+
+
 def test_a_refused_directory_is_free_again(tmp_path):
     with claimed(tmp_path, CONFIG):
         bind(tmp_path, CONFIG)

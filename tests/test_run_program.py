@@ -67,10 +67,12 @@ def main(tmp_path, monkeypatch):
     """
     monkeypatch.chdir(tmp_path)
 
-    def main(config, workdir="run"):
+    def main(config, workdir="run", fresh=False, init_from=None):
         monkeypatch.setattr(run, "_CONFIG", SimpleNamespace(value=config))
         monkeypatch.setattr(run, "_WORKDIR", SimpleNamespace(value=workdir))
         monkeypatch.setattr(run, "_ALLOW_VERSION_CHANGE", SimpleNamespace(value=False))
+        monkeypatch.setattr(run, "_INIT_FROM", SimpleNamespace(value=init_from))
+        monkeypatch.setattr(run, "_FRESH", SimpleNamespace(value=fresh))
         try:
             return run.main(["run.py"])
         except SystemExit as end:
@@ -166,8 +168,9 @@ def test_whatever_training_says_is_one_line(monkeypatch, main, graphics_found, e
     assert main(base.get_config("tiny")) == f"error: {error}"
 
 
+@pytest.mark.parametrize("fresh", [False, True])
 def test_a_signal_decides_the_exit_status(
-    tmp_path, monkeypatch, main, graphics_found, pool, capsys
+    tmp_path, monkeypatch, main, graphics_found, pool, capsys, fresh
 ):
     install(monkeypatch.setattr, pool)
     with monkeypatch.context() as context:
@@ -175,10 +178,22 @@ def test_a_signal_decides_the_exit_status(
             context.setattr,
             lambda step, phase: step == 3 and signal.raise_signal(signal.SIGTERM),
         )
-        assert main(small_config()) == 128 + signal.SIGTERM
-    assert "the same command goes on" in capsys.readouterr().out
+        assert main(small_config(), fresh=fresh) == 128 + signal.SIGTERM
+    # A fresh start again would throw away what is saved.
+    assert f"the same command{' without --fresh' * fresh} goes on" in (
+        capsys.readouterr().out
+    )
     assert main(small_config()) is None
     assert json.loads((tmp_path / "run/summary.json").read_text())["updates"] == 11
+
+
+def test_what_a_run_starts_from_is_part_of_its_configuration(
+    tmp_path, main, graphics_found
+):
+    config = base.get_config("tiny")
+    assert_one_sentence(main(config, init_from="nowhere"), f"{tmp_path / 'nowhere'}")
+    assert config.init_from == "nowhere"
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_run_without_a_workdir_is_named_after_itself(

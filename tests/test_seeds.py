@@ -11,13 +11,14 @@ from experiments.benchmarks.scale import differences
 from moto_jax import checkpoints, collection, devices, players, restoring, training
 from moto_jax.analysis.runs import read_run, seed_directories
 from moto_jax.checkpoints import CheckpointError
-from moto_jax.players import EVALUATION_SEED
+from moto_jax.envs.seeds import Purpose, environment_seed
 from tests.fake_training import (
     AGENT,
     EPISODES,
     OFFLINE,
     TOTAL,
     abstract_states,
+    collects,
     install,
     make_fake_agent,
     metrics_lines,
@@ -107,7 +108,7 @@ def test_a_round_is_played_at_once_by_shared_workers(tmp_path, monkeypatch, pool
     collect = collection.collect_episodes
 
     def record(pool, step, params, keys, plays):
-        if plays[0].seed >= EVALUATION_SEED:
+        if not collects(plays[0].seed):
             return collect(pool, step, params, keys, plays)
 
         def counted(*args):
@@ -121,7 +122,10 @@ def test_a_round_is_played_at_once_by_shared_workers(tmp_path, monkeypatch, pool
     monkeypatch.setattr(collection, "collect_episodes", record)
     training.train(config_of(*SEEDS), tmp_path / "run")
     assert rounds == [
-        [(member, seed * EPISODES + number) for member, seed in enumerate(SEEDS)]
+        [
+            (member, environment_seed(Purpose.TRAINING, seed, number=number))
+            for member, seed in enumerate(SEEDS)
+        ]
         for number in range(EPISODES)
     ]
     # Seven steps an episode, three episodes on two workers: two lots of seven calls.
@@ -185,7 +189,7 @@ def test_a_run_ends_once_no_seed_learns(tmp_path, monkeypatch, pool):
         training.train(config, tmp_path)
 
 
-@pytest.mark.parametrize("seeds", [(), (1, 1), (-1,), (0.5,), ("a",)])
+@pytest.mark.parametrize("seeds", [(), (1, 1), (-1,), (2**32,), (0.5,), ("a",)])
 def test_seeds_must_be_different_integers(tmp_path, seeds):
     with pytest.raises(ValueError, match=r"config\.seeds is"):
         training.train(config_of(*seeds), tmp_path / "run")

@@ -23,6 +23,7 @@ from moto_jax.data.episodes import (
 )
 from moto_jax.envs import tasks
 from moto_jax.envs.demonstrator import Demonstrator, demonstrable_order
+from moto_jax.envs.seeds import Purpose, environment_seed
 
 MIXED, PARTIAL = tasks.TASKS["mixed"], tasks.TASKS["partial"]
 D4RL_FILE = (
@@ -386,6 +387,7 @@ def test_no_workers_are_refused(tmp_path):
     [
         ({"tail_steps": -1}, "tail_steps"),
         ({"seed": -1}, "seed"),
+        ({"seed": 2**32}, "seed"),
         ({"action_noise": 2.0}, "action_noise"),
         ({"render_profile": "blurred"}, "blurred"),
         ({"image_size": 0}, "image_size"),
@@ -443,10 +445,13 @@ def test_failed_attempt_is_repeated_with_another_seed(physics, monkeypatch):
         return real(objects, seed, **demonstration)
 
     monkeypatch.setattr(sources, "Demonstrator", distracted)
-    job = sources.ScriptedJob(4, ("slide cabinet",), 0, QUIET, 2, "fast", 64)
+    job = sources.ScriptedJob(4, ("slide cabinet",), 2**32 - 1, QUIET, 2, "fast", 64)
     episode, attempts = job.run()
     assert attempts == 2
-    assert asked[0] != asked[1]
+    assert asked == [
+        environment_seed(Purpose.DEMONSTRATIONS, 2**32 - 1, attempt, number=4)
+        for attempt in (0, 1)
+    ]
     assert episode.objects_in_goal[-1].sum() == 1
     assert job.file == "000004-slide_cabinet.npz"
 

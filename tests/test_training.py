@@ -7,8 +7,8 @@ from moto_jax.compilation import cpu_options
 from moto_jax.data.episodes import read_episode
 from moto_jax.data.replay import Replay
 from moto_jax.envs import tasks
+from moto_jax.envs.seeds import Purpose, environment_seed
 from moto_jax.online_episodes import OnlineEpisodes
-from moto_jax.players import EVALUATION_SEED
 from tests.fake_training import (
     AGENT,
     DEMONSTRATIONS,
@@ -17,6 +17,7 @@ from tests.fake_training import (
     TOTAL,
     UPDATES,
     abstract_states,
+    collects,
     install,
     make_fake_agent,
     metrics_lines,
@@ -131,7 +132,7 @@ def test_episodes_are_collected_with_their_blocks_first_parameters(
     def record(pool, step, params, keys, plays):
         (weight,) = np.array(params["weight"])
         seeds = [play.seed for play in plays]
-        if seeds[0] < EVALUATION_SEED:
+        if collects(seeds[0]):
             collected.append((seeds, weight))
         return collect_episodes(pool, step, params, keys, plays)
 
@@ -139,7 +140,10 @@ def test_episodes_are_collected_with_their_blocks_first_parameters(
     config = small_config()
     config.seeds = (2,)
     training.train(config, tmp_path)
-    assert [seeds for seeds, _ in collected] == [[6], [7], [8]]
+    assert [seeds for seeds, _ in collected] == [
+        [environment_seed(Purpose.TRAINING, 2, number=number)]
+        for number in range(EPISODES)
+    ]
     updates = updates_of(tmp_path)
     for (_, weight), done in zip(
         collected, (OFFLINE, OFFLINE, OFFLINE + UPDATES), strict=True
@@ -200,8 +204,8 @@ def test_the_policy_that_collects_is_the_one_that_was_asked_for(
     make_policy_step = collection.make_policy_step
     monkeypatch.setattr(collection, "make_policy_step", record)
     training.train(small_config(collect_with=which), tmp_path)
-    assert {name for name, seed in asked if seed < EVALUATION_SEED} == {which}
-    assert {name for name, seed in asked if seed >= EVALUATION_SEED} == {
+    assert {name for name, seed in asked if collects(seed)} == {which}
+    assert {name for name, seed in asked if not collects(seed)} == {
         "mean",
         "sampled",
     }

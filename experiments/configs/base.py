@@ -21,8 +21,11 @@ def _full() -> ConfigDict:
     config.agent = "moto"
     # "mixed", "partial", or any of the seven objects in order, separated by commas.
     config.task = "mixed"
-    # Each trains an agent of its own; all at once, in one program.
+    # In [0, 2**32). Each trains an agent of its own; all at once, in one program.
     config.seeds = (0,)
+    # Directory of a run whose newest checkpoint this one starts from, with the same
+    # networks and demonstrations (moto_jax/branching.py); empty: from the beginning.
+    config.init_from = ""
     # Devices: `seed` groups, between which the seeds are split, of `data` devices, over
     # which a group's batches are split; 0: as many as divide seeds and batch.
     config.mesh = ConfigDict({"seed": 0, "data": 0})
@@ -59,7 +62,7 @@ def _full() -> ConfigDict:
             # The hdf5 file of source "d4rl".
             "path": "",
             # Folder of a dataset that is already there (or is to be shared between
-            # runs); empty: RUN/dataset.
+            # runs); empty: RUN/dataset, or that of the run in init_from.
             "directory": "",
             # Demonstrations of source "scripted"; the cleaned human data have 581.
             "episodes": 581,
@@ -68,7 +71,8 @@ def _full() -> ConfigDict:
             "complete_share": -1.0,
             # Standard deviation of the noise on the demonstrator's actions.
             "action_noise": 0.1,
-            # Of the demonstrations; apart from the run's, so that seeds share them.
+            # Of the demonstrations, in [0, 2**32); apart from the run's, so that seeds
+            # share them.
             "seed": 0,
         }
     )

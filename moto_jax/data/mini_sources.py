@@ -29,6 +29,7 @@ from moto_jax.data.episodes import (
 from moto_jax.envs import minikitchen, tasks
 from moto_jax.envs.mini_demonstrator import demonstrate
 from moto_jax.envs.minikitchen import MiniKitchen
+from moto_jax.envs.seeds import Purpose, check_seed, environment_seed
 
 # Distinct seeds tried until the demonstrator does an episode's objects as asked.
 MAX_ATTEMPTS = 8
@@ -53,7 +54,7 @@ def mini_episodes(
       task: a task's name, or its objects in order; decides the composition only.
       num_episodes: see `composition.composition`, as for `complete_share`.
       complete_share: see `composition.composition`.
-      seed: of everything random.
+      seed: of everything random, in [0, 2**32).
       action_noise: standard deviation of the noise on the demonstrator's actions.
       image_size: pixels a side.
       episode_steps: the longest demonstration.
@@ -65,8 +66,9 @@ def mini_episodes(
         fails.
     """
     objects = tasks.resolve_task(task)
-    if seed < 0 or action_noise < 0:
-        raise ValueError(f"seed {seed} and action_noise {action_noise}: use 0 or more")
+    check_seed("seed", seed)
+    if action_noise < 0:
+        raise ValueError(f"action_noise is {action_noise}: use 0 or more")
     sequences = composition(objects, num_episodes, complete_share, seed)
     request = {
         "task": list(objects),
@@ -83,7 +85,16 @@ def mini_episodes(
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     kitchen = MiniKitchen(image_size, episode_steps)
-    made = _attempts(kitchen, sequences, seed, action_noise)
+    # As the real kitchen's; see `sources.ScriptedJob`.
+    seeds = [
+        [
+            environment_seed(Purpose.DEMONSTRATIONS, seed, attempt, number=index)
+            for index in range(num_episodes)
+        ]
+        for attempt in range(MAX_ATTEMPTS)
+    ]
+    keys = jax.vmap(jax.vmap(jax.random.key))(np.array(seeds, np.uint32))
+    made = _attempts(kitchen, sequences, keys, action_noise)
     records = []
     for index, (episode, attempts) in enumerate(made):
         name = file_name(index, sequences[index])
@@ -104,23 +115,37 @@ def mini_demonstration(
 ) -> Episode:
     """Returns one demonstration of objects in order; see `mini_episodes`.
 
+    Args:
+      objects: what is done.
+      seed: of the environment's and the demonstrator's noise, in [0, 2**32).
+      action_noise: see `mini_episodes`, as for the others.
+      image_size: see there.
+      episode_steps: see there.
+
     Raises:
       DatasetError: where the demonstrator fails.
     """
     kitchen = MiniKitchen(image_size, episode_steps)
-    ((episode, _),) = _attempts(kitchen, [tuple(objects)], seed, action_noise)
+    keys = jax.random.split(jax.random.key(seed), (MAX_ATTEMPTS, 1))
+    ((episode, _),) = _attempts(kitchen, [tuple(objects)], keys, action_noise)
     return episode
 
 
 def _attempts(
     kitchen: MiniKitchen,
     sequences: Sequence[tuple[str, ...]],
-    seed: int,
+    keys: jax.Array,
     action_noise: float,
 ) -> list[tuple[Episode, int]]:
-    """Returns for each sequence the first attempt that did these objects, in order."""
+    """Returns for each sequence the first attempt that did these objects, in order.
+
+    Args:
+      kitchen: where.
+      sequences: what is done in each of n episodes.
+      keys: of the attempts at each, [MAX_ATTEMPTS, n].
+      action_noise: see `mini_episodes`.
+    """
     done: dict[int, tuple[Episode, int]] = {}
-    keys = jax.random.split(jax.random.key(seed), (MAX_ATTEMPTS, len(sequences)))
     for attempt in range(MAX_ATTEMPTS):
         left = [index for index in range(len(sequences)) if index not in done]
         if not left:

@@ -31,6 +31,7 @@ from moto_jax.data.episodes import (
 from moto_jax.envs import tasks
 from moto_jax.envs.demonstrator import Demonstrator
 from moto_jax.envs.graphics import choose_backend
+from moto_jax.envs.seeds import Purpose, check_seed, environment_seed
 
 if TYPE_CHECKING:
     from moto_jax.envs.kitchen import KitchenEnv
@@ -63,7 +64,7 @@ def scripted_episodes(
       task: a task's name, or its objects in order; decides the composition only.
       num_episodes: see `composition.composition`, as for `complete_share`.
       complete_share: see `composition.composition`.
-      seed: of everything random; each episode derives its own.
+      seed: of everything random, in [0, 2**32); each episode derives its own.
       action_noise: see `demonstrator.Demonstrator`, as for the next two.
       min_speed: see there.
       keyframe_jitter: see there.
@@ -81,8 +82,7 @@ def scripted_episodes(
     objects = tasks.resolve_task(task)
     if tail_steps < 0:
         raise ValueError(f"tail_steps is {tail_steps}: use 0 or more")
-    if seed < 0:
-        raise ValueError(f"seed is {seed}: use 0 or more")
+    check_seed("seed", seed)
     sequences = composition(objects, num_episodes, complete_share, seed)
     demonstration = {
         "action_noise": action_noise,
@@ -145,8 +145,10 @@ class ScriptedJob:
         """Returns the first attempt that did these objects, in order, and no other."""
         env = _environment(self.render_profile, self.image_size)
         for attempt in range(MAX_ATTEMPTS):
-            entropy = np.random.SeedSequence([self.seed, self.index, attempt])
-            seed = int(entropy.generate_state(1)[0])
+            # Of a dataset's first attempts no two meet.
+            seed = environment_seed(
+                Purpose.DEMONSTRATIONS, self.seed, attempt, number=self.index
+            )
             demonstrator = Demonstrator(self.objects, seed, **self.demonstration)
             episode = record_episode(env, demonstrator, seed, self.tail_steps)
             if completion_order(episode.objects_in_goal) == self.objects:
