@@ -167,7 +167,8 @@ class Players:
             name: evaluate(play, params, key[None], seeds, self._task)
             for name, play in self._play.items()
         }
-        write_videos(directory / "videos", f"{done:06d}", results)
+        # Of the policy that is judged: the other one adds noise to it.
+        write_videos(directory / "videos", f"{done:06d}", results["mean"])
         return {
             f"{name}/{figure}": value
             for name, result in results.items()
