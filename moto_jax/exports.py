@@ -33,7 +33,6 @@ from moto_jax.data.files import (
     read_arrays,
     read_bytes_field,
     read_regular_file,
-    write_atomically,
 )
 from moto_jax.restoring import Restored, build_agent
 from moto_jax.types import Agent, Config, Params, Policy
@@ -81,12 +80,11 @@ def trained_policy(restored: Restored) -> TrainedPolicy:
     )
 
 
-def write_export(path: str | os.PathLike[str], trained: TrainedPolicy) -> None:
-    """Writes a policy, whole or not at all; its directory exists.
+def export_bytes(trained: TrainedPolicy) -> bytes:
+    """Returns a policy's file; equal policies give equal bytes.
 
     Raises:
       ExportError: if a parameter is too large for half precision, or not finite.
-      OSError: if the file cannot be written.
     """
     leaves = {
         name: _half(name, leaf)
@@ -104,8 +102,7 @@ def write_export(path: str | os.PathLike[str], trained: TrainedPolicy) -> None:
         "leaves": {name: list(leaf.shape) for name, leaf in leaves.items()},
     }
     text = json.dumps(description, allow_nan=False).encode()
-    fields = {_DESCRIPTION: np.frombuffer(text, np.uint8), **leaves}
-    write_atomically(Path(path), npz_bytes(fields))
+    return npz_bytes({_DESCRIPTION: np.frombuffer(text, np.uint8), **leaves})
 
 
 def read_export(path: str | os.PathLike[str]) -> TrainedPolicy:
