@@ -20,8 +20,8 @@ from moto_jax.types import Config
 
 _READING = (
     "In brackets 95 % intervals over episodes. Objects: the mean number of the task's "
-    "that were in their goal at some step of an episode; success: the share of episodes "
-    "in which all were; at the end: all at the last step."
+    "that were in their goal at some step of an episode; success: the share of "
+    "episodes in which all were; at the end: all at the last step."
 )
 
 Rows = Sequence[Mapping[str, Any]]

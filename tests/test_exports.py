@@ -14,6 +14,7 @@ from moto_jax import exports
 from moto_jax.agents import AGENTS
 from moto_jax.exports import ExportError, TrainedPolicy, export_bytes, read_export
 from moto_jax.restoring import build_agent
+from tests.programs import ROOT
 
 # The smallest image has the fewest layers.
 IMAGE_SIZE, ROWS = 16, 12
@@ -131,6 +132,13 @@ def test_equal_policies_give_equal_files():
 @pytest.mark.parametrize("name", ["moto", "bc"])
 def test_it_is_small_enough_for_a_repository(name, size):
     assert len(export_bytes(trained(name, size, 64))) < 10e6
+
+
+def test_the_repositorys_policies_are_readable_and_have_cards():
+    for path in (ROOT / "results" / "policies").glob("*.npz"):
+        assert path.stat().st_size < 10e6
+        assert path.with_suffix(".md").is_file()
+        read_export(path)
 
 
 @pytest.mark.parametrize("value", [7e4, -7e4, np.nan, np.inf])
