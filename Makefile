@@ -2,6 +2,7 @@
 # needs it and made anew when the lock or the Python version changes.
 #
 #   make demo         the whole method on the real kitchen, small networks, CPU
+#   make watch        ten episodes of the trained policy, counted, and a video
 #   make paper-mini   the paper's five figures on a kitchen in miniature
 #   make test         format, lint, types, import contracts, tests
 #   make test-slow    the tests that take minutes
@@ -21,7 +22,7 @@ VERSION := $(shell $(PYTHON) -c "import sys; print('%d.%d' % sys.version_info[:2
 BIN := .venv/bin
 INSTALLED := .venv/installed-$(VERSION)
 
-.PHONY: install demo paper-mini test test-slow format lock clean
+.PHONY: install demo watch paper-mini test test-slow format lock clean
 
 install: $(INSTALLED)
 
@@ -37,6 +38,9 @@ $(INSTALLED): requirements.lock
 
 demo: $(INSTALLED)
 	$(BIN)/python -m experiments.run --config=experiments/configs/mixed.py:cpu $(ARGS)
+
+watch: $(INSTALLED)
+	$(BIN)/python -m experiments.watch $(ARGS)
 
 # What was interrupted goes on with the same command.
 MINI_RUNS ?= runs/mini

@@ -1,9 +1,10 @@
-r"""Plays episodes with a checkpoint's policy; needs nothing but the checkpoint.
+r"""Plays episodes with a checkpoint's or an exported policy; needs nothing else.
 
     python -m experiments.evaluate --checkpoint=runs/mixed-cpu-moto-seed0 --video
     python -m experiments.evaluate --checkpoint=RUN/checkpoints/1500 --policy=mean \
         --task="kettle, microwave" --episodes=50
     python -m experiments.evaluate --checkpoint=runs/mixed-cpu-moto-seeds0-1-2 --seed=2
+    python -m experiments.evaluate --checkpoint=results/policies/kitchen-mixed.npz
 
 Prints each policy's rates and writes them to `evaluation.json`, beside the videos.
 """
@@ -21,12 +22,14 @@ from moto_jax.analysis.runs import seed_directory
 
 if TYPE_CHECKING:
     from moto_jax.evaluation import EvaluationResult
+    from moto_jax.exports import TrainedPolicy
     from moto_jax.restoring import Restored
 
 _CHECKPOINT = flags.DEFINE_string(
     "checkpoint",
     None,
-    "Directory of a run, or of one step of its checkpoints.",
+    "Directory of a run, or of one step of its checkpoints; or an exported policy's "
+    "file.",
     required=True,
 )
 _EPISODES = flags.DEFINE_integer(
@@ -52,10 +55,13 @@ _WORKERS = flags.DEFINE_integer(
     "workers", None, "Environment processes; the run's where not given.", lower_bound=1
 )
 _VIDEO = flags.DEFINE_bool(
-    "video", False, "Write each policy's best and last episode as mp4."
+    "video", False, "Write each policy's best and worst episode as mp4."
 )
 _OUT = flags.DEFINE_string(
-    "out", None, "Directory to write to; RUN/evaluation-STEP where not given."
+    "out",
+    None,
+    "Directory to write to; RUN/evaluation-STEP where not given, of an exported policy "
+    "runs/NAME/evaluation-STEP.",
 )
 
 
@@ -64,24 +70,22 @@ def main(argv: Sequence[str]) -> None:
     del argv
     logging.set_verbosity(logging.WARNING)
     prepare_jax()
-    from moto_jax.collection import WorkerError
-    from moto_jax.envs.graphics import GraphicsError
+    from experiments.playing import FAULTS
 
-    faults = (ValueError, OSError, FloatingPointError, GraphicsError, WorkerError)
     try:
         _evaluate()
-    except faults as error:
+    except FAULTS as error:
         fail(error)
 
 
 def _evaluate() -> None:
+    from experiments.playing import show
     from moto_jax.assembly import prepare
     from moto_jax.envs import tasks
     from moto_jax.envs.seeds import Purpose, environment_seed
-    from moto_jax.restoring import restore_agent
 
-    restored = restore_agent(_CHECKPOINT.value, _SEED.value)
-    config = restored.config
+    trained, default_out = _open()
+    config = trained.config
     prepare(config)
     if _TASK.value is not None:
         config.task = _TASK.value
@@ -93,12 +97,27 @@ def _evaluate() -> None:
         environment_seed(Purpose.TEST, number=number)
         for number in range(first, first + _EPISODES.value)
     ]
-    out = Path(_OUT.value) if _OUT.value else _default_out(restored)
+    out = Path(_OUT.value) if _OUT.value else default_out
     out.mkdir(parents=True, exist_ok=True)
-    results = _play(restored, seeds)
-    _write(out, restored, results)
-    _show(restored, results)
+    results = _play(trained, seeds)
+    _write(out, trained, results)
+    show(trained, results)
     print(f"written to {out}")
+
+
+def _open() -> tuple["TrainedPolicy", Path]:
+    """Returns the policy, and the directory to write to unless --out says."""
+    from moto_jax.exports import SUFFIX, read_export, trained_policy
+    from moto_jax.restoring import restore_agent
+
+    path = Path(_CHECKPOINT.value)
+    if path.suffix != SUFFIX:
+        restored = restore_agent(path, _SEED.value)
+        return trained_policy(restored), _default_out(restored)
+    trained = read_export(path)
+    if _SEED.value not in (None, trained.seed):
+        raise ValueError(f"{path} is of seed {trained.seed} alone: leave --seed out")
+    return trained, Path("runs", path.stem, f"evaluation-{trained.updates}")
 
 
 def _default_out(restored: "Restored") -> Path:
@@ -109,49 +128,35 @@ def _default_out(restored: "Restored") -> Path:
     return parent / f"evaluation-{restored.metadata['updates']}"
 
 
-def _play(restored: "Restored", seeds: Sequence[int]) -> dict[str, "EvaluationResult"]:
+def _play(
+    trained: "TrainedPolicy", seeds: Sequence[int]
+) -> dict[str, "EvaluationResult"]:
     import jax
-    import numpy as np
 
-    from moto_jax.assembly import make_stage
-    from moto_jax.evaluation import evaluate
+    from experiments.playing import play_episodes
 
     names = ["mean", "sampled"] if _POLICY.value == "both" else [_POLICY.value]
-    params = restored.agent.acting_params(restored.state)
-    params = jax.tree.map(lambda leaf: np.asarray(leaf)[None], params)
     # Each episode folds its environment seed in, so that it is the same in any command.
     keys = jax.random.key(0)[None]
-    results = {}
-    with make_stage(restored.config) as stage:
-        for name in names:
-            print(f"{name} policy: {len(seeds)} episodes", file=sys.stderr, flush=True)
-            results[name] = evaluate(
-                stage.player(restored.agent.policies[name]),
-                params,
-                keys,
-                seeds,
-                restored.config.task,
-            )
-    return results
+    return play_episodes(trained, names, keys, seeds)
 
 
 def _write(
-    out: Path, restored: "Restored", results: Mapping[str, "EvaluationResult"]
+    out: Path, trained: "TrainedPolicy", results: Mapping[str, "EvaluationResult"]
 ) -> None:
     """Writes the videos, then the figures."""
     from moto_jax import provenance
-    from moto_jax.evaluation import write_video
+    from moto_jax.evaluation import write_videos
     from moto_jax.run_directory import write_json
 
     if _VIDEO.value:
         for name, result in results.items():
-            write_video(out / f"{name}-best.mp4", result.best.image)
-            write_video(out / f"{name}-last.mp4", result.last.image)
+            write_videos(out, name, result)
     report = {
         "command": shlex.join(["python", "-m", "experiments.evaluate", *sys.argv[1:]]),
-        "updates": restored.metadata["updates"],
+        "updates": trained.updates,
         "task": next(iter(results.values())).task,
-        "seed": restored.seed,
+        "seed": trained.seed,
         "first_episode": _FIRST_EPISODE.value,
         "policies": {
             name: {
@@ -165,40 +170,6 @@ def _write(
         "versions": provenance.versions(),
     }
     write_json(out / "evaluation.json", report)
-
-
-def _show(restored: "Restored", results: Mapping[str, "EvaluationResult"]) -> None:
-    """Prints a table with a column a policy."""
-    from rich.console import Console
-    from rich.table import Table
-
-    summaries = {name: result.summary() for name, result in results.items()}
-    objects = next(iter(results.values())).task
-    table = Table(
-        title=f"seed {restored.seed}, {restored.metadata['updates']} updates, "
-        f"{_EPISODES.value} episodes, 95 % intervals"
-    )
-    table.add_column("")
-    for name in summaries:
-        table.add_column(f"{name} policy")
-
-    def add(label: str, figure: str, interval: bool = False) -> None:
-        cells = []
-        for one in summaries.values():
-            cell = f"{one[figure]:.2f}"
-            if interval:
-                cell += f"  ({one[f'{figure}_low']:.2f} to {one[f'{figure}_high']:.2f})"
-            cells.append(cell)
-        table.add_row(label, *cells)
-
-    for name in objects:
-        add(name, f"reached/{name}")
-    table.add_section()
-    add(f"objects of {len(objects)}", "objects", interval=True)
-    add("success", "success", interval=True)
-    add("success at the end", "success_at_end")
-    add("return", "return")
-    Console().print(table)
 
 
 if __name__ == "__main__":

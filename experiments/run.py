@@ -142,7 +142,7 @@ def report(workdir: Path) -> None:
         "figures": directories[0] / SUMMARY_NAME,
         "curves": workdir / "curves.png",
         "best episode": videos / f"{summaries[0]['updates']:06d}-best.mp4",
-        "last episode": videos / f"{summaries[0]['updates']:06d}-last.mp4",
+        "worst episode": videos / f"{summaries[0]['updates']:06d}-worst.mp4",
     }
     for name, path in paths.items():
         # Not through rich, which would break a long path in two.

@@ -3,7 +3,7 @@
 import dataclasses
 import os
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import imageio.v3
@@ -35,7 +35,7 @@ class EvaluationResult:
       at_end: bool [N, K], the object was in its goal at the last step.
       returns: float32 [N], undiscounted sums of reward.
       best: the episode with most objects reached; of equals the highest return.
-      last: the last episode.
+      worst: the episode with fewest; of equals the lowest return.
     """
 
     task: tuple[str, ...]
@@ -43,7 +43,7 @@ class EvaluationResult:
     at_end: np.ndarray
     returns: np.ndarray
     best: Episode
-    last: Episode
+    worst: Episode
 
     def summary(self) -> dict[str, float]:
         """Returns the figures to log.
@@ -97,18 +97,20 @@ def evaluate(
     objects = tasks.resolve_task(task)
     columns = tasks.object_columns(objects)
     reached, at_end, returns = [], [], []
-    best = last = None
-    best_score = (-1, -1.0)
+    best = worst = None
+    best_score, worst_score = (-1, -1.0), (len(objects) + 1, 0.0)
     plays = [Play(0, seed) for seed in seeds]
-    for last in play(params, keys, plays):
-        in_goal = last.objects_in_goal
+    for episode in play(params, keys, plays):
+        in_goal = episode.objects_in_goal
         reached.append(tasks.objects_reached(in_goal, objects))
         at_end.append(in_goal[-1, columns])
         returns.append(tasks.task_reward(in_goal[1:], objects).sum())
         score = (int(reached[-1].sum()), float(returns[-1]))
         if score > best_score:
-            best, best_score = last, score
-    if best is None or last is None:
+            best, best_score = episode, score
+        if score < worst_score:
+            worst, worst_score = episode, score
+    if best is None or worst is None:
         raise ValueError("no environment seed to evaluate with: ask for 1 episode")
     return EvaluationResult(
         task=objects,
@@ -116,30 +118,25 @@ def evaluate(
         at_end=np.stack(at_end),
         returns=np.stack(returns),
         best=best,
-        last=last,
+        worst=worst,
     )
 
 
-def write_videos(
-    directory: Path, name: str, results: Mapping[str, EvaluationResult]
-) -> None:
-    """Writes NAME-best.mp4, its strip NAME-best.png, and NAME-last.mp4.
+def write_videos(directory: Path, name: str, result: EvaluationResult) -> None:
+    """Writes NAME-best.mp4, its strip NAME-best.png, and NAME-worst.mp4.
 
     Args:
       directory: made where missing.
       name: of the files.
-      results: by policy: the best episode of any, the last of "sampled".
+      result: whose best and worst episode are shown.
     """
     directory.mkdir(exist_ok=True)
-    best = max(
-        results.values(),
-        key=lambda result: (result.reached.sum(axis=1).max(), result.returns.max()),
-    ).best
+    best = result.best
     write_video(directory / f"{name}-best.mp4", best.image)
     # The part in which things happen, to the last object and a second more.
     happens = tasks.first_completion(best.objects_in_goal).max() + 13
     write_strip(directory / f"{name}-best.png", best.image[: happens + 1])
-    write_video(directory / f"{name}-last.mp4", results["sampled"].last.image)
+    write_video(directory / f"{name}-worst.mp4", result.worst.image)
 
 
 def wilson_interval(successes: int, trials: int) -> tuple[float, float]:

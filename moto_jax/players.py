@@ -219,7 +219,8 @@ class Players:
             for name, play in self._play.items()
             if name in POLICIES
         }
-        write_videos(directory / "videos", f"{done:06d}", results)
+        # Of the policy that is judged: the other one adds noise to it.
+        write_videos(directory / "videos", f"{done:06d}", results["mean"])
         return {
             f"{name}/{figure}": value
             for name, result in results.items()

@@ -4,8 +4,10 @@ import importlib.metadata
 import os
 import platform
 import resource
+import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import jax
 
@@ -34,6 +36,28 @@ def versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return found
+
+
+def commit() -> str | None:
+    """Returns the commit of the sources, "-dirty" behind it where they differ from it.
+
+    None where they are no git repository's own, as in an installed package.
+    """
+    root = Path(__file__).resolve().parents[1]
+    # Installed inside another project's tree it would be that project's commit.
+    if _git(root, "rev-parse", "--show-toplevel") != str(root):
+        return None
+    return _git(root, "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty")
+
+
+def _git(directory: Path, *words: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", *words], cwd=directory, capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip() or None
 
 
 def hardware() -> dict[str, str | int | float]:

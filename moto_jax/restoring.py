@@ -58,7 +58,7 @@ def restore_agent(path: str | os.PathLike[str], seed: int | None = None) -> Rest
             f"checkpoint {path} holds the seeds {', '.join(map(str, seeds))}: choose "
             "one of them with --seed"
         )
-    agent = _build(config)
+    agent = build_agent(config)
     states, metadata = checkpoints.restore(path, _abstract_states(agent, seeds))
     index = seeds.index(seed)
     # In one program, in place of one for every leaf's shape.
@@ -91,7 +91,7 @@ def open_checkpoints(run: str | os.PathLike[str]) -> KeptCheckpoints:
     """
     directory = checkpoints.find(run).parent
     config = _read_config(directory)
-    agent = _build(config)
+    agent = build_agent(config)
     abstract = _abstract_states(agent, list(config.seeds))
 
     def acting_params(step: int) -> Params:
@@ -112,7 +112,12 @@ def _read_config(path: Path) -> Config:
     return config
 
 
-def _build(config: Config) -> Agent:
+def build_agent(config: Config) -> Agent:
+    """Returns the agent of a configuration, for its own environment.
+
+    Raises:
+      ValueError: for a configuration of another version of this code.
+    """
     return make_agent(
         config,
         action_size=tasks.action_size(config.env.name),

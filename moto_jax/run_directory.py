@@ -152,9 +152,10 @@ def write_summary(directory: Path, watch: Stopwatch, peak_rss_bytes: int) -> Non
 
     Time and memory are those of all seeds together. For each of the phases "before",
     "offline" and "online": `objects_*`, the mean number of the task's objects completed
-    an evaluation episode, and `success_*`, the share of episodes that completed all, of
-    the mean policy; the same with `_sampled` at the end of the name, of the sampled
-    one; `cloned_share_*`, the share of stored rows whose action is cloned.
+    an evaluation episode, `success_*`, the share of episodes that completed all, and
+    `success_at_end_*`, the share that had all in their goal at the last step, of the
+    mean policy; the same with `_sampled` at the end of the name, of the sampled one;
+    `cloned_share_*`, the share of stored rows whose action is cloned.
     """
     summary: dict[str, Any] = {}
     lines = (directory / METRICS_NAME).read_text(encoding="utf-8").splitlines()
@@ -162,7 +163,7 @@ def write_summary(directory: Path, watch: Stopwatch, peak_rss_bytes: int) -> Non
         # Of several evaluations in a phase the last one counts.
         kind, _, phase = record["phase"].partition(" ")
         if kind == "evaluation":
-            for figure in ("objects", "success"):
+            for figure in ("objects", "success", "success_at_end"):
                 summary[f"{figure}_{phase}"] = record[f"mean/{figure}"]
                 summary[f"{figure}_{phase}_sampled"] = record[f"sampled/{figure}"]
             summary[f"cloned_share_{phase}"] = record["cloned_share"]

@@ -66,7 +66,10 @@ def test_evaluates_a_checkpoint_on_another_task(run):
 
     out = run / "seed5" / "evaluation-7"
     names = sorted(path.name for path in out.iterdir())
-    assert names == ["evaluation.json", "sampled-best.mp4", "sampled-last.mp4"]
+    assert names == [
+        *("evaluation.json", "sampled-best.mp4", "sampled-best.png"),
+        "sampled-worst.mp4",
+    ]
     report = json.loads((out / "evaluation.json").read_text())
     assert (report["updates"], report["seed"]) == (7, 5)
     assert report["first_episode"] == 8
@@ -76,7 +79,7 @@ def test_evaluates_a_checkpoint_on_another_task(run):
     assert figures["episodes"] == 2
     assert figures["objects_by_episode"] == [0, 0]
     assert figures["success_high"] == high
-    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-i", out / "sampled-last.mp4"]
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-i", out / "sampled-worst.mp4"]
     facts = subprocess.run(command, capture_output=True, cwd=out).stderr.decode()
     # Eleven frames of 0.08 s.
     assert "256x256" in facts and "00:00:00.88" in facts

@@ -10,6 +10,7 @@ import pytest
 
 from moto_jax import evaluation
 from moto_jax.collection import WorkerPool
+from moto_jax.data.episodes import Episode
 from moto_jax.envs import tasks
 from moto_jax.types import Policy
 from tests.fake_envs import NUM_ACTIONS, CountingEnv
@@ -40,7 +41,7 @@ def test_counts_by_hand(evaluate):
         result.at_end, [[0, 0, 0], [1, 0, 0], [0, 0, 1], [0, 0, 0]]
     )
     np.testing.assert_array_equal(result.returns, [1, 2, 3, 1])
-    assert (result.best.image[0, 0, 0, 0], result.last.image[0, 0, 0, 0]) == (2, 3)
+    assert (result.best.image[0, 0, 0, 0], result.worst.image[0, 0, 0, 0]) == (2, 0)
 
     summary = result.summary()
     assert summary["episodes"] == 4
@@ -67,9 +68,48 @@ def test_success_at_the_end_and_row_zero(evaluate):
     assert at_reset.returns.tolist() == [0]
 
 
-def test_the_first_of_equal_episodes_is_the_best(evaluate):
-    result = evaluate([4, 1, 0], [tasks.OBJECTS[4]])
+def test_the_first_of_equal_episodes_is_the_best_and_the_worst(evaluate):
+    result = evaluate([3, 4, 1, 0], [tasks.OBJECTS[4]])
     assert result.best.image[0, 0, 0, 0] == 4
+    assert result.worst.image[0, 0, 0, 0] == 3
+
+
+def test_of_equally_many_objects_the_return_decides():
+    """One object in every episode, for 2, 3, 1, 3 and 1 of three steps."""
+    steps = [2, 3, 1, 3, 1]
+
+    def play(params, keys, plays):
+        for number, count in enumerate(steps):
+            in_goal = np.zeros((4, len(tasks.OBJECTS)), np.bool_)
+            in_goal[4 - count :, 0] = True
+            yield Episode(
+                image=np.full((4, 2, 2, 3), number, np.uint8),
+                action=np.zeros((3, NUM_ACTIONS), np.float32),
+                objects_in_goal=in_goal,
+                qpos=np.zeros((4, 30), np.float32),
+            )
+
+    key = jax.random.key(0)[None]
+    result = evaluation.evaluate(play, None, key, range(5), tasks.OBJECTS[0])
+    np.testing.assert_array_equal(result.returns, steps)
+    assert (result.best.image[0, 0, 0, 0], result.worst.image[0, 0, 0, 0]) == (1, 2)
+
+
+def test_best_and_worst_episode_lie_beside_each_other(evaluate, tmp_path, monkeypatch):
+    written = {}
+    monkeypatch.setattr(
+        evaluation,
+        "write_video",
+        lambda path, frames: written.update({path.name: frames}),
+    )
+    result = evaluate([3, 4, 1, 0], [tasks.OBJECTS[4]])
+    evaluation.write_videos(tmp_path / "videos", "000007", result)
+    names = ["000007-best.mp4", "000007-worst.mp4"]
+    assert sorted(written) == names
+    assert [written[name][0, 0, 0, 0] for name in names] == [4, 3]
+    assert [path.name for path in (tmp_path / "videos").iterdir()] == [
+        "000007-best.png"
+    ]
 
 
 def test_bad_arguments(evaluate):

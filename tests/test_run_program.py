@@ -264,13 +264,15 @@ def test_a_tiny_run_of_the_real_kitchen_leaves_all_there_is(unbroken):
     summary = json.loads((unbroken / "summary.json").read_text())
     for part in ("before", "offline", "online"):
         assert 0 <= summary[f"objects_{part}"] <= 4
-        assert 0 <= summary[f"success_{part}"] <= 1
+        at_end = summary[f"success_at_end_{part}"]
+        assert 0 <= at_end <= summary[f"success_{part}"] <= 1
+        assert 0 <= summary[f"success_at_end_{part}_sampled"] <= 1
     assert summary["peak_rss_bytes"] > 1e8
     assert {"wall_seconds", "hardware", "versions"} <= summary.keys()
     assert len(list((unbroken / "dataset").glob("*.npz"))) == 3
     assert len(list((unbroken / "online").glob("*.npz"))) == 2
     for step in (0, 4, 8):
-        for which in ("best", "last"):
+        for which in ("best", "worst"):
             video = unbroken / "videos" / f"{step:06d}-{which}.mp4"
             assert video.stat().st_size > 1000
     config = json.loads((unbroken / "config.json").read_text())

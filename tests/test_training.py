@@ -105,7 +105,7 @@ def test_evaluations_come_at_the_ends_of_phases_and_in_between(tmp_path, fakes):
         (TOTAL, "evaluation online"),
     ]
     for step, _ in evaluated:
-        for which in ("best", "last"):
+        for which in ("best", "worst"):
             assert (tmp_path / "videos" / f"{step:06d}-{which}.mp4").exists()
 
 

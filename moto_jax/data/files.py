@@ -5,12 +5,13 @@ wrong with it, a reader meets a `DatasetError` that says where, and nothing else
 pickle is opened, headers decide before memory is taken, and sizes are bounded.
 """
 
+import contextlib
 import io
 import math
 import os
 import stat
 import zipfile
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -92,23 +93,43 @@ def read_arrays(
     Raises:
       DatasetError: for anything else than a whole archive of these fields.
     """
+    with _opened(contents) as archive:
+        members = sorted(archive.namelist())
+        here = [
+            name for name in schema if name not in optional or f"{name}.npy" in members
+        ]
+        if members != sorted(f"{name}.npy" for name in here):
+            required = [name for name in schema if name not in optional]
+            raise DatasetError(
+                f"holds {', '.join(members)[:200] or 'nothing'} instead of the "
+                f"fields {', '.join(required)}"
+            )
+        return {name: _read_field(archive, name, schema, max_bytes) for name in here}
+
+
+def read_bytes_field(contents: bytes, name: str, max_bytes: int) -> bytes:
+    """Reads one field uint8 [*] of an npz archive, whatever others it has.
+
+    Args:
+      contents: the archive.
+      name: of the field.
+      max_bytes: bound on its uncompressed size.
+
+    Raises:
+      DatasetError: unless the archive has such a field, whole.
+    """
+    schema = {name: (np.dtype(np.uint8), (0,))}
+    with _opened(contents) as archive:
+        if f"{name}.npy" not in archive.namelist():
+            raise DatasetError(f"has no field '{name}'")
+        return _read_field(archive, name, schema, max_bytes).tobytes()
+
+
+@contextlib.contextmanager
+def _opened(contents: bytes) -> Iterator[zipfile.ZipFile]:
     try:
         with zipfile.ZipFile(io.BytesIO(contents)) as archive:
-            members = sorted(archive.namelist())
-            here = [
-                name
-                for name in schema
-                if name not in optional or f"{name}.npy" in members
-            ]
-            if members != sorted(f"{name}.npy" for name in here):
-                required = [name for name in schema if name not in optional]
-                raise DatasetError(
-                    f"holds {', '.join(members)[:200] or 'nothing'} instead of the "
-                    f"fields {', '.join(required)}"
-                )
-            return {
-                name: _read_field(archive, name, schema, max_bytes) for name in here
-            }
+            yield archive
     except (zipfile.BadZipFile, NotImplementedError, UnicodeDecodeError) as error:
         raise DatasetError(f"not a whole npz archive ({error})") from None
 
