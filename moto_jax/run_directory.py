@@ -173,4 +173,5 @@ def write_summary(directory: Path, watch: Stopwatch, peak_rss_bytes: int) -> Non
     summary["peak_rss_bytes"] = peak_rss_bytes
     summary["hardware"] = provenance.hardware()
     summary["versions"] = provenance.versions()
+    summary["commit"] = provenance.commit()
     write_json(directory / SUMMARY_NAME, summary)

@@ -111,10 +111,11 @@ class Episode:
 
     def fields(self) -> dict[str, np.ndarray]:
         """Returns the fields that the episode has, by name."""
+        every = {name: getattr(self, name) for name in _SCHEMA}
         return {
             name: value
-            for name in _SCHEMA
-            if (value := getattr(self, name)) is not None or name not in _OPTIONAL
+            for name, value in every.items()
+            if name not in _OPTIONAL or value is not None
         }
 
     @property
