@@ -118,7 +118,7 @@ def test_a_dead_computation_needs_nothing():
     def function(leaves):
         used, unused, dead, returned = leaves
         jnp.sin(dead)
-        return jnp.cos(used), returned
+        return jnp.cos(jnp.sin(used)), returned
 
     jaxpr = jax.make_jaxpr(function)([1.0, 2.0, 3.0, 4.0]).jaxpr
     assert exports._needed(jaxpr) == {0, 3}
