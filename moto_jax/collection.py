@@ -59,6 +59,13 @@ class WorkerError(RuntimeError):
     """Environment workers fail again and again; the message says how the last did."""
 
 
+class _Deadline(NamedTuple):
+    """When an answer is late, in seconds of the monotonic clock, and of how many."""
+
+    end: float
+    limit: float
+
+
 class WorkerPool:
     """Environments in processes of their own, each watched and replaced when it fails.
 
@@ -97,14 +104,14 @@ class WorkerPool:
             raise ValueError(f"num_workers is {num_workers}: use at least 1")
         self.num_workers = num_workers
         self._make_env = make_env
-        self._deadline_s = {Reset: reset_deadline_s, Step: step_deadline_s}
+        self._limits_s = {Reset: reset_deadline_s, Step: step_deadline_s}
         self._max_restarts = max_restarts
         self._restart_window_s = restart_window_s
         self._restarts: collections.deque[float] = collections.deque()
         self._in_use = threading.Lock()
         self._closed = False
-        # Slots with a question that has no answer yet.
-        self._asked: set[int] = set()
+        # Of the slots with a question that has no answer yet.
+        self._deadlines: dict[int, _Deadline] = {}
         self._processes = [self._start() for _ in range(num_workers)]
 
     @property
@@ -147,43 +154,50 @@ class WorkerPool:
         finally:
             self._in_use.release()
 
-    def exchange(self, requests: Mapping[int, Reset | Step]) -> dict[int, Observation]:
-        """Sends one request to each of some workers and waits for all the answers.
+    def ask(self, requests: Mapping[int, Reset | Step]) -> None:
+        """Sends a request to each of some workers that owe no answer.
 
         Args:
           requests: slot -> request, slots from 0 to `num_workers` - 1.
+        """
+        for slot, request in requests.items():
+            if slot in self._deadlines:
+                # The last caller was interrupted between question and answer.
+                self._replace(slot)
+            limit = self._limits_s[type(request)]
+            self._deadlines[slot] = _Deadline(time.monotonic() + limit, limit)
+            self._processes[slot].send(request)
+
+    def answers(self) -> dict[int, Observation | None]:
+        """Waits until one of the workers that were asked has answered, or more have.
 
         Returns:
-          slot -> observation. A slot that is missing failed: it has a new worker, which
-          knows nothing of the episode and must be reset.
+          slot -> observation, or None of a worker that failed: it has a new process,
+          which knows nothing of the episode and must be reset.
 
         Raises:
           WorkerError: after too many restarts in a short time; the pool is closed then.
         """
-        for slot in self._asked.intersection(requests):
-            # The last caller was interrupted between question and answer.
-            self._replace(slot)
-        deadlines: dict[int, float] = {}
-        for slot, request in requests.items():
-            self._asked.add(slot)
-            self._processes[slot].send(request)
-            deadlines[slot] = time.monotonic() + self._deadline_s[type(request)]
-        answers: dict[int, Observation | Failure] = {}
-        while deadlines:
-            answered = self._wait(list(deadlines), until=min(deadlines.values()))
-            for slot in answered:
-                answers[slot] = self._receive(slot)
-                del deadlines[slot]
-            late = [slot for slot, end in deadlines.items() if end <= time.monotonic()]
+        answered: list[int] = []
+        late: list[int] = []
+        while self._deadlines and not answered and not late:
+            first = min(deadline.end for deadline in self._deadlines.values())
+            answered = self._wait(list(self._deadlines), until=first)
+            now = time.monotonic()
             # Answers first: after a pause of the whole machine everything is late.
-            for slot in late if not answered else []:
-                limit = self._deadline_s[type(requests[slot])]
-                answers[slot] = Failure(f"no answer within {limit:g} s")
-                del deadlines[slot]
-        observations = {}
-        for slot, answer in answers.items():
+            if not answered:
+                late = [slot for slot, one in self._deadlines.items() if one.end <= now]
+        found: dict[int, Observation | Failure] = {
+            slot: self._receive(slot) for slot in answered
+        }
+        for slot in late:
+            limit = self._deadlines[slot].limit
+            found[slot] = Failure(f"no answer within {limit:g} s")
+        observations: dict[int, Observation | None] = {}
+        for slot, answer in found.items():
             if isinstance(answer, Failure):
                 self._restart(slot, answer.error)
+                observations[slot] = None
             else:
                 observations[slot] = answer
         return observations
@@ -200,7 +214,7 @@ class WorkerPool:
             answer = self._processes[slot].receive()
         except ProcessDied as error:
             return Failure(str(error))
-        self._asked.discard(slot)
+        self._deadlines.pop(slot)
         return answer
 
     def _restart(self, slot: int, error: str) -> None:
@@ -221,7 +235,7 @@ class WorkerPool:
     def _replace(self, slot: int) -> None:
         self._processes[slot].kill()
         self._processes[slot] = self._start()
-        self._asked.discard(slot)
+        self._deadlines.pop(slot, None)
 
     def _start(self) -> Process:
         process = Process(worker.__name__, worker.main.__name__)
@@ -230,10 +244,10 @@ class WorkerPool:
 
 
 class PolicyStep(NamedTuple):
-    """A policy for lock-step collection; made once, traced once for each pool size.
+    """A policy for collection; made once, traced once for each number of rows.
 
     Attributes:
-      initial: number of workers n -> carry; every leaf is [n, 1, ...].
+      initial: number of rows n -> carry; every leaf is [n, 1, ...].
       step: (params [M, ...], carry, image uint8 [n, height, width, 3], is_first bool
         [n], keys [M], member int32 [n], seed uint32 [n], row int32 [n]) -> (action
         float32 [n, A], carry).
@@ -255,9 +269,9 @@ def make_policy_step(policy: Policy) -> PolicyStep:
     bits anyhow, computes all rows at once.
     """
 
-    def initial(num_workers: int) -> Any:
+    def initial(rows: int) -> Any:
         one = policy.initial(1)
-        return jax.tree.map(lambda leaf: np.stack([leaf] * num_workers), one)
+        return jax.tree.map(lambda leaf: np.stack([leaf] * rows), one)
 
     @jax.jit
     def step(params, carry, image, is_first, keys, member, seed, row):
@@ -347,59 +361,96 @@ def collect_episodes(
     running: dict[int, _Running] = {}
     finished: dict[int, Episode] = {}
     with pool.claimed():
-        carry = policy_step.initial(pool.num_workers)
+        groups = [
+            _Group(slots, policy_step.initial(len(slots)))
+            for slots in _slots_together(pool.num_workers, params)
+        ]
         for index in range(len(plays)):
             while index not in finished:
-                for slot in range(pool.num_workers):
-                    if slot not in running and waiting:
-                        running[slot] = waiting.popleft()
-                answers = pool.exchange(
-                    {slot: one.request() for slot, one in running.items()}
-                )
-                for slot, one in list(running.items()):
-                    one.record(answers.get(slot))
+                for group in groups:
+                    if not group.owing:
+                        _act(group, policy_step, params, keys, running)
+                        for slot in group.slots:
+                            if slot not in running and waiting:
+                                running[slot] = waiting.popleft()
+                        group.owing = running.keys() & set(group.slots)
+                        pool.ask(
+                            {slot: running[slot].request() for slot in group.owing}
+                        )
+                for slot, observation in pool.answers().items():
+                    one = running[slot]
+                    one.record(observation)
                     if one.is_over:
                         finished[one.index] = running.pop(slot).episode()
-                carry = _act(
-                    policy_step, params, carry, keys, pool.num_workers, running
-                )
+                    for group in groups:
+                        group.owing.discard(slot)
             yield finished.pop(index)
 
 
+@dataclasses.dataclass
+class _Group:
+    """Slots whose episodes act in one call of the policy, once all have answered."""
+
+    slots: Sequence[int]
+    carry: Any
+    owing: set[int] = dataclasses.field(default_factory=set)
+
+
+def _slots_together(num_workers: int, params: Params) -> list[Sequence[int]]:
+    """Returns the slots of each group.
+
+    A CPU computes each row by itself anyhow, so each worker gets its action as soon as
+    it has answered, and none waits for the slowest. An accelerator computes all rows at
+    once.
+    """
+    devices = [
+        device
+        for leaf in jax.tree.leaves(params)
+        if isinstance(leaf, jax.Array)
+        for device in leaf.devices()
+    ]
+    platform = devices[0].platform if devices else jax.default_backend()
+    slots = range(num_workers)
+    return [[slot] for slot in slots] if platform == "cpu" else [slots]
+
+
 def _act(
+    group: _Group,
     policy_step: PolicyStep,
     params: Params,
-    carry: Any,
     keys: jax.Array,
-    num_workers: int,
     running: Mapping[int, _Running],
-) -> Any:
-    """Appends the next action to every episode that waits for one; returns the carry.
+) -> None:
+    """Appends the next action to each of a group's episodes that waits for one.
 
-    The call always has one row a worker, so that it is traced once: rows without an
+    The call always has one row a slot, so that it is traced once: rows without an
     episode are filled with a first row, whose action nobody reads.
     """
-    acting = {slot: one for slot, one in running.items() if one.observations}
+    acting = {
+        row: running[slot]
+        for row, slot in enumerate(group.slots)
+        if slot in running and running[slot].observations
+    }
     if not acting:
-        return carry
+        return
+    rows = len(group.slots)
     like = next(iter(acting.values())).observations[-1].image
-    image = np.zeros((num_workers, *like.shape), like.dtype)
-    member = np.zeros(num_workers, np.int32)
-    seed = np.zeros(num_workers, np.uint32)
-    row = np.zeros(num_workers, np.int32)
-    for slot, one in acting.items():
-        image[slot] = one.observations[-1].image
-        member[slot], seed[slot] = one.play
-        row[slot] = len(one.actions)
-    action, carry = policy_step.step(
-        params, carry, image, row == 0, keys, member, seed, row
+    image = np.zeros((rows, *like.shape), like.dtype)
+    member = np.zeros(rows, np.int32)
+    seed = np.zeros(rows, np.uint32)
+    number = np.zeros(rows, np.int32)
+    for row, one in acting.items():
+        image[row] = one.observations[-1].image
+        member[row], seed[row] = one.play
+        number[row] = len(one.actions)
+    action, group.carry = policy_step.step(
+        params, group.carry, image, number == 0, keys, member, seed, number
     )
     action = np.asarray(action, np.float32)
-    for slot, one in acting.items():
-        if not np.isfinite(action[slot]).all():
+    for row, one in acting.items():
+        if not np.isfinite(action[row]).all():
             raise FloatingPointError(
-                f"the policy's action in row {row[slot]} of the episode with seed "
+                f"the policy's action in row {number[row]} of the episode with seed "
                 f"{one.play.seed} is not finite: its parameters have diverged"
             )
-        one.actions.append(np.clip(action[slot], -1.0, 1.0))
-    return carry
+        one.actions.append(np.clip(action[row], -1.0, 1.0))

@@ -50,6 +50,28 @@ class CountingEnv(gymnasium.Env):
         return image.astype(np.uint8), info
 
 
+class WaitingEnv(CountingEnv):
+    """At row 2 of the episode with seed 1 waits until others have ended twice.
+
+    `ended` is the path of a file that gets one character an ended episode.
+    """
+
+    def __init__(self, ended: pathlib.Path):
+        super().__init__()
+        self.ended = ended
+
+    def step(self, action):
+        result = super().step(action)
+        if self.seed != 1 and result[3]:
+            with self.ended.open("a") as file:
+                file.write(".")
+        while self.seed == 1 and self.row == 2:
+            if self.ended.exists() and len(self.ended.read_text()) >= 2:
+                break
+            time.sleep(0.01)
+        return result
+
+
 class FaultyEnv(CountingEnv):
     """Fails in one way at row 2 of the episode with seed 1.
 

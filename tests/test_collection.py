@@ -19,7 +19,13 @@ from moto_jax.collection import (
 )
 from moto_jax.envs.kitchen import KitchenEnv
 from moto_jax.types import Policy
-from tests.fake_envs import NUM_ACTIONS, BrokenEnv, CountingEnv, FaultyEnv
+from tests.fake_envs import (
+    NUM_ACTIONS,
+    BrokenEnv,
+    CountingEnv,
+    FaultyEnv,
+    WaitingEnv,
+)
 
 FAULTS = ("raises", "dies", "hangs", "nan", "shape", "dtype")
 KEY = jax.random.key(0)
@@ -61,7 +67,7 @@ def pool():
 
 
 def faulty_pool(fault, num_workers=2, fuse=None, times=1, **overrides):
-    make_env = functools.partial(FaultyEnv, fault, fuse=fuse, times=times)
+    make_env = functools.partial(FaultyEnv, WaitingEnv, fault, fuse=fuse, times=times)
     deadlines = {"step_deadline_s": 1.0, "reset_deadline_s": 30.0, **overrides}
     return WorkerPool(make_env, num_workers, **deadlines)
 
@@ -82,6 +88,15 @@ def test_episodes_are_the_known_ones_in_seed_order(pool):
         # The row after j actions of 0.25 has moved by j / 4.
         np.testing.assert_array_equal(episode.qpos[:, 0], rows / 4)
         assert (episode.action == 0.25).all()
+
+
+def test_no_worker_waits_for_a_slower_one(pool, tmp_path):
+    expected = collect(pool, [1, 2, 3, 4])
+    make_env = functools.partial(WaitingEnv, tmp_path / "ended")
+    with WorkerPool(make_env, 2, step_deadline_s=20.0, max_restarts=0) as waiting:
+        episodes = collect(waiting, [1, 2, 3, 4])
+    for episode, other in zip(episodes, expected, strict=True):
+        assert_same(episode, other)
 
 
 def test_workers_do_not_import_jax(pool):

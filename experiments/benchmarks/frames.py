@@ -2,7 +2,7 @@
 
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import gymnasium
@@ -94,13 +94,13 @@ def measure_steps(rounds: int = 5, steps: int = 100, slow_steps: int = 2) -> Par
         WorkerPool(functools.partial(KitchenEnv, "mixed"), cores) as all_cores,
     ):
         for pool in (one, all_cores):
-            pool.exchange({slot: Reset(slot) for slot in range(pool.num_workers)})
+            _exchange(pool, {slot: Reset(slot) for slot in range(pool.num_workers)})
 
         def stepped(pool: WorkerPool) -> float:
             workers = range(pool.num_workers)
 
             def step() -> None:
-                pool.exchange({slot: Step(next(upcoming)) for slot in workers})
+                _exchange(pool, {slot: Step(next(upcoming)) for slot in workers})
 
             return len(workers) * rate(step, steps)
 
@@ -235,3 +235,11 @@ class _RoboticsKitchen:
     def close(self) -> None:
         self._viewer.make_context_current()
         self._env.close()
+
+
+def _exchange(pool: WorkerPool, requests: Mapping[int, Reset | Step]) -> None:
+    """Asks each of some workers, and waits for all the answers."""
+    pool.ask(requests)
+    left = set(requests)
+    while left:
+        left -= pool.answers().keys()

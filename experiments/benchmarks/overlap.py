@@ -3,7 +3,7 @@
 import collections
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from moto_jax.collection import (
 from moto_jax.data.episodes import Episode
 from moto_jax.data.replay import Replay, device_batches
 from moto_jax.envs import tasks
-from moto_jax.envs.worker import Observation, Reset, Step
+from moto_jax.envs.worker import Observation
 from moto_jax.online_episodes import OnlineEpisodes
 from moto_jax.players import acting_device
 from moto_jax.types import Config
@@ -41,10 +41,10 @@ class _TimedPool(WorkerPool):
         super().__init__(*args, **kwargs)
         self.times: list[float] = []
 
-    def exchange(self, requests: Mapping[int, Reset | Step]) -> dict[int, Observation]:
-        answers = super().exchange(requests)
+    def answers(self) -> dict[int, Observation | None]:
+        found = super().answers()
         self.times.append(time.perf_counter())
-        return answers
+        return found
 
 
 class Loop:
