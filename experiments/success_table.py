@@ -118,6 +118,10 @@ def table_row(run: RunFiles, episodes: Mapping[str, int]) -> Row:
       episodes: phase -> `last_evaluations`' number.
     """
     (seed,) = run.config["seeds"]
+    # What is kept of a run lies elsewhere than a run should.
+    command = run_command(run).replace(
+        f"--workdir={run.path}", f"--workdir=runs/{run.path.name}"
+    )
     figures = {
         f"{phase}_{policy}_{name}": value
         for phase in PHASES
@@ -132,7 +136,7 @@ def table_row(run: RunFiles, episodes: Mapping[str, int]) -> Row:
         "updates": run.updates,
         "minutes": results(run)["minutes"],
         "commit": run.summary.get("commit"),
-        "command": run_command(run),
+        "command": command,
     }
 
 

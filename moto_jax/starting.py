@@ -22,7 +22,7 @@ _WRITTEN = (
     SUMMARY_NAME,
     "videos/[0-9]*-best.mp4",
     "videos/[0-9]*-best.png",
-    "videos/[0-9]*-last.mp4",
+    "videos/[0-9]*-worst.mp4",
     "tensorboard/events.out.tfevents.*",
 )
 

@@ -297,7 +297,7 @@ def _cpu() -> ConfigDict:
     # CPUs have no fast bfloat16.
     config.compute_dtype = "float32"
     config.env.update(render_profile="fast", workers=2)
-    config.data.update(episodes=100, complete_share=0.2)
+    config.data.update(episodes=200, complete_share=0.2)
     config.replay.update(
         batch_size=12,
         sequence_length=24,
@@ -321,7 +321,7 @@ def _cpu() -> ConfigDict:
     config.optimizer.update(
         learning_rates={"model": 1e-3, "actor": 1e-3, "critic": 3e-4},
         decay_steps=1_200,
-        final_share=0.2,
+        final_share=0.1,
     )
     # Half the rollouts and half the pictures: a third more updates a minute, each as
     # good (results/kitchen_tuning.md).
@@ -347,6 +347,8 @@ def _cpu() -> ConfigDict:
         offline_updates=1_000,
         online_episodes=10,
         updates_per_episode=20,
+        # The mean policy does what it has learnt; the sampled one strays from it.
+        collect_with="mean_with_noise",
         log_every=50,
         evaluate_every=0,
         checkpoint_every=500,
@@ -361,16 +363,13 @@ def _desktop() -> ConfigDict:
     config.size = "desktop"
     # One more than cores: while one waits for its action the others compute.
     config.env.workers = 3
-    config.data.episodes = 200
     config.training.update(
         offline_updates=4_000,
         online_episodes=50,
-        # The mean policy does what it has learnt; the sampled one strays from it.
-        collect_with="mean_with_noise",
         evaluate_every=1_000,
         evaluate_online_every=140,
     )
-    config.optimizer.update(decay_steps=5_000, final_share=0.1)
+    config.optimizer.decay_steps = 5_000
     # The evaluations of the online phase are then of 200 episodes together.
     config.evaluation.update(episodes=20, phase_end_episodes=60)
     return config
@@ -435,12 +434,14 @@ def _mini() -> ConfigDict:
     config.optimizer.update(
         learning_rates={"model": 3e-3, "actor": 2e-3, "critic": 1e-3},
         decay_steps=1_000,
+        final_share=0.2,
     )
     config.acting_average = 0.99
     config.training.update(
         offline_updates=500,
         online_episodes=100,
         updates_per_episode=5,
+        collect_with="sampled",
         log_every=100,
         evaluate_every=100,
         # Figure 5 has a point a checkpoint.
