@@ -11,6 +11,7 @@ import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 
@@ -65,10 +66,25 @@ def keep(directory: Path, out: Path, every: int) -> Path:
     rows = [row for row in run.rows if is_kept(row["step"], row["phase"], every)]
     lines = "".join(json.dumps(row) + "\n" for row in rows)
     write_atomically(kept / METRICS_NAME, lines.encode())
-    for file in (CONFIG_NAME, SUMMARY_NAME):
-        if (directory / file).exists():
-            shutil.copyfile(directory / file, kept / file)
+    config = without_places(json.loads((directory / CONFIG_NAME).read_text()))
+    text = json.dumps(config, indent=2) + "\n"
+    write_atomically(kept / CONFIG_NAME, text.encode())
+    if (directory / SUMMARY_NAME).exists():
+        shutil.copyfile(directory / SUMMARY_NAME, kept / SUMMARY_NAME)
     return kept
+
+
+def without_places(config: dict[str, Any]) -> dict[str, Any]:
+    """Returns a configuration without where things lay on the machine of the run.
+
+    The run that it started from is known by its name.
+    """
+    parent = config.get("init_from")
+    return {
+        **config,
+        "data": {**config["data"], "directory": ""},
+        "init_from": parent and Path(parent).name,
+    }
 
 
 def is_kept(step: int, phase: str, every: int) -> bool:
