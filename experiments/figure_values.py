@@ -18,6 +18,7 @@ from moto_jax.analysis.systems import System
 from moto_jax.branching import dataset_directory
 from moto_jax.collection import Stage
 from moto_jax.data.episodes import Episode, read_episode, read_manifest
+from moto_jax.data.sources import dataset_directories
 from moto_jax.envs import tasks
 from moto_jax.envs.seeds import Purpose, environment_seed
 from moto_jax.imagination import open_loop
@@ -291,7 +292,12 @@ def _demonstration_files(models: Models) -> list[Path]:
     path = dataset_directory(models.config, run)
     if not path.is_dir():
         return []
-    return [path / record.file for record in read_manifest(path).episodes]
+    datasets = dataset_directories(models.config.data.source, path)
+    return [
+        own / record.file
+        for own in datasets.values()
+        for record in read_manifest(own).episodes
+    ]
 
 
 def _online_files(models: Models) -> list[Path]:

@@ -14,6 +14,7 @@ from moto_jax.data.mini_sources import mini_demonstration, mini_episodes
 from moto_jax.data.replay import Replay
 from moto_jax.data.sources import (
     d4rl_episodes,
+    dataset_directories,
     kitchen_demonstration,
     scripted_episodes,
 )
@@ -32,7 +33,7 @@ def prepare(config: Config) -> None:
 
     Raises:
       ValueError: for an unknown environment, a way of drawing that it has not, or an
-        unknown action to be cloned.
+        unknown action or source of what is to be cloned.
       GraphicsError: where the machine cannot draw the kitchen.
     """
     tasks.action_size(config.env.name)
@@ -41,6 +42,7 @@ def prepare(config: Config) -> None:
             f"config.replay.cloned_action is {config.replay.cloned_action!r}: use "
             "executed or intended"
         )
+    check_source(config)
     if config.env.name != MINI:
         choose_backend()
     elif config.env.render_profile != minikitchen.RENDER_PROFILE:
@@ -100,26 +102,40 @@ def make_dataset(config: Config, directory: Path) -> list[tuple[str, Episode]]:
       DatasetError: for a file that is not as it must be, or of another render profile.
       ValueError: for an unknown source.
     """
-    with progress_bar("demonstrations") as progress:
-        if config.data.source == "scripted":
-            manifest = _scripted(config, directory, progress)
-        elif config.data.source == "d4rl" and config.env.name != MINI:
-            if not config.data.path:
-                raise ValueError(
-                    "config.data.source is d4rl but config.data.path is empty: give "
-                    "the hdf5 file"
+    check_source(config)
+    named = []
+    for source, own in dataset_directories(config.data.source, directory).items():
+        with progress_bar(f"{source} demonstrations") as progress:
+            if source == "scripted":
+                manifest = _scripted(config, own, progress)
+            else:
+                manifest = d4rl_episodes(
+                    own, path=config.data.path, progress=progress, **_drawing(config)
                 )
-            manifest = d4rl_episodes(
-                directory, path=config.data.path, progress=progress, **_drawing(config)
-            )
-        else:
+        episodes = load_dataset(own, config.env.render_profile, config.env.image_size)
+        names = [
+            str((own / record.file).relative_to(directory))
+            for record in manifest.episodes
+        ]
+        named += zip(names, episodes, strict=True)
+    return named
+
+
+def check_source(config: Config) -> None:
+    """Raises ValueError for a source of demonstrations that does not exist."""
+    known = ("scripted",) if config.env.name == MINI else ("scripted", "d4rl")
+    sources = config.data.source.split("+")
+    for source in sources:
+        if source not in known or sources.count(source) > 1:
             raise ValueError(
-                f"unknown source {config.data.source!r} in config.data.source: use "
-                "scripted or, in the kitchen, d4rl"
+                f"config.data.source is {config.data.source!r}: use "
+                f"{' or '.join(known)}, or several of them with + between"
             )
-    episodes = load_dataset(directory, config.env.render_profile, config.env.image_size)
-    names = [record.file for record in manifest.episodes]
-    return list(zip(names, episodes, strict=True))
+    if "d4rl" in sources and not config.data.path:
+        raise ValueError(
+            f"config.data.source is {config.data.source} but config.data.path is "
+            "empty: give the hdf5 file"
+        )
 
 
 def _scripted(config: Config, directory: Path, progress: Progress) -> Manifest:

@@ -18,7 +18,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from moto_jax import checkpoints, devices
 from moto_jax.analysis.runs import CONFIG_NAME, flat_config, seed_directory
-from moto_jax.data.episodes import Manifest, read_manifest
+from moto_jax.data.episodes import read_manifest
+from moto_jax.data.sources import dataset_directories
 from moto_jax.run_directory import RunError, read_json
 from moto_jax.types import Agent, Config
 
@@ -170,18 +171,22 @@ def _check_dataset(config: Config, path: Path) -> None:
     """Raises RunError unless run and parent have the same demonstrations."""
     run = _run_of(path)
     theirs = dataset_directory(read_json(run / CONFIG_NAME), run)
-    manifest = read_manifest(theirs)
     own = Path(config.data.directory or theirs)
-    if own != theirs and _contents(read_manifest(own)) != _contents(manifest):
+    source = config.data.source
+    if _contents(source, own) != _contents(source, theirs):
         raise RunError(
             f"the demonstrations in {own} (config.data.directory) are others than "
             f"those in {theirs}, which {path} was trained with: leave the key empty"
         )
 
 
-def _contents(manifest: Manifest) -> tuple[Any, ...]:
-    checksums = [record.sha256 for record in manifest.episodes]
-    return manifest.source, manifest.request, checksums
+def _contents(source: str, directory: Path) -> list[tuple[Any, ...]]:
+    contents = []
+    for own in dataset_directories(source, directory).values():
+        manifest = read_manifest(own)
+        checksums = [record.sha256 for record in manifest.episodes]
+        contents.append((manifest.source, manifest.request, checksums))
+    return contents
 
 
 def _episodes(path: Path, metadata: Mapping[str, Any]) -> list[dict[str, str]]:

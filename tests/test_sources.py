@@ -481,6 +481,11 @@ def test_scripted_dataset_end_to_end(tmp_path):
         assert record.objects == MIXED
         rows = to_rows(episode, MIXED)
         assert rows.reward[-1] == 4
+        # What was executed is what was meant with noise of 0.1, cut to the ends.
+        noise = (episode.action - episode.intended_action)[:, :7]
+        inside = np.abs(episode.intended_action[:, :7]) < 0.6
+        np.testing.assert_allclose(noise[inside].std(), 0.1, rtol=0.1)
+        assert abs(noise[inside].mean()) < 0.02
         assert rows.is_behaviour.sum() > 100
         moved = np.abs(episode.image[-1].astype(int) - episode.image[0]).mean()
         assert moved > 1

@@ -57,7 +57,8 @@ def _full() -> ConfigDict:
     )
     config.data = ConfigDict(
         {
-            # "scripted" makes demonstrations; "d4rl" renders a kitchen hdf5.
+            # "scripted" makes demonstrations; "d4rl" renders a kitchen hdf5; or both,
+            # "d4rl+scripted".
             "source": "scripted",
             # The hdf5 file of source "d4rl".
             "path": "",

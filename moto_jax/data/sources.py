@@ -41,6 +41,20 @@ if TYPE_CHECKING:
 MAX_ATTEMPTS = 8
 
 
+def dataset_directories(source: str, directory: Path) -> dict[str, Path]:
+    """Returns where the datasets of a run's sources lie, by source.
+
+    Args:
+      source: one, whose dataset lies in the directory itself, or several with + between
+        them, each in a folder of its name.
+      directory: of the demonstrations.
+    """
+    sources = source.split("+")
+    if len(sources) == 1:
+        return {source: directory}
+    return {one: directory / one for one in sources}
+
+
 def scripted_episodes(
     directory: str | os.PathLike[str],
     *,
