@@ -82,6 +82,17 @@ _SLOWER_WITH_MODEL = {
 
 PLANS = {
     "full": Plan(TASKS, 5, {}),
+    # An hour and a half a seed on two cores (--seeds_per_run=1).
+    "desktop": Plan(
+        TASKS,
+        1,
+        {},
+        "The real kitchen with small networks, 4,000 offline updates, then 50 online "
+        "episodes with 20 updates after each: a fifteenth of the paper's budget, of "
+        "which MOTO's numbers alone were tuned for this size.",
+        {"moto": 3},
+        lambda row: row.task == "mixed" or row.label == "moto",
+    ),
     # Half the preset's budget: all of figure 2 in an hour and a half on two cores.
     "cpu": Plan(
         ("mixed",),
