@@ -220,6 +220,8 @@ def test_empty_replay_and_bad_options_are_named():
         Replay(TASK, 1, 4, -1)
     with pytest.raises(ValueError, match="online_share 1.5"):
         Replay(TASK, 1, 4, 0, online_share=1.5)
+    with pytest.raises(ValueError, match="behaviour_share"):
+        Replay(TASK, 1, 4, 0, behaviour_share=-0.5)
 
 
 def test_a_share_of_sequences_is_drawn_around_rows_that_are_cloned():

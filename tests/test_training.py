@@ -157,7 +157,10 @@ def test_every_update_sees_its_own_batch_of_the_episodes_of_its_block(tmp_path, 
     training.train(config, tmp_path)
     signals = [line["signal"] for _, line in sorted(updates_of(tmp_path).items())]
     assert len(signals) == TOTAL
-    replay = Replay(tasks.resolve_task("mixed"), 2, 4, *config.seeds)
+    share = config.replay.behaviour_share
+    replay = Replay(
+        tasks.resolve_task("mixed"), 2, 4, *config.seeds, behaviour_share=share
+    )
     for name, episode in DEMONSTRATIONS:
         replay.add(episode, name)
     expected = [float(summary(replay.sample(update))) for update in range(OFFLINE)]
