@@ -124,7 +124,7 @@ def test_what_cannot_be_run_is_refused_before_anything_is_done(
 @pytest.mark.parametrize(
     ("data", "culprit"),
     [
-        ({"source": "youtube"}, "'youtube' in config.data.source"),
+        ({"source": "youtube"}, "config.data.source is 'youtube'"),
         ({"source": "d4rl", "path": "nowhere.hdf5"}, "nowhere.hdf5"),
         ({"source": "d4rl", "path": ""}, "config.data.path"),
         ({"source": "d4rl", "path": "text.hdf5"}, "text.hdf5"),
