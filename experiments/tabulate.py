@@ -31,6 +31,7 @@ from moto_jax.analysis.runs import (
     seed_groups,
     up_to,
 )
+from moto_jax.analysis.systems import episodes_played
 from moto_jax.data.files import write_atomically
 
 _OUT = flags.DEFINE_string(
@@ -153,7 +154,7 @@ def _number(value: float | None, digits: int) -> str:
 
 def _episodes(runs: Sequence[RunFiles]) -> str:
     """Returns the evaluations' episodes, "10", or "5 or 10" where runs differ."""
-    counts = sorted({run.config["evaluation.episodes"] for run in runs})
+    counts = sorted({played for run in runs for played in episodes_played(run)})
     return " or ".join(str(count) for count in counts)
 
 

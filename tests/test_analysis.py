@@ -25,6 +25,7 @@ def evaluation(step, phase, mean, sampled):
             f"{policy}/objects_low": objects - 0.5,
             f"{policy}/objects_high": objects + 0.5,
             f"{policy}/success": objects / 4,
+            f"{policy}/success_at_end": objects / 8,
             **{f"{policy}/reached/{name}": objects / 4 for name in "abcd"},
         }
     return row | {"wall_seconds": 6.0 * step}

@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 
@@ -124,18 +126,39 @@ def test_results_are_those_of_the_last_online_episodes(tmp_path):
     assert systems.num_objects(one) == 4
 
 
+def test_longer_evaluations_count_for_more(tmp_path):
+    run = write_runs(tmp_path, "a", seeds=(0,), **{"evaluation.episodes": 20})
+    path = run / "metrics.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    # Those after 30 and 40 updates, of 2.5 and 3 objects.
+    played = {30: 20, 40: 60}
+    for row in rows:
+        if row["phase"] == "evaluation online":
+            row["mean/episodes"] = float(played[row["step"]])
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (one,), _ = found(tmp_path)
+    assert systems.evaluations(one.runs).played.tolist() == [20, 20, 20, 20, 60]
+    assert systems.episodes_played(one.runs[0]) == [20, 20, 20, 20, 60]
+    result = systems.results(one, "mean", "objects")
+    np.testing.assert_allclose(result, [(20 * 2.5 + 60 * 3) / 80])
+
+
 @pytest.mark.parametrize(
-    ("episodes", "length", "chosen"),
+    ("episodes", "played", "chosen"),
     [
         ([0, 0, 0], 25, [2]),
         ([0, 5, 10], 25, [1, 2]),
         ([0, 80, 81, 90, 100], 25, [1, 2, 3, 4]),
         ([0, 80, 81, 90, 100], 40, [2, 3, 4]),
         ([0, 80, 81, 90, 100], 300, [4]),
+        # The last evaluation of a phase may be longer.
+        ([0, 80, 81, 90, 100], [60, 20, 20, 20, 60], [2, 3, 4]),
+        ([0, 80, 81, 90, 100], [60, 20, 20, 20, 100], [4]),
     ],
 )
-def test_which_evaluations_are_the_last(episodes, length, chosen):
+def test_which_evaluations_are_the_last(episodes, played, chosen):
     """Those that have a hundred episodes together, none from the offline phase."""
     episodes = np.array(episodes)
-    evaluated = systems.Evaluations(episodes, episodes, episodes, episodes, {}, length)
+    played = np.broadcast_to(played, episodes.shape)
+    evaluated = systems.Evaluations(episodes, episodes, episodes, episodes, {}, played)
     assert systems.last_evaluations(evaluated).nonzero()[0].tolist() == chosen

@@ -20,6 +20,7 @@ from moto_jax.analysis.systems import (
     RESULT_EPISODES,
     Evaluations,
     System,
+    episodes_played,
     evaluations,
     last_evaluations,
     num_objects,
@@ -313,7 +314,7 @@ def _finish(
 def _curve_caption(systems: Sequence[System], policy: str) -> str:
     counts = _span(len(system.runs) for system in systems)
     episodes = _span(
-        run.config["evaluation.episodes"] for one in systems for run in one.runs
+        played for one in systems for run in one.runs for played in episodes_played(run)
     )
     return (
         f"Curves are means over seeds (n = {counts}) of evaluations of the {policy} "

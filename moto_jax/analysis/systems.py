@@ -1,6 +1,5 @@
 """Runs beneath a directory as the systems of the paper's comparisons, on each task."""
 
-import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -69,7 +68,7 @@ class Evaluations(NamedTuple):
       offline: float [n], share of the offline updates done, at most 1.
       steps: int [n], environment steps of those episodes.
       values: policy -> measure -> [seeds, n].
-      length: episodes that each evaluation plays with a policy.
+      played: int [n], episodes that each evaluation plays with a policy.
     """
 
     updates: np.ndarray
@@ -77,7 +76,7 @@ class Evaluations(NamedTuple):
     offline: np.ndarray
     steps: np.ndarray
     values: Mapping[str, Mapping[str, np.ndarray]]
-    length: int
+    played: np.ndarray
 
 
 def find_runs(directory: str | os.PathLike[str]) -> tuple[list[RunFiles], list[str]]:
@@ -233,7 +232,7 @@ def evaluations(runs: Sequence[RunFiles]) -> Evaluations:
             }
             for policy in POLICIES
         },
-        length=config["evaluation.episodes"],
+        played=np.array([_played(runs[0], tables[0][step]) for step in shared]),
     )
 
 
@@ -242,6 +241,15 @@ def _evaluation_rows(run: RunFiles) -> dict[int, Mapping[str, Any]]:
     return {
         row["step"]: row for row in run.rows if row["phase"].startswith("evaluation")
     }
+
+
+def episodes_played(run: RunFiles) -> list[int]:
+    """Returns how many episodes each evaluation has played with a policy."""
+    return [_played(run, row) for row in _evaluation_rows(run).values()]
+
+
+def _played(run: RunFiles, row: Mapping[str, Any]) -> int:
+    return int(row.get("mean/episodes", run.config["evaluation.episodes"]))
 
 
 def _number(value: float | None) -> float:
@@ -256,15 +264,19 @@ def last_evaluations(found: Evaluations) -> np.ndarray:
     """
     chosen = np.zeros(len(found.updates), bool)
     chosen[-1] = True
-    online = np.flatnonzero(found.episodes)
-    chosen[online[-math.ceil(RESULT_EPISODES / found.length) :]] = True
+    online = np.flatnonzero(found.episodes)[::-1]
+    # Those of which the later ones had too few.
+    later = np.cumsum(found.played[online]) - found.played[online]
+    chosen[online[later < RESULT_EPISODES]] = True
     return chosen
 
 
 def results(system: System, policy: str, measure: str) -> np.ndarray:
-    """Returns each seed's result [seeds]; see `last_evaluations`."""
+    """Returns each seed's result [seeds], over episodes; see `last_evaluations`."""
     found = evaluations(system.runs)
-    return found.values[policy][measure][:, last_evaluations(found)].mean(axis=1)
+    chosen = last_evaluations(found)
+    values = found.values[policy][measure][:, chosen]
+    return np.average(values, axis=1, weights=found.played[chosen])
 
 
 def num_objects(system: System) -> int:
