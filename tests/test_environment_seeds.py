@@ -108,9 +108,9 @@ def asked(monkeypatch):
     def made(*run_seeds):
         config = base.get_config("tiny")
         config.seeds = run_seeds
-        config.evaluation.episodes = 20
+        config.evaluation.update(episodes=20, phase_end_episodes=60)
         _, *keys = run_keys(run_seeds)
-        policies = {"sampled": None}
+        policies = {"sampled": None, config.training.collect_with: None}
         return Players(config, policies, Stage(), tuple(keys), range(len(run_seeds)))
 
     return made, plays
@@ -133,14 +133,16 @@ def test_a_round_plays_the_training_stream_of_each_seed(asked, seed):
 def test_every_evaluation_plays_episodes_of_its_own(asked):
     made, plays = asked
     played = []
-    for run_seed, done in itertools.product((2**32 - 1, 3), range(0, 1000, 100)):
+    # Also after neighbouring updates, and where a phase ends with more of them.
+    every = [*range(0, 900, 100), 801]
+    for run_seed, done in itertools.product((2**32 - 1, 3), every):
         plays.clear()
         with pytest.raises(ValueError, match="no environment seed"):
-            made(run_seed)._evaluate_seed({}, done, 0, None)
+            made(run_seed)._evaluate_seed({}, done, 0, None, ends_phase=done == 800)
         assert {play.seed >> 29 for play in plays} == {Purpose.EVALUATION}
         played += [play.seed for play in plays]
-    # Of two runs the last ten evaluations of 20 episodes.
-    assert len(played) == len(set(played)) == 2 * 200
+    # Of two runs nine evaluations of 20 episodes and one of 60.
+    assert len(played) == len(set(played)) == 2 * 240
 
 
 @pytest.mark.parametrize("seed", LARGE)
