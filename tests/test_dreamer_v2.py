@@ -88,11 +88,19 @@ def motos_loss(actor, lambda_=LAMBDA):
         critic,
         posterior(),
         batch,
+        slice(None),
         0.0,
         jax.random.key(1),
     )
     targets, _ = moto_losses.critic_targets(
-        critic, networks, hyper, model_params(), dream, batch, jax.random.key(2)
+        critic,
+        networks,
+        hyper,
+        model_params(),
+        dream,
+        batch,
+        slice(None),
+        jax.random.key(2),
     )
     return loss, (dream, mixture, targets)
 

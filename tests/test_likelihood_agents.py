@@ -57,7 +57,8 @@ def recorded_rows():
     rows = fake.transitions()
     action = rows.action.at[0].set(1.0).at[1, 0].set(-1.0)
     flags = jnp.arange(fake.COUNT) % 3 == 0
-    return rows.replace(action=action, is_behaviour=flags)
+    # What is cloned is not what was executed.
+    return rows.replace(action=-action, behaviour_action=action, is_behaviour=flags)
 
 
 def value_params(bias=0.0):
@@ -160,6 +161,15 @@ class TestIqlStep:
         )
         np.testing.assert_allclose(metrics["actor/weight"], np.mean(weights), rtol=1e-4)
 
+    def test_the_policy_clones_what_was_meant_and_critics_value_what_was_done(self):
+        rows, (_, metrics) = recorded_rows(), step(learners())
+        feature = fake.encode(fake.critic_params(), rows.observation)
+        density = log_density(fake.actor_params(), feature, rows.behaviour_action)
+        weights = np.minimum(np.exp(3.0 * self.advantage()), 20.0)
+        np.testing.assert_allclose(
+            metrics["actor/loss"], -np.mean(weights * density), rtol=1e-3
+        )
+
     @pytest.mark.parametrize(("bias", "weight"), [(-1e3, 20.0), (1e3, 0.0)])
     def test_weights_are_bounded(self, bias, weight):
         after, metrics = step(learners(bias))
@@ -200,7 +210,7 @@ class TestBc:
     def test_is_the_likelihood_of_the_chosen_rows_to_the_ends_of_the_box(self, choice):
         rows = recorded_rows().replace(recorded=jnp.ones(fake.COUNT, bool))
         feature = fake.encode(self.PARAMS, rows.observation)
-        density = log_density(self.PARAMS["actor"], feature, rows.action)
+        density = log_density(self.PARAMS["actor"], feature, rows.behaviour_action)
         chosen = {"all": slice(None), "behaviour": np.asarray(rows.is_behaviour)}
         expected = -np.mean(density[chosen[choice]])
         measured = self.loss(self.PARAMS, choice, rows)
@@ -210,7 +220,9 @@ class TestBc:
         rows = recorded_rows()
         flags = rows.is_behaviour[:, None]
         other = rows.replace(
-            action=jnp.where(flags, rows.action, -rows.action),
+            behaviour_action=jnp.where(
+                flags, rows.behaviour_action, -rows.behaviour_action
+            ),
             observation=jnp.where(flags, rows.observation, 0.0),
         )
         slope = jax.grad(self.loss)

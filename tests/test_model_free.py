@@ -76,8 +76,13 @@ class TestToTransitions:
         batch = recorded_batch()
         batch = batch.replace(is_behaviour=np.zeros_like(batch.is_behaviour))
         batch.is_behaviour[-2, 1] = batch.is_behaviour[-1, 2] = True
-        flags = to_transitions(batch).is_behaviour
-        np.testing.assert_array_equal(flags[1:], [True, False, False, False])
+        rows = to_transitions(batch)
+        np.testing.assert_array_equal(
+            rows.is_behaviour[1:], [True, False, False, False]
+        )
+        np.testing.assert_array_equal(
+            rows.behaviour_action[1:], batch.behaviour_action[-2, 1:]
+        )
 
     def test_where_an_episode_begins_every_row_but_the_last_is_drawn(self):
         batch = recorded_batch()

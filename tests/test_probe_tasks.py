@@ -389,8 +389,8 @@ class TestCloning:
         [
             filled("is_behaviour", True),
             rolled("is_behaviour", 1),
-            rolled("prev_action", 1),
-            rolled("prev_action", -1),
+            rolled("behaviour_action", 1),
+            rolled("behaviour_action", -1),
         ],
         ids=["filter ignored", "filter late", "late", "early"],
     )
