@@ -239,7 +239,6 @@ def world_model_loss(
     kl_balance: float = 0.8,
     free_nats: float = 1.0,
     decoded_share: float = 1.0,
-    start: LatentState | None = None,
 ) -> tuple[jax.Array, tuple[LatentState, Metrics]]:
     """Negative evidence bound of the RSSM ensemble (Eq. 1), averaged over rows.
 
@@ -257,7 +256,6 @@ def world_model_loss(
       free_nats: mean KL below which it has no gradient.
       decoded_share: share of the T rows, drawn anew each time, whose images are
         predicted: an unbiased estimate of the loss for less arithmetic.
-      start: the states [B] before the sequences' first rows; zeros where not given.
 
     Returns:
       The loss, and the posterior [T, B] with the metrics.
@@ -268,7 +266,7 @@ def world_model_loss(
         model,
         params,
         batch,
-        model.initial((size,)) if start is None else start,
+        model.initial((size,)),
         jax.random.split(observe_key, length),
     )
     member = jax.random.randint(member_key, (length, size), 0, model.members)

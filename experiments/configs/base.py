@@ -166,10 +166,6 @@ def _full() -> ConfigDict:
             # and that are decoded; the paper: all.
             "starts_share": 1.0,
             "decoded_share": 1.0,
-            # Rows of the replay whose last posterior is kept, for sequences that begin
-            # inside an episode to start from; 0: they start from zeros. The paper does
-            # not say.
-            "remembered_rows": 0,
         }
     )
     config.dreamer_v2 = ConfigDict(

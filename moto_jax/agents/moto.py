@@ -38,12 +38,6 @@ from moto_jax.agents.moto_losses import (
     critic_targets,
     model_loss,
 )
-from moto_jax.agents.posterior_memory import (
-    PosteriorMemory,
-    empty_memory,
-    recall,
-    remember,
-)
 from moto_jax.networks.heads import Actor, CriticEnsemble
 from moto_jax.types import Agent, Batch, Metrics, Params
 from moto_jax.value_targets import CRITIC_REDUCTIONS
@@ -70,7 +64,6 @@ class MotoState:
         average of the learnt ones.
       return_range: running range of imagined returns.
       skipped: int, updates in a row that were thrown away for not being finite.
-      memory: the last posterior of the replay's rows, or none.
     """
 
     key: jax.Array
@@ -82,7 +75,6 @@ class MotoState:
     acting: dict[str, Params]
     return_range: jax.Array
     skipped: jax.Array
-    memory: PosteriorMemory | None = None
 
 
 class Optimizers(NamedTuple):
@@ -142,9 +134,7 @@ def make_moto(
     hyper = read_section(config, "moto", Hyperparameters, _CHOICES)
     update = make_update(networks, optimizers, hyper, config.acting_average)
     return Agent(
-        init=lambda key: init_state(
-            key, networks, optimizers, action_size, hyper.remembered_rows
-        ),
+        init=lambda key: init_state(key, networks, optimizers, action_size),
         updates={"offline": update, "online": update},
         policies=make_policies(
             networks.model,
@@ -159,11 +149,7 @@ def make_moto(
 
 
 def init_state(
-    key: jax.Array,
-    networks: Networks,
-    optimizers: Optimizers,
-    action_size: int,
-    remembered_rows: int = 0,
+    key: jax.Array, networks: Networks, optimizers: Optimizers, action_size: int
 ) -> MotoState:
     """Returns the state before the first update."""
     key, model_key, actor_key, critic_key = jax.random.split(key, 4)
@@ -183,7 +169,6 @@ def init_state(
         acting=copy_params({"model": model_params, "actor": actor_params}),
         return_range=jnp.zeros(()),
         skipped=jnp.zeros((), jnp.int32),
-        memory=empty_memory(remembered_rows, networks.model.initial(())),
     )
 
 
@@ -201,7 +186,6 @@ def make_update(
     def update(state: MotoState, batch: Batch) -> tuple[MotoState, Metrics]:
         """One gradient step of everything that learns (Alg. 1)."""
         keys = named_keys(state.key, state.step, "model", "dream", "target", "starts")
-        batch_size = batch.reward.shape[1]
         starts = some_rows(keys["starts"], len(batch.reward), hyper.starts_share)
         model, (posterior, model_metrics) = gradient_step(
             bind(model_loss),
@@ -209,7 +193,6 @@ def make_update(
             state.model,
             state.actor.params,
             batch,
-            recall(state.memory, batch.row[0], networks.model.initial((batch_size,))),
             keys["model"],
         )
         actor, (dream, mixture, actor_metrics) = gradient_step(
@@ -252,7 +235,6 @@ def make_update(
             actor=actor,
             critic=critic,
             spread=high - low,
-            memory=remember(state.memory, batch.row, posterior),
         )
         return accept_if_finite(state, new, metrics)
 
@@ -268,7 +250,6 @@ def advance_state(
     actor: Learnable,
     critic: Learnable,
     spread: jax.Array,
-    memory: PosteriorMemory | None,
 ) -> MotoState:
     """Returns the state after an update: step, target critics, averages."""
     step = state.step + 1
@@ -291,5 +272,4 @@ def advance_state(
             spread, state.return_range, 1.0 - hyper.return_range_decay
         ),
         skipped=jnp.zeros_like(state.skipped),
-        memory=memory,
     )

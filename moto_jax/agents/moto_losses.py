@@ -75,7 +75,6 @@ class Hyperparameters(NamedTuple):
     rematerialise: bool = False
     starts_share: float = 1.0
     decoded_share: float = 1.0
-    remembered_rows: int = 0
 
 
 def model_loss(
@@ -84,7 +83,6 @@ def model_loss(
     hyper: Hyperparameters,
     actor_params: Params,
     batch: Batch,
-    start: LatentState,
     key: jax.Array,
 ) -> tuple[jax.Array, tuple[LatentState, Metrics]]:
     """Eq. 1, plus the behaviour term's gradient into the representation.
@@ -101,7 +99,6 @@ def model_loss(
         kl_balance=hyper.kl_balance,
         free_nats=hyper.free_nats,
         decoded_share=hyper.decoded_share,
-        start=start,
     )
     cloning = losses.behaviour_loss(
         networks.policy(actor_params),
