@@ -91,7 +91,7 @@ def random_leaf(leaf, generator):
 def save_checkpoints(directory, steps):
     """Saves states of random numbers, as a run of the directory's configuration."""
     config = ConfigDict(json.loads((directory / "config.json").read_text()))
-    agent = restoring._build(config)
+    agent = restoring.build_agent(config)
     abstract = restoring._abstract_states(agent, list(config.seeds))
     for step in steps:
         generator = np.random.default_rng(step)
