@@ -67,7 +67,7 @@ def pool():
 
 
 def faulty_pool(fault, num_workers=2, fuse=None, times=1, **overrides):
-    make_env = functools.partial(FaultyEnv, WaitingEnv, fault, fuse=fuse, times=times)
+    make_env = functools.partial(FaultyEnv, fault, fuse=fuse, times=times)
     deadlines = {"step_deadline_s": 1.0, "reset_deadline_s": 30.0, **overrides}
     return WorkerPool(make_env, num_workers, **deadlines)
 
