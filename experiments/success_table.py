@@ -13,24 +13,17 @@ import csv
 import io
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from absl import flags
 
 from experiments.command_line import fail, run_program
-from experiments.run_commands import run_command
-from moto_jax.analysis.runs import (
-    RunFiles,
-    read_run,
-    results,
-    seed_directories,
-)
+from experiments.success_rows import PHASES, Row, table_row
+from moto_jax.analysis.runs import read_run, seed_directories
 from moto_jax.analysis.systems import POLICIES
 from moto_jax.data.files import write_atomically
 from moto_jax.envs import tasks
-from moto_jax.evaluation import wilson_interval
 
 _OUT = flags.DEFINE_string(
     "out", None, "Where to write, without .md and .csv.", required=True
@@ -43,10 +36,6 @@ _ONLINE_EPISODES = flags.DEFINE_integer(
 )
 _TITLE = flags.DEFINE_string("title", "Runs", "First line of the table.")
 _NOTE = flags.DEFINE_string("note", "", "A paragraph below the title.")
-
-PHASES = ("offline", "online")
-
-Row = dict[str, Any]
 
 
 def main(argv: Sequence[str]) -> None:
@@ -71,73 +60,6 @@ def main(argv: Sequence[str]) -> None:
     except (ValueError, OSError) as error:
         fail(error)
     print(text)
-
-
-def last_evaluations(
-    run: RunFiles, phase: str, policy: str, episodes: int
-) -> dict[str, float]:
-    """Returns a policy's figures over the last evaluations of a phase.
-
-    Args:
-      run: of one seed.
-      phase: one of `PHASES`.
-      policy: one of `POLICIES`.
-      episodes: evaluations are taken from the last one back until they have so many.
-
-    Returns:
-      `episodes`, and the means over them of `success`, with Wilson's 95 % interval as
-      `success_low` and `success_high`, `success_at_end`, `objects`, and `reached/NAME`
-      of each object; nothing where the phase has no evaluation.
-    """
-    taken: list[Mapping[str, Any]] = []
-    count = 0.0
-    for row in reversed(run.rows):
-        if row["phase"] == f"evaluation {phase}" and count < episodes:
-            taken.append(row)
-            count += row[f"{policy}/episodes"]
-    if not taken:
-        return {}
-    prefix = f"{policy}/"
-    names = [name.removeprefix(prefix) for name in taken[0] if name.startswith(prefix)]
-    wanted = ["success", "success_at_end", "objects"]
-    wanted += [name for name in names if name.startswith("reached/")]
-    figures = {"episodes": count} | {
-        name: sum(row[prefix + name] * row[f"{policy}/episodes"] for row in taken)
-        / count
-        for name in wanted
-    }
-    low, high = wilson_interval(round(figures["success"] * count), int(count))
-    return figures | {"success_low": low, "success_high": high}
-
-
-def table_row(run: RunFiles, episodes: Mapping[str, int]) -> Row:
-    """Returns what there is to say of one seed's run.
-
-    Args:
-      run: of one seed.
-      episodes: phase -> `last_evaluations`' number.
-    """
-    (seed,) = run.config["seeds"]
-    # What is kept of a run lies elsewhere than a run should.
-    command = run_command(run).replace(
-        f"--workdir={run.path}", f"--workdir=runs/{run.path.name}"
-    )
-    figures = {
-        f"{phase}_{policy}_{name}": value
-        for phase in PHASES
-        for policy in POLICIES
-        for name, value in last_evaluations(run, phase, policy, episodes[phase]).items()
-    }
-    return {
-        "run": run.name,
-        "task": run.config["task"],
-        "seed": seed,
-        **figures,
-        "updates": run.updates,
-        "minutes": results(run)["minutes"],
-        "commit": run.summary.get("commit"),
-        "command": command,
-    }
 
 
 def markdown(rows: Sequence[Row], title: str, command: str, note: str = "") -> str:

@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from experiments.success_table import last_evaluations, table_row
+from experiments.success_rows import last_evaluations, table_row
 from moto_jax.analysis.runs import read_run
 from moto_jax.evaluation import wilson_interval
 from tests.programs import assert_refused, run_program
