@@ -258,9 +258,13 @@ class TestParts:
         assert list(found) == ["mini/16", "mini/32", "mini/64"]
 
     @pytest.mark.kitchen
-    def test_training_and_overlap(self):
+    def test_training(self):
         found = figures_of(train.measure_training("tiny", rounds=1, updates=2))
         assert list(found) == [f"{jax.default_backend()}/tiny"]
+
+    @pytest.mark.slow
+    @pytest.mark.kitchen
+    def test_overlap(self):
         found = figures_of(overlap.measure_overlap("tiny", rounds=1))
         assert list(found) == ["overlap/online"]
 
