@@ -69,6 +69,73 @@ class TestOptimizer:
         np.testing.assert_allclose(size, -0.005, rtol=1e-3)
 
 
+class TestMuon:
+    RATE, SCALE = 0.01, 10.0
+
+    def moved(self, gradients, steps=1, **overrides):
+        """What the last of some steps with the same gradients moves parameters by."""
+        transformation = optimizer(
+            self.RATE, clip_norm=1e9, muon_scale=self.SCALE, **overrides
+        )
+        params = jax.tree.map(jnp.zeros_like, gradients)
+        state = transformation.init(params)
+        update = jax.jit(transformation.update)
+        for _ in range(steps):
+            updates, state = update(gradients, state, params)
+        return updates
+
+    def matrix(self, *shape, seed=0):
+        return jnp.float32(np.random.default_rng(seed).normal(size=shape))
+
+    def test_a_matrix_moves_as_far_in_every_direction_of_its_gradient(self):
+        left, _, right = np.linalg.svd(self.matrix(6, 6))
+        # A hundred times steeper in one direction than in another.
+        steepness = np.array([10.0, 5.0, 2.0, 1.0, 0.5, 0.1])
+        gradient = jnp.float32(left @ np.diag(steepness) @ right)
+        step = self.moved({"kernel": gradient})["kernel"]
+        sizes = left.T @ step @ right.T
+        along = np.diag(sizes) / (self.RATE * self.SCALE)
+        # Five Newton-Schulz steps bring singular values near one, not to it.
+        assert np.all((along < -0.6) & (along > -1.3))
+        np.testing.assert_allclose(sizes - np.diag(np.diag(sizes)), 0.0, atol=1e-4)
+
+    def test_what_is_no_matrix_moves_as_by_adam(self):
+        gradients = {
+            "bias": jnp.array([3.0, -2.0]),
+            # Of an ensemble: two members.
+            "members": {"bias": jnp.array([[1.0, 4.0], [-1.0, 2.0]])},
+            "one_output": {"kernel": jnp.array([[2.0], [-5.0]])},
+        }
+        # Under a constant gradient Nesterov's momentum is soon the gradient.
+        moved = self.moved(gradients, steps=100)
+        for leaf, gradient in zip(
+            jax.tree.leaves(moved), jax.tree.leaves(gradients), strict=True
+        ):
+            np.testing.assert_allclose(leaf, -self.RATE * np.sign(gradient), rtol=1e-3)
+
+    def test_each_member_of_an_ensemble_is_a_matrix_of_its_own(self):
+        both = self.matrix(2, 5, 3)
+        together = self.moved({"kernel": both})["kernel"]
+        for gradient, step in zip(both, together, strict=True):
+            alone = self.moved({"kernel": gradient})["kernel"]
+            np.testing.assert_allclose(step, alone, rtol=1e-4, atol=1e-6)
+
+    def test_all_taps_of_a_convolution_are_one_matrix(self):
+        gradient = self.matrix(2, 2, 3, 4)
+        step = self.moved({"kernel": gradient})["kernel"]
+        flat = self.moved({"kernel": gradient.reshape((12, 4))})["kernel"]
+        np.testing.assert_allclose(step.reshape((12, 4)), flat, rtol=1e-4, atol=1e-6)
+
+    def test_both_rates_decay(self):
+        gradients = {"kernel": self.matrix(4, 4), "bias": jnp.ones(3)}
+        decayed = self.moved(gradients, 9, decay_steps=8, final_share=0.25)
+        constant = self.moved(gradients, 9)
+        for name in gradients:
+            np.testing.assert_allclose(
+                decayed[name], 0.25 * constant[name], rtol=1e-4, atol=1e-8
+            )
+
+
 def test_gradient_step_moves_its_first_argument_downhill_and_returns_aux():
     def loss(params, target):
         error = params - target

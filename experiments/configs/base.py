@@ -124,6 +124,9 @@ def _full() -> ConfigDict:
             # Cosine decay over this many updates (0: none) to this share of the rate.
             "decay_steps": 0,
             "final_share": 1.0,
+            # Learning rate of weight matrices under Muon, in multiples of the others';
+            # 0: AdamW for everything.
+            "muon_scale": 0.0,
         }
     )
     config.moto = ConfigDict(

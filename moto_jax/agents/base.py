@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 import optax
+import optax.contrib
 from flax import struct
 
 from moto_jax.distributions import TruncatedNormal
@@ -54,8 +55,9 @@ def make_optimizer(
     weight_decay: float,
     decay_steps: int = 0,
     final_share: float = 1.0,
+    muon_scale: float = 0.0,
 ) -> optax.GradientTransformation:
-    """Returns AdamW behind a clip of the global gradient norm.
+    """Returns AdamW, or Muon for weight matrices, behind a clip of the global norm.
 
     Args:
       learning_rate: at the start.
@@ -64,16 +66,48 @@ def make_optimizer(
       weight_decay: decoupled, multiplied by the learning rate.
       decay_steps: updates of a cosine decay; 0 keeps the rate constant.
       final_share: share of the learning rate that is left after the decay.
+      muon_scale: Muon's learning rate in multiples of AdamW's; 0 leaves everything to
+        AdamW. Muon (Jordan, 2024) moves each weight matrix by its momentum made
+        orthogonal, so that directions with small gradients are learnt as fast as the
+        others; biases, scales and what has one output stay with AdamW, there with
+        Nesterov's momentum.
     """
-    schedule = (
-        optax.cosine_decay_schedule(learning_rate, decay_steps, final_share)
-        if decay_steps
-        else learning_rate
-    )
-    return optax.chain(
-        optax.clip_by_global_norm(clip_norm),
-        optax.adamw(schedule, eps=epsilon, weight_decay=weight_decay),
-    )
+
+    def scheduled(rate: float) -> optax.ScalarOrSchedule:
+        if not decay_steps:
+            return rate
+        return optax.cosine_decay_schedule(rate, decay_steps, final_share)
+
+    if muon_scale:
+        move = optax.contrib.muon(
+            scheduled(muon_scale * learning_rate),
+            adam_learning_rate=scheduled(learning_rate),
+            eps=epsilon,
+            weight_decay=weight_decay,
+            adam_weight_decay=weight_decay,
+            muon_weight_dimension_numbers=_matrices,
+        )
+    else:
+        move = optax.adamw(
+            scheduled(learning_rate), eps=epsilon, weight_decay=weight_decay
+        )
+    return optax.chain(optax.clip_by_global_norm(clip_norm), move)
+
+
+def _matrices(params: Params) -> Any:
+    """Returns for each leaf which axes a matrix maps from and to, or None.
+
+    Kernels are [in, out], [members, in, out] of an ensemble, or [height, width, in,
+    out] of a convolution, one matrix of all its taps.
+    """
+
+    def axes(path: Any, leaf: jax.Array) -> optax.contrib.MuonDimensionNumbers | None:
+        if path[-1].key != "kernel" or leaf.shape[-1] == 1:
+            return None
+        inputs = (0, 1, 2) if leaf.ndim == 4 else leaf.ndim - 2
+        return optax.contrib.MuonDimensionNumbers(inputs, leaf.ndim - 1)
+
+    return jax.tree_util.tree_map_with_path(axes, params)
 
 
 def init_learnable(
