@@ -1,20 +1,22 @@
-"""What a world model believes: rewards, and how far its members disagree.
+"""What an agent believes: rewards, how far its members disagree, what it would do.
 
-Pure functions of a model, its parameters and recorded rows, for the paper's figures 1,
-4 and 5; nothing here learns.
+Pure functions of a model or policy, its parameters and recorded rows, for the paper's
+figures 1, 4 and 5 and for comparing checkpoints; nothing here learns.
 """
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from moto_jax.agents.model_based import PolicyCarry
 from moto_jax.data.episodes import Episode, to_rows
 from moto_jax.imagination import FeaturePolicy, imagine
 from moto_jax.networks.rssm import LatentState
-from moto_jax.types import Batch, Params
+from moto_jax.types import Array, Batch, Params, Policy
 from moto_jax.world_model import WorldModel, observe_sequence
 
 
@@ -189,3 +191,55 @@ def whole_windows(lengths: Sequence[int], rows: int, horizon: int) -> np.ndarray
       horizon: H.
     """
     return np.arange(rows - horizon)[:, None] + horizon < np.asarray(lengths)
+
+
+def actions_along(
+    policy: Policy, params: Params, image: Array, executed: Array, key: jax.Array
+) -> jax.Array:
+    """Returns what a policy would do at each row of a recorded episode, [T, A].
+
+    It sees what was recorded, and knows of each action that was executed, not of its
+    own.
+
+    Args:
+      policy: the agent's.
+      params: what it acts with.
+      image: uint8 [T, height, width, 3].
+      executed: float32 [T, A], the action taken at each row.
+      key: one key.
+    """
+    length = len(image)
+
+    def step(carry, inputs):
+        image, executed, is_first, key = inputs
+        action, carry = policy.act(params, carry, image[None], is_first[None], key)
+        if isinstance(carry, PolicyCarry):
+            carry = replace(carry, action=executed[None])
+        return carry, action[0]
+
+    inputs = (image, executed, jnp.arange(length) == 0, jax.random.split(key, length))
+    return jax.lax.scan(step, policy.initial(1), inputs)[1]
+
+
+def squared_errors_before(
+    chosen: np.ndarray, intended: np.ndarray, in_goal: np.ndarray, rows: int
+) -> list[float | None]:
+    """Returns each object's mean squared error of actions just before it is done.
+
+    Args:
+      chosen: [T, A], a policy's actions along an episode.
+      intended: [T, A], what its demonstrator meant.
+      in_goal: bool [T + 1, K].
+      rows: how many actions before an object's first row in its goal are compared.
+
+    Returns:
+      For each of the K objects the mean over rows and components; None for one that is
+      never done, or was from the start.
+    """
+    error = np.square(chosen - intended).mean(axis=-1)
+    found: list[float | None] = []
+    for column in in_goal.T:
+        done = int(column.argmax())
+        before = error[max(0, done - rows) : done]
+        found.append(float(before.mean()) if column.any() and done else None)
+    return found

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 from moto_jax import diagnostics
+from moto_jax.agents.model_based import PolicyCarry
+from moto_jax.types import Policy
 from moto_jax.world_model import logit_disagreement
 from tests import fake_kitchen, fakes, reference
 
@@ -191,3 +193,32 @@ def test_windows_end_with_the_episode():
     windows = diagnostics.whole_windows([6, 4, 2], rows=6, horizon=2)
     # From row j the last row asked for is j + 2.
     assert windows.T.tolist() == [[True] * 4, [True, True, False, False], [False] * 4]
+
+
+def test_a_policy_that_is_followed_knows_what_was_executed_not_what_it_chose():
+    def act(params, carry, image, is_first, key):
+        # Ten times the last action it knows of, and the picture.
+        known = jnp.where(is_first[:, None], 0.0, carry.action)
+        action = params * known + image[:, 0, 0, :2]
+        return action, PolicyCarry(carry.latent, action)
+
+    def initial(count):
+        return PolicyCarry(jnp.zeros(count), jnp.full((count, 2), 5.0))
+
+    image = np.arange(4, dtype=np.uint8)[:, None, None, None] * np.ones(3, np.uint8)
+    executed = np.float32([[1, 2], [3, 4], [5, 6], [7, 8]])
+    chosen = diagnostics.actions_along(
+        Policy(initial, act), 10.0, image, executed, jax.random.key(0)
+    )
+    np.testing.assert_allclose(chosen, [[0, 0], [11, 21], [32, 42], [53, 63]])
+
+
+def test_errors_are_of_the_actions_before_an_object_is_done():
+    chosen = np.zeros((5, 2))
+    intended = np.array([[1, 1], [2, 0], [3, 3], [0, 4], [9, 9]])
+    # Of six rows: done at row 3, never, at row 1, and from the start.
+    in_goal = np.zeros((6, 4), bool)
+    in_goal[3:, 0] = in_goal[1, 2] = in_goal[:, 3] = True
+    found = diagnostics.squared_errors_before(chosen, intended, in_goal, 2)
+    # Rows 1 and 2: (2 + 9) / 2; row 0 alone.
+    assert found == [5.5, None, 1.0, None]

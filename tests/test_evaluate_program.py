@@ -140,3 +140,23 @@ def test_a_picture_of_no_known_format_is_refused(tmp_path):
     flags = ["--checkpoint=nowhere", f"--out={tmp_path / 'strip.xyz'}"]
     assert_refused(run_program("open_loop", *flags), "strip.xyz")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.kitchen
+def test_action_errors_of_checkpoints_on_unseen_demonstrations(run, tmp_path):
+    step = str(run / "checkpoints" / "7")
+    done = run_program(
+        *("action_errors", step, step, "--seed=3", "--episodes=1"),
+        f"--csv={tmp_path / 'errors.csv'}",
+    )
+    assert done.returncode == 0, done.stderr
+    with (tmp_path / "errors.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert rows[0] == rows[1]
+    assert list(rows[0]) == ["checkpoint", *tasks.resolve_task("mixed"), "all"]
+    # Parameters of zero choose zero: what is left is what the demonstrator meant.
+    assert all(0.1 < float(rows[0][name]) < 1.5 for name in list(rows[0])[1:])
+
+
+def test_action_errors_need_a_checkpoint():
+    assert_refused(run_program("action_errors"), "no checkpoint to look at")
