@@ -62,7 +62,8 @@ def _compare(paths: Sequence[str]) -> list[dict[str, object]]:
     for path in paths:
         restored = restore_agent(path, _SEED.value)
         config = restored.config
-        section = config.env.to_dict(), config.task, config.data.action_noise
+        drawn = {**config.env, "workers": None}
+        section = drawn, config.task, config.data.action_noise
         if made_for is None:
             made_for = section
             prepare(config)
