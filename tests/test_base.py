@@ -6,6 +6,7 @@ import numpy as np
 import optax
 import pytest
 
+from moto_jax import checkpoints
 from moto_jax.agents import base
 from moto_jax.distributions import TruncatedNormal
 
@@ -125,6 +126,24 @@ class TestMuon:
         step = self.moved({"kernel": gradient})["kernel"]
         flat = self.moved({"kernel": gradient.reshape((12, 4))})["kernel"]
         np.testing.assert_allclose(step.reshape((12, 4)), flat, rtol=1e-4, atol=1e-6)
+
+    def test_learning_goes_on_from_a_checkpoint_in_donated_buffers(self, tmp_path):
+        gradients = {"kernel": self.matrix(4, 3), "bias": jnp.ones(3)}
+        transformation = optimizer(self.RATE, muon_scale=self.SCALE, decay_steps=8)
+        # As an agent's state: made in one program, and two learnables side by side.
+        make = jax.jit(lambda: [transformation.init(gradients) for _ in range(2)])
+
+        def both(states):
+            moved = [transformation.update(gradients, one, gradients) for one in states]
+            return [one for one, _ in moved], [state for _, state in moved]
+
+        update = jax.jit(both, donate_argnums=0)
+        _, states = update(make())
+        checkpoints.save(tmp_path, 1, states, {})
+        restored, _ = checkpoints.restore(tmp_path, jax.eval_shape(make))
+        expected, _ = update(states)
+        found, _ = update(restored)
+        jax.tree.map(np.testing.assert_array_equal, found, expected)
 
     def test_both_rates_decay(self):
         gradients = {"kernel": self.matrix(4, 4), "bias": jnp.ones(3)}
