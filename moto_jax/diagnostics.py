@@ -6,7 +6,6 @@ figures 1, 4 and 5 and for comparing checkpoints; nothing here learns.
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -213,33 +212,56 @@ def actions_along(
     def step(carry, inputs):
         image, executed, is_first, key = inputs
         action, carry = policy.act(params, carry, image[None], is_first[None], key)
+        # Policies without a model remember pictures, and no action.
         if isinstance(carry, PolicyCarry):
-            carry = replace(carry, action=executed[None])
+            carry = dataclasses.replace(carry, action=executed[None])
         return carry, action[0]
 
     inputs = (image, executed, jnp.arange(length) == 0, jax.random.split(key, length))
     return jax.lax.scan(step, policy.initial(1), inputs)[1]
 
 
-def squared_errors_before(
-    chosen: np.ndarray, intended: np.ndarray, in_goal: np.ndarray, rows: int
-) -> list[float | None]:
-    """Returns each object's mean squared error of actions just before it is done.
+def squared_action_errors(
+    along: Callable[[np.ndarray, np.ndarray, jax.Array], Array],
+    episodes: Sequence[Episode],
+    columns: np.ndarray,
+    rows: int,
+) -> list[list[float | None]]:
+    """Returns mean squared errors of actions just before objects are done.
 
     Args:
-      chosen: [T, A], a policy's actions along an episode.
-      intended: [T, A], what its demonstrator meant.
-      in_goal: bool [T + 1, K].
+      along: (image [T, height, width, 3], executed [T, A], key) -> what a policy would
+        do [T, A], such as `actions_along`; always called with the same T.
+      episodes: recorded ones. Where they do not say what was intended, nothing was
+        added to it, and it was executed.
+      columns: int [K], of the objects among those of `objects_in_goal`.
       rows: how many actions before an object's first row in its goal are compared.
 
     Returns:
-      For each of the K objects the mean over rows and components; None for one that is
-      never done, or was from the start.
+      For each episode and each of the K objects the mean over rows and components; None
+      for one that is never done, or was from the start.
     """
-    error = np.square(chosen - intended).mean(axis=-1)
-    found: list[float | None] = []
-    for column in in_goal.T:
-        done = int(column.argmax())
-        before = error[max(0, done - rows) : done]
-        found.append(float(before.mean()) if column.any() and done else None)
+    longest = max(len(episode.action) for episode in episodes)
+    found = []
+    for number, episode in enumerate(episodes):
+        length = len(episode.action)
+        after = (0, longest - length)
+        chosen = along(
+            # The last image has no action.
+            np.pad(episode.image[:length], [after, (0, 0), (0, 0), (0, 0)]),
+            np.pad(episode.action, [after, (0, 0)]),
+            jax.random.key(number),
+        )
+        meant = episode.intended_action
+        meant = episode.action if meant is None else meant
+        error = np.square(np.asarray(chosen)[:length] - meant).mean(axis=-1)
+        in_goal = episode.objects_in_goal[:, columns]
+        found.append([_mean_before(error, column, rows) for column in in_goal.T])
     return found
+
+
+def _mean_before(error: np.ndarray, in_goal: np.ndarray, rows: int) -> float | None:
+    done = int(in_goal.argmax())
+    if not done:
+        return None
+    return float(error[max(0, done - rows) : done].mean())

@@ -5,6 +5,7 @@ import pytest
 
 from moto_jax import diagnostics
 from moto_jax.agents.model_based import PolicyCarry
+from moto_jax.data.episodes import Episode
 from moto_jax.types import Policy
 from moto_jax.world_model import logit_disagreement
 from tests import fake_kitchen, fakes, reference
@@ -213,12 +214,69 @@ def test_a_policy_that_is_followed_knows_what_was_executed_not_what_it_chose():
     np.testing.assert_allclose(chosen, [[0, 0], [11, 21], [32, 42], [53, 63]])
 
 
+def recorded_episode(length, **fields):
+    """Row j's picture is j; what was executed is not what was meant, row by row."""
+    rows = np.arange(length + 1, dtype=np.uint8)[:, None, None, None]
+    executed = np.float32(np.arange(2 * length).reshape(length, 2)) / 100
+    recorded = {
+        "image": np.broadcast_to(rows, (length + 1, 2, 2, 3)),
+        "action": executed,
+        "objects_in_goal": np.zeros((length + 1, 7), bool),
+        "qpos": np.zeros((length + 1, 30), np.float32),
+    }
+    return Episode(**{**recorded, **fields})
+
+
+def test_a_policy_that_does_what_was_meant_has_no_error():
+    meant = {length: -recorded_episode(length).action for length in (6, 4)}
+    seen = []
+
+    def along(image, executed, key):
+        seen.append(image.shape)
+        # By the picture's number, and by what was executed there.
+        length = 6 if image[5, 0, 0, 0] else 4
+        chosen = meant[length][np.minimum(image[:, 0, 0, 0], length - 1)]
+        np.testing.assert_array_equal(executed[:length], -meant[length])
+        return chosen
+
+    in_goal = np.zeros((7, 7), bool)
+    in_goal[6, 3] = True
+    episodes = [
+        recorded_episode(
+            length, intended_action=meant[length], objects_in_goal=in_goal[6 - length :]
+        )
+        for length in (6, 4)
+    ]
+    found = diagnostics.squared_action_errors(along, episodes, np.array([3, 0]), 100)
+    assert found == [[0.0, None], [0.0, None]]
+    # Compiled once.
+    assert seen == [(6, 2, 2, 3)] * 2
+
+
 def test_errors_are_of_the_actions_before_an_object_is_done():
-    chosen = np.zeros((5, 2))
-    intended = np.array([[1, 1], [2, 0], [3, 3], [0, 4], [9, 9]])
+    intended = np.float32([[1, 1], [2, 0], [3, 3], [0, 4], [9, 9]]) / 10
     # Of six rows: done at row 3, never, at row 1, and from the start.
-    in_goal = np.zeros((6, 4), bool)
-    in_goal[3:, 0] = in_goal[1, 2] = in_goal[:, 3] = True
-    found = diagnostics.squared_errors_before(chosen, intended, in_goal, 2)
-    # Rows 1 and 2: (2 + 9) / 2; row 0 alone.
-    assert found == [5.5, None, 1.0, None]
+    in_goal = np.zeros((6, 7), bool)
+    in_goal[3:, 0] = in_goal[1, 2] = in_goal[:, 4] = True
+    episode = recorded_episode(5, intended_action=intended, objects_in_goal=in_goal)
+    columns = np.array([0, 1, 2, 4])
+
+    def along(image, executed, key):
+        return np.zeros_like(executed)
+
+    ((first, never, third, at_once),) = diagnostics.squared_action_errors(
+        along, [episode], columns, 2
+    )
+    # Rows 1 and 2: (0.02 + 0.09) / 2; row 0 alone.
+    np.testing.assert_allclose([first, third], [0.055, 0.01], rtol=1e-6)
+    assert never is None and at_once is None
+
+
+def test_what_was_executed_was_meant_where_nothing_else_is_known():
+    in_goal = np.zeros((4, 7), bool)
+    in_goal[3, 0] = True
+    episode = recorded_episode(3, objects_in_goal=in_goal)
+    ((error,),) = diagnostics.squared_action_errors(
+        lambda image, executed, key: executed + 0.5, [episode], np.array([0]), 2
+    )
+    np.testing.assert_allclose(error, 0.25, rtol=1e-5)
