@@ -80,13 +80,26 @@ def test_another_configuration_is_refused_by_key(
     assert (tmp_path / "config.json").read_bytes() == before
 
 
-def test_a_run_from_before_there_were_branches_started_from_nothing(tmp_path):
+@pytest.mark.parametrize(
+    ("same", "other", "complaint"),
+    [
+        ({"init_from": ""}, {"init_from": "runs/a"}, "init_from = '', not 'runs/a'"),
+        (
+            {"optimizer": {"muon_scale": 0.0}},
+            {"optimizer": {"muon_scale": 10.0}},
+            "optimizer.muon_scale = 0.0, not 10.0",
+        ),
+    ],
+)
+def test_a_run_from_before_there_was_a_key_did_without(
+    tmp_path, same, other, complaint
+):
     with claimed(tmp_path, CONFIG):
         bind(tmp_path, CONFIG)
-    with claimed(tmp_path, {**CONFIG, "init_from": ""}):
+    with claimed(tmp_path, {**CONFIG, **same}):
         pass
-    with pytest.raises(RunError, match="config.init_from = '', not 'runs/a'"):
-        with claimed(tmp_path, {**CONFIG, "init_from": "runs/a"}):
+    with pytest.raises(RunError, match=f"config.{complaint}"):
+        with claimed(tmp_path, {**CONFIG, **other}):
             pytest.fail("claimed")
 
 
