@@ -145,6 +145,21 @@ class TestMuon:
         found, _ = update(restored)
         jax.tree.map(np.testing.assert_array_equal, found, expected)
 
+    def test_weights_decay_by_their_share_of_either_rate(self):
+        gradients = {"kernel": jnp.zeros((3, 3)), "bias": jnp.zeros(3)}
+        params = {"kernel": self.matrix(3, 3), "bias": jnp.ones(3)}
+        decayed = optimizer(self.RATE, muon_scale=self.SCALE, weight_decay=0.5)
+        step, _ = decayed.update(gradients, decayed.init(params), params)
+        for name, rate in (("kernel", self.RATE * self.SCALE), ("bias", self.RATE)):
+            np.testing.assert_allclose(
+                step[name], -0.5 * rate * params[name], rtol=1e-5, atol=1e-8
+            )
+
+    def test_epsilon_damps_small_gradients_of_what_is_no_matrix(self):
+        damped = self.moved({"bias": jnp.full(3, 1e-6)}, steps=100, epsilon=1e-5)
+        # Adam's, at a tenth of epsilon.
+        np.testing.assert_allclose(damped["bias"], -self.RATE / 11, rtol=1e-3)
+
     def test_both_rates_decay(self):
         gradients = {"kernel": self.matrix(4, 4), "bias": jnp.ones(3)}
         decayed = self.moved(gradients, 9, decay_steps=8, final_share=0.25)

@@ -40,7 +40,7 @@ def facts():
     return facts
 
 
-# Compiling for one takes a minute; the one of both has what each alone has.
+# Compiling for one takes a minute; the last has seeds and batches spread, both at once.
 MESHES = [
     pytest.param(2, 1, marks=pytest.mark.slow),
     pytest.param(1, 2, marks=pytest.mark.slow),
