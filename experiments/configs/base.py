@@ -124,8 +124,8 @@ def _full() -> ConfigDict:
             # Cosine decay over this many updates (0: none) to this share of the rate.
             "decay_steps": 0,
             "final_share": 1.0,
-            # Learning rate of weight matrices under Muon, in multiples of the others';
-            # 0: AdamW for everything.
+            # Learning rate of weight matrices under Muon, in multiples of the rates
+            # above; 0: AdamW for everything.
             "muon_scale": 0.0,
         }
     )
@@ -324,8 +324,11 @@ def _cpu() -> ConfigDict:
     config.critic.update(critics=2, layers=2, units=200, layer_norm=True)
     config.optimizer.update(
         learning_rates={"model": 1e-3, "actor": 1e-3, "critic": 3e-4},
-        decay_steps=1_200,
+        decay_steps=800,
         final_share=0.1,
+        # Half as long again an update, and a quarter of the updates
+        # (results/kitchen_tuning.md).
+        muon_scale=10.0,
     )
     # Half the rollouts and half the pictures: a third more updates a minute, each as
     # good (results/kitchen_tuning.md).
@@ -348,9 +351,9 @@ def _cpu() -> ConfigDict:
     config.model_free.actor_decay_steps = decay_steps
     config.acting_average = 0.98
     config.training.update(
-        offline_updates=1_000,
+        offline_updates=700,
         online_episodes=10,
-        updates_per_episode=20,
+        updates_per_episode=10,
         # The mean policy does what it has learnt; the sampled one strays from it.
         collect_with="mean_with_noise",
         log_every=50,
@@ -367,13 +370,16 @@ def _desktop() -> ConfigDict:
     config.size = "desktop"
     # One more than cores: while one waits for its action the others compute.
     config.env.workers = 3
+    # As many demonstrations as human ones: 200 are known by heart too soon.
+    config.data.episodes = 581
     config.training.update(
-        offline_updates=4_000,
+        offline_updates=2_000,
         online_episodes=50,
+        updates_per_episode=20,
         evaluate_every=1_000,
         evaluate_online_every=140,
     )
-    config.optimizer.decay_steps = 5_000
+    config.optimizer.decay_steps = 3_000
     # The evaluations of the online phase are then of 200 episodes together.
     config.evaluation.update(episodes=20, phase_end_episodes=60)
     return config
@@ -439,6 +445,7 @@ def _mini() -> ConfigDict:
         learning_rates={"model": 3e-3, "actor": 2e-3, "critic": 1e-3},
         decay_steps=1_000,
         final_share=0.2,
+        muon_scale=0.0,
     )
     config.acting_average = 0.99
     config.training.update(
@@ -474,6 +481,8 @@ def _tiny() -> ConfigDict:
         horizon=2, rollout_every=2, batch_size=4, recorded_rows=400, imagined_rows=72
     )
     config.model_free.update(batch_size=4, depth=2, projection=4, units=8)
+    # Tests compile often, and its iterations take long to.
+    config.optimizer.muon_scale = 0.0
     config.training.update(
         offline_updates=4,
         online_episodes=2,
