@@ -118,9 +118,13 @@ def _errors(
         if any(error is not None for error in errors)
     ]
     return {
-        name: tuple(np.sqrt([np.mean(values), *bootstrap_interval(np.array(values))]))
+        name: _roots(float(np.mean(values)), *bootstrap_interval(np.array(values)))
         for name, values in squared.items()
     }
+
+
+def _roots(mean: float, low: float, high: float) -> tuple[float, float, float]:
+    return mean**0.5, low**0.5, high**0.5
 
 
 def _write_csv(path: Path, rows: Sequence[Sequence[object]]) -> None:
