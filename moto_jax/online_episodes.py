@@ -1,7 +1,7 @@
 """Online episodes: collected one ahead of training, kept on disk, known by checksum.
 
-Episodes come in rounds: one of every seed. Each process of a run collects some of them
-and stores all that it feeds.
+Episodes come in rounds: as many of every seed. Each process of a run collects some of
+them and stores all that it feeds.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -10,10 +10,11 @@ from pathlib import Path
 
 from moto_jax import machines
 from moto_jax.data.episodes import Episode, read_episode, write_episode
+from moto_jax.schedule import Round
 from moto_jax.types import Params
 
-# Index of a seed -> its episode of the round.
-Round = dict[int, Episode]
+# Index of a seed -> its episodes of a round, in order.
+Collected = dict[int, list[Episode]]
 
 
 class OnlineEpisodes:
@@ -22,15 +23,15 @@ class OnlineEpisodes:
     def __init__(
         self,
         directories: Sequence[Path],
-        collect: Callable[[int, Params], Round],
+        collect: Callable[[Round, Params], Collected],
         known: Sequence[Mapping[str, str]],
     ):
         """Takes up what a checkpoint knows of.
 
         Args:
           directories: where the episodes of each seed lie; made where missing.
-          collect: (round's number, acting parameters) -> the episodes that this process
-            is to collect. The parameters are its own to keep.
+          collect: (round, acting parameters) -> the episodes that this process is to
+            collect. The parameters are its own to keep.
           known: for each seed sha256 by file name, in order of collection; other
             episodes of a run in the directory are of updates that were lost, and are
             removed.
@@ -39,7 +40,7 @@ class OnlineEpisodes:
         self._directories = list(directories)
         self._collect = collect
         self._executor = ThreadPoolExecutor(max_workers=1)
-        self._pending: tuple[int, Future[Round]] | None = None
+        self._pending: tuple[Round, Future[Collected]] | None = None
         if machines.is_first():
             for directory, files in zip(self._directories, self.known, strict=True):
                 directory.mkdir(parents=True, exist_ok=True)
@@ -49,57 +50,64 @@ class OnlineEpisodes:
         machines.wait_for_all("online episodes")
 
     def take(
-        self, number: int, wanted: Sequence[int], params: Callable[[], Params]
-    ) -> dict[int, tuple[str, Episode]]:
+        self, wanted_round: Round, wanted: Sequence[int], params: Callable[[], Params]
+    ) -> dict[int, list[tuple[str, Episode]]]:
         """Returns some seeds' episodes of a round, collected now if they are new.
 
         Args:
-          number: of the round; where one is under way it is that one.
+          wanted_round: where one is under way it is that one.
           wanted: indices of seeds.
           params: returns what the round is collected with, if it must be.
 
         Returns:
-          Index of the seed -> file name and episode.
+          Index of the seed -> file name and episode of each.
         """
-        name = _name(number)
         if self._pending is None:
-            self.start(number, params)
-        if self._pending is not None and self._pending[0] != number:
+            self.start(wanted_round, params)
+        if self._pending is not None and self._pending[0] != wanted_round:
             raise RuntimeError(
-                f"round {number} is asked for while {self._pending[0]} is under way"
+                f"round {wanted_round.number} is asked for while "
+                f"{self._pending[0].number} is under way"
             )
         here = self.finish()
+        names = _names(wanted_round)
         taken = {}
         for index in wanted:
-            episode = here.get(index)
-            if episode is None:
-                path = self._directories[index] / name
-                episode = read_episode(path, self.known[index][name])
-            taken[index] = (name, episode)
+            episodes = here.get(index)
+            if episodes is None:
+                known = self.known[index]
+                episodes = [
+                    read_episode(self._directories[index] / name, known[name])
+                    for name in names
+                ]
+            taken[index] = list(zip(names, episodes, strict=True))
         return taken
 
-    def start(self, number: int, params: Callable[[], Params]) -> None:
+    def start(self, new: Round, params: Callable[[], Params]) -> None:
         """Begins to collect a round in the background, unless it is known."""
-        if any(_name(number) not in files for files in self.known):
-            future = self._executor.submit(self._collect, number, params())
-            self._pending = (number, future)
+        names = _names(new)
+        if any(name not in files for files in self.known for name in names):
+            self._pending = new, self._executor.submit(self._collect, new, params())
 
-    def finish(self) -> Round:
+    def finish(self) -> Collected:
         """Waits for the round under way and writes it down; returns its episodes."""
         if self._pending is None:
             return {}
-        number, future = self._pending
-        episodes = future.result()
-        name = _name(number)
+        collecting, future = self._pending
+        collected_here = future.result()
+        names = _names(collecting)
         checksums = {
-            str(index): write_episode(self._directories[index] / name, episode)
-            for index, episode in episodes.items()
+            str(index): {
+                name: write_episode(self._directories[index] / name, episode)
+                for name, episode in zip(names, episodes, strict=True)
+            }
+            for index, episodes in collected_here.items()
         }
         for of_process in machines.gather(checksums):
-            for index, checksum in of_process.items():
-                self.known[int(index)][name] = checksum
+            for index, of_seed in of_process.items():
+                self.known[int(index)] |= of_seed
         self._pending = None
-        return episodes
+        return collected_here
 
     def close(self) -> None:
         """Waits for the thread to end."""
@@ -116,6 +124,10 @@ def collected(directory: Path) -> dict[int, Path]:
         for path in sorted(directory.glob("*.npz"))
         if path.stem.isdecimal() and path.name == _name(int(path.stem))
     }
+
+
+def _names(one: Round) -> list[str]:
+    return [_name(number) for number in one.episodes]
 
 
 def _name(number: int) -> str:

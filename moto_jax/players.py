@@ -21,6 +21,7 @@ from moto_jax.envs.seeds import (
     environment_seed,
 )
 from moto_jax.evaluation import evaluate, write_videos
+from moto_jax.schedule import Round
 from moto_jax.types import Config, Params, Policy
 
 # Those that may gather online episodes: the last is never evaluated.
@@ -62,6 +63,13 @@ def check_plays(config: Config) -> None:
             f"config.training asks for {updates} updates with {online} online episodes "
             f"and config.evaluation for up to {most_episodes(config)} episodes: at "
             f"most {STREAM_LENGTH} of a run have environment seeds of their own"
+        )
+    workers = config.env.workers
+    if config.env.name != "minikitchen" and budget.episodes_per_round > workers:
+        raise ValueError(
+            f"config.training.episodes_per_round is {budget.episodes_per_round} with "
+            f"{workers} workers, who play one episode each: lower it or raise "
+            "config.env.workers"
         )
     if config.training.collect_with not in COLLECTING_POLICIES:
         raise ValueError(
@@ -116,7 +124,7 @@ class Players:
         ]
 
     def turns(self, number: int) -> list[int]:
-        """Returns indices of the seeds that this process plays for in a round.
+        """Returns indices of the seeds that this process plays for in a round's turn.
 
         Each seed is one process's turn, and its seeds are spread over them.
         """
@@ -137,17 +145,17 @@ class Players:
         indices = self.turns(number)
         return devices.local_copy(params, indices, acting_device()) if indices else None
 
-    def collect(self, number: int, params: Params) -> dict[int, Episode]:
+    def collect(self, new: Round, params: Params) -> dict[int, list[Episode]]:
         """Plays this process's part of a round; may run in a thread beside training.
 
         Args:
-          number: of the round.
-          params: from the method `params`.
+          new: the round.
+          params: from the method `params`, of its number.
 
         Returns:
-          Index of the seed -> its episode.
+          Index of the seed -> its episodes.
         """
-        indices = self.turns(number)
+        indices = self.turns(new.number)
         if not indices:
             return {}
         seeds = self._config.seeds
@@ -155,12 +163,16 @@ class Players:
             Play(
                 member, environment_seed(Purpose.TRAINING, seeds[index], number=number)
             )
+            for number in new.episodes
             for member, index in enumerate(indices)
         ]
         play = self._play[self._config.training.collect_with]
         keys = self._collect_keys[np.array(indices)]
-        episodes = play(params, keys, plays)
-        return dict(zip(indices, episodes, strict=True))
+        episodes = list(play(params, keys, plays))
+        return {
+            index: episodes[member :: len(indices)]
+            for member, index in enumerate(indices)
+        }
 
     def evaluate(
         self,

@@ -36,7 +36,11 @@ from moto_jax.run_control import Stopwatch
 _LOCK_NAME = ".lock"
 
 # Keys that came later, with the value of the runs from before.
-_LATER_KEYS = {"init_from": "", "optimizer.muon_scale": 0.0}
+_LATER_KEYS = {
+    "init_from": "",
+    "optimizer.muon_scale": 0.0,
+    "training.episodes_per_round": 1,
+}
 
 # Packages whose version decides numbers: a resumed run must have the same.
 _DECISIVE = ("jax", "jaxlib", "flax", "optax", "mujoco", "gymnasium-robotics", "numpy")

@@ -1,14 +1,26 @@
 """When a run does what, as pure functions of its update counter.
 
-Alg. 1 in blocks: the offline phase is one block of updates; then each collected episode
-opens a block of the online phase. Episode 0 is collected with the parameters that the
-offline phase left. While block i trains on episodes 0 .. i, episode i + 1 is collected
-with the parameters that block i began with: this interleaving is fixed, so that a run
-does not depend on how fast either side is.
+Alg. 1 in blocks: the offline phase is one block of updates; then each round of
+collected episodes, of one or of several, opens a block of the online phase. Round 0 is
+collected with the parameters that the offline phase left. While block i trains on
+rounds 0 .. i, round i + 1 is collected with the parameters that block i began with:
+this interleaving is fixed, so that a run does not depend on how fast either side is.
 """
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple
+
+
+class Round(NamedTuple):
+    """Online episodes of a seed that are collected at once, with the same parameters.
+
+    Attributes:
+      number: of the round.
+      episodes: their numbers.
+    """
+
+    number: int
+    episodes: range
 
 
 class Block(NamedTuple):
@@ -18,13 +30,13 @@ class Block(NamedTuple):
       phase: "model", "offline" or "online".
       first: the first update's number.
       last: one past the last's.
-      episode: the newest online episode that the block trains on, -1 before any.
+      round: the newest that the block trains on, None before any.
     """
 
     phase: str
     first: int
     last: int
-    episode: int
+    round: Round | None
 
 
 class Schedule(NamedTuple):
@@ -32,7 +44,7 @@ class Schedule(NamedTuple):
 
     The first `model_updates` of the offline updates are the "model" phase. With
     `evaluate_online_every` the online phase has a rhythm of its own, counted from its
-    start.
+    start. The last round is a smaller one where the episodes leave no other.
     """
 
     offline_updates: int
@@ -42,7 +54,19 @@ class Schedule(NamedTuple):
     evaluate_every: int
     checkpoint_every: int
     evaluate_online_every: int = 0
+    episodes_per_round: int = 1
     model_updates: int = 0
+
+    @property
+    def rounds(self) -> list[Round]:
+        """The rounds of the online phase."""
+        numbers = range(self.online_episodes)
+        every = self.episodes_per_round
+        starts = numbers[::every]
+        return [
+            Round(number, numbers[start : start + every])
+            for number, start in enumerate(starts)
+        ]
 
     @property
     def total(self) -> int:
@@ -52,22 +76,23 @@ class Schedule(NamedTuple):
     def blocks(self, done: int) -> Iterator[Block]:
         """Yields the blocks that are left after `done` updates, the first cut short."""
         if done < self.model_updates:
-            yield Block("model", done, self.model_updates, -1)
+            yield Block("model", done, self.model_updates, None)
         if done < self.offline_updates:
             first = max(done, self.model_updates)
-            yield Block("offline", first, self.offline_updates, -1)
-        for episode in range(self.online_episodes):
-            first = self.offline_updates + episode * self.updates_per_episode
-            last = first + self.updates_per_episode
+            yield Block("offline", first, self.offline_updates, None)
+        for one in self.rounds:
+            first = self._begins(one.episodes.start)
+            last = self._begins(one.episodes.stop)
             if done < last:
-                yield Block("online", max(first, done), last, episode)
+                yield Block("online", max(first, done), last, one)
 
-    def episodes_stored(self, done: int) -> int:
-        """Returns how many online episodes update number `done` trains on."""
-        if done < self.offline_updates or not self.online_episodes:
-            return 0
-        block = (done - self.offline_updates) // max(1, self.updates_per_episode)
-        return min(block + 1, self.online_episodes)
+    def rounds_stored(self, done: int) -> list[Round]:
+        """Returns the rounds that update number `done` trains on."""
+        return [one for one in self.rounds if self._begins(one.episodes.start) <= done]
+
+    def _begins(self, episode: int) -> int:
+        """Returns the first update after an episode, of a round that it opens."""
+        return self.offline_updates + episode * self.updates_per_episode
 
     def ends_phase(self, done: int) -> bool:
         """Whether a phase ends with `done` updates."""
@@ -94,14 +119,14 @@ class Schedule(NamedTuple):
         Args:
           last_step: of its metrics, -1 without any; a step's are written before it is
             saved.
-          episodes: online episodes that it has written; each but the first is set out
-            for when the block before it begins.
+          episodes: online episodes that it has written; each round but the first is
+            set out for when the block before it begins.
         """
         done = last_step - 1
         if episodes:
-            blocks = max(0, episodes - 2)
-            begun = self.offline_updates + blocks * self.updates_per_episode
-            done = max(done, begun)
+            newest = (episodes - 1) // self.episodes_per_round
+            before = max(0, newest - 1) * self.episodes_per_round
+            done = max(done, self._begins(before))
         return any(self.saves(number) for number in range(1, done + 1))
 
 
@@ -120,14 +145,20 @@ def make_schedule(section: Any, model_share: float = 0.0) -> Schedule:
             f"the share of the model phase is {model_share}: use at least 0 and less "
             "than 1 in config.latent.model_share"
         )
-    fields = [field for field in Schedule._fields if field in section]
-    schedule = Schedule(*(int(section[field]) for field in fields))
+    schedule = Schedule(
+        **{field: int(section[field]) for field in Schedule._fields if field in section}
+    )
     schedule = schedule._replace(
         model_updates=int(model_share * schedule.offline_updates)
     )
     for field, value in zip(Schedule._fields, schedule, strict=True):
         if value < 0:
             raise ValueError(f"config.training.{field} is {value}: use 0 or more")
+    if not schedule.episodes_per_round:
+        raise ValueError(
+            "config.training.episodes_per_round is 0: use 1 or more, at most "
+            "config.env.workers"
+        )
     if schedule.online_episodes and not schedule.updates_per_episode:
         raise ValueError(
             "config.training.updates_per_episode is 0 with online episodes to come: "

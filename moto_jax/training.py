@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import Mesh
 
 from moto_jax import checkpoints, devices, machines, provenance
@@ -26,7 +27,7 @@ from moto_jax.players import Players, check_plays, run_keys
 from moto_jax.recording import Recorder, split_seeds
 from moto_jax.run_control import StopRequest, Stopwatch
 from moto_jax.run_directory import bind, check_versions, write_summary
-from moto_jax.schedule import Block, Schedule, make_schedule
+from moto_jax.schedule import Block, Round, Schedule, make_schedule
 from moto_jax.starting import claimed_by_first
 from moto_jax.types import Agent, Config, Metrics, Params
 
@@ -130,22 +131,24 @@ class Run:
         for index, replay in self.replays.items():
             for path, checksum in self.inherited[index].items():
                 replay.add(read_episode(path, checksum), path, online=True)
-        for number in range(self.schedule.episodes_stored(self.done - 1)):
-            self._store(number)
+        for one in self.schedule.rounds_stored(self.done - 1):
+            self._store(one)
 
     def _collecting_params(self, number: int) -> Callable[[], Params]:
         return lambda: self.players.params(self.agent.acting_params(self.state), number)
 
-    def _store(self, number: int) -> dict[int, Episode]:
+    def _store(self, new: Round) -> dict[int, list[Episode]]:
         """Adds a round to the replays; returns its episodes by the seed's index."""
         # Those that it feeds; the first process writes down the numbers of all.
         every = range(len(self.config.seeds))
         wanted = every if machines.is_first() else self.share.seeds
-        taken = self.online.take(number, wanted, self._collecting_params(number))
-        for index, (name, episode) in taken.items():
-            if index in self.replays:
+        taken = self.online.take(new, wanted, self._collecting_params(new.number))
+        for index in taken.keys() & self.replays.keys():
+            for name, episode in taken[index]:
                 self.replays[index].add(episode, f"online/{name}", online=True)
-        return {index: episode for index, (_, episode) in taken.items()}
+        return {
+            index: [episode for _, episode in named] for index, named in taken.items()
+        }
 
     def advance(self, recorder: Recorder, stop: StopRequest) -> int | None:
         """Does the updates that are left, or those until a stop is asked for.
@@ -156,9 +159,9 @@ class Run:
         if self.done == 0:
             self._evaluate(recorder, "before")
         for block in self.schedule.blocks(self.done):
-            if block.phase == "online":
+            if block.round is not None:
                 self._write_metrics(recorder)
-                self._open_block(block, recorder)
+                self._open_block(block.round, recorder)
             batches = device_batches(
                 list(self.replays.values()),
                 range(block.first, block.last),
@@ -182,22 +185,24 @@ class Run:
         signals = machines.gather(stop.signal_number)
         return next((number for number in signals if number is not None), None)
 
-    def _open_block(self, block: Block, recorder: Recorder) -> None:
-        """Stores the block's own episodes and sets out for the next."""
+    def _open_block(self, own: Round, recorder: Recorder) -> None:
+        """Stores the round that a block begins with, and sets out for the next."""
         with self.watch.part("waiting for episodes"):
-            first = self.schedule.episodes_stored(block.first - 1) <= block.episode
-            if first:
-                numbers = []
-                for _, episode in sorted(self._store(block.episode).items()):
-                    in_goal = episode.objects_in_goal
-                    reward = tasks.task_reward(in_goal[1:], self.task)
-                    reached = tasks.objects_reached(in_goal, self.task)
-                    numbers.append({"return": reward.sum(), "objects": reached.sum()})
+            if own not in self.schedule.rounds_stored(self.done - 1):
+                by_seed = [episodes for _, episodes in sorted(self._store(own).items())]
+                numbers = [self._played(episodes) for episodes in by_seed]
                 # Not of the step before, whose checkpoint is already saved.
                 recorder.write(self.done + 1, "collection", numbers)
-        following = block.episode + 1
-        if following < self.schedule.online_episodes:
-            self.online.start(following, self._collecting_params(following))
+        for following in self.schedule.rounds[own.number + 1 : own.number + 2]:
+            params = self._collecting_params(following.number)
+            self.online.start(following, params)
+
+    def _played(self, episodes: Sequence[Episode]) -> dict[str, float]:
+        """Returns a seed's means over a round."""
+        in_goal = [episode.objects_in_goal for episode in episodes]
+        rewards = [tasks.task_reward(rows[1:], self.task).sum() for rows in in_goal]
+        reached = [tasks.objects_reached(rows, self.task).sum() for rows in in_goal]
+        return {"return": float(np.mean(rewards)), "objects": float(np.mean(reached))}
 
     def _update(self, block: Block, batch: Any, recorder: Recorder) -> None:
         """One update, and what is due after it."""

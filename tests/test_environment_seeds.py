@@ -14,6 +14,7 @@ from moto_jax.data.replay import Replay
 from moto_jax.envs import seeds
 from moto_jax.envs.seeds import Purpose, environment_seed
 from moto_jax.players import Players, check_plays, run_keys
+from moto_jax.schedule import Round
 
 LARGE = (0, 1, 20261127, 2**32 - 1)
 
@@ -101,7 +102,7 @@ def asked(monkeypatch):
         def player(self, policy):
             def play(params, keys, wanted):
                 plays.extend(wanted)
-                return iter([])
+                return iter(wanted if policy == "collecting" else [])
 
             return play
 
@@ -110,7 +111,7 @@ def asked(monkeypatch):
         config.seeds = run_seeds
         config.evaluation.update(episodes=20, phase_end_episodes=60)
         _, *keys = run_keys(run_seeds)
-        policies = {"sampled": None, config.training.collect_with: None}
+        policies = {"sampled": "judged", config.training.collect_with: "collecting"}
         return Players(config, policies, Stage(), tuple(keys), range(len(run_seeds)))
 
     return made, plays
@@ -122,12 +123,27 @@ def test_a_round_plays_the_training_stream_of_each_seed(asked, seed):
     players = made(seed, 3)
     for number in (0, 1, 299):
         plays.clear()
-        with pytest.raises(ValueError):  # Nothing was played.
-            players.collect(number, {})
-        assert plays == [
-            Play(0, environment_seed(Purpose.TRAINING, seed, number=number)),
-            Play(1, environment_seed(Purpose.TRAINING, 3, number=number)),
+        played = players.collect(Round(number, range(number, number + 1)), {})
+        ours, theirs = (
+            Play(member, environment_seed(Purpose.TRAINING, of, number=number))
+            for member, of in enumerate((seed, 3))
+        )
+        assert plays == [ours, theirs]
+        assert played == {0: [ours], 1: [theirs]}
+
+
+def test_a_round_of_several_episodes_plays_on_in_each_stream(asked):
+    made, plays = asked
+    played = made(7, 3).collect(Round(2, range(4, 6)), {})
+    expected = {
+        member: [
+            Play(member, environment_seed(Purpose.TRAINING, seed, number=number))
+            for number in (4, 5)
         ]
+        for member, seed in enumerate((7, 3))
+    }
+    assert played == expected
+    assert sorted(plays) == sorted(expected[0] + expected[1])
 
 
 def test_every_evaluation_plays_episodes_of_its_own(asked):

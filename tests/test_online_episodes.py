@@ -8,6 +8,7 @@ import pytest
 from moto_jax import machines, online_episodes
 from moto_jax.data.episodes import DatasetError, Episode
 from moto_jax.online_episodes import OnlineEpisodes
+from moto_jax.schedule import Round
 
 
 class Collector:
@@ -21,9 +22,12 @@ class Collector:
         self.gate = threading.Event()
         self.gate.set()
 
-    def __call__(self, number, params):
-        self.numbers.append(number)
+    def __call__(self, new, params):
+        self.numbers.append(new.number)
         assert self.gate.wait(timeout=60)
+        return [self.episode(number, params) for number in new.episodes]
+
+    def episode(self, number, params):
         action = np.zeros((3, 9), np.float32)
         action[:, 0] = number / 100
         action[:, 1] = np.asarray(params["weight"])
@@ -59,18 +63,23 @@ def opened(tmp_path, collect, known=None):
     known = {} if known is None else known
     online = OnlineEpisodes(
         [tmp_path / "online"],
-        lambda number, params: {0: collect(number, params)},
+        lambda new, params: {0: collect(new, params)},
         [known],
     )
     return contextlib.closing(online)
 
 
+def alone(number):
+    return Round(number, range(number, number + 1))
+
+
 def take(online, number, params):
-    return online.take(number, [0], lambda: params)[0]
+    (named,) = online.take(alone(number), [0], lambda: params)[0]
+    return named
 
 
 def start(online, number, params):
-    online.start(number, lambda: params)
+    online.start(alone(number), lambda: params)
 
 
 def weights(value):
@@ -199,38 +208,42 @@ def test_a_round_has_an_episode_of_every_seed(tmp_path, collect):
     """Seeds 0 and 2 are collected here; seed 1's file comes from another process."""
     directories = [tmp_path / name for name in "abc"]
 
-    def collect_round(number, params):
-        return {index: collect(number + 10 * index, params) for index in (0, 2)}
+    def collect_round(new, params):
+        own = [
+            Round(new.number, range(3 + 10 * index, 4 + 10 * index))
+            for index in range(3)
+        ]
+        return {index: collect(own[index], params) for index in (0, 2)}
 
     online = OnlineEpisodes(directories, collect_round, [{}, {}, {}])
     with contextlib.closing(online):
-        taken = online.take(3, [2, 0], lambda: weights(0.5))
+        taken = online.take(alone(3), [2, 0], lambda: weights(0.5))
         assert list(taken) == [2, 0]
-        for index, (name, episode) in taken.items():
+        for index, ((name, episode),) in taken.items():
             assert name == "000003.npz"
             assert episode.image[0, 0, 0, 0] == 3 + 10 * index
         with pytest.raises(KeyError):
-            online.take(3, [1], lambda: weights(0.5))
+            online.take(alone(3), [1], lambda: weights(0.5))
     assert [list(files) for files in online.known] == [[name], [], [name]]
     assert [path.is_file() for path in (d / name for d in directories)] == [1, 0, 1]
 
 
 def test_processes_tell_each_other_their_checksums(tmp_path, collect, monkeypatch):
     directories = [tmp_path / "a", tmp_path / "b"]
-    theirs = Collector()(0, weights(0.25))
+    theirs = Collector().episode(0, weights(0.25))
 
     def gather(own):
         # As another process would: the file first, then its checksum.
         checksum = online_episodes.write_episode(directories[1] / "000000.npz", theirs)
-        return [own, {"1": checksum}]
+        return [own, {"1": {"000000.npz": checksum}}]
 
     monkeypatch.setattr(machines, "gather", gather)
     online = OnlineEpisodes(
-        directories, lambda number, params: {0: collect(number, params)}, [{}, {}]
+        directories, lambda new, params: {0: collect(new, params)}, [{}, {}]
     )
     with contextlib.closing(online):
-        taken = online.take(0, [0, 1], lambda: weights(0.5))
-    assert [episode.action[0, 1] for _, episode in taken.values()] == [0.5, 0.25]
+        taken = online.take(alone(0), [0, 1], lambda: weights(0.5))
+    assert [one.action[0, 1] for ((_, one),) in taken.values()] == [0.5, 0.25]
 
 
 def test_another_round_than_the_one_under_way_is_refused(tmp_path, collect):
@@ -238,3 +251,33 @@ def test_another_round_than_the_one_under_way_is_refused(tmp_path, collect):
         start(online, 1, weights(0.5))
         with pytest.raises(RuntimeError, match="round 0 is asked for while 1"):
             take(online, 0, weights(0.5))
+
+
+def test_a_round_may_have_several_episodes(tmp_path, collect, written):
+    several = Round(1, range(2, 5))
+    names = ["000002.npz", "000003.npz", "000004.npz"]
+    with opened(tmp_path, collect) as online:
+        online.start(several, lambda: weights(0.5))
+        taken = online.take(several, [0], lambda: weights(0.25))[0]
+        assert list(online.known[0]) == names == written
+        known = online.known[0]
+    assert [name for name, _ in taken] == names
+    assert [episode.image[0, 0, 0, 0] for _, episode in taken] == [2, 3, 4]
+    other = Collector()
+    with opened(tmp_path, other, known) as online:
+        again = online.take(several, [0], lambda: weights(0.25))[0]
+    assert not other.numbers
+    for (_, one), (_, two) in zip(taken, again, strict=True):
+        np.testing.assert_array_equal(one.action, two.action)
+
+
+def test_a_round_of_which_an_episode_is_lost_is_collected_again(tmp_path, collect):
+    several = Round(0, range(2))
+    with opened(tmp_path, collect) as online:
+        online.take(several, [0], lambda: weights(0.5))
+        known = dict(online.known[0])
+    del known["000001.npz"]
+    with opened(tmp_path, collect, known) as online:
+        taken = online.take(several, [0], lambda: weights(0.5))[0]
+    assert [episode.image[0, 0, 0, 0] for _, episode in taken] == [0, 1]
+    assert collect.numbers == [0, 0]

@@ -6,7 +6,8 @@ import pytest
 
 from experiments.configs import base
 from moto_jax import machines
-from moto_jax.players import Players, acting_device, run_keys
+from moto_jax.players import Players, acting_device, check_plays, run_keys
+from moto_jax.schedule import Round
 
 SEEDS = (3, 0, 5)
 
@@ -82,5 +83,23 @@ def test_a_process_without_a_turn_plays_nothing(monkeypatch):
     idle = made(monkeypatch, 1, [[0, 1, 2], [0]])
     params = {"weight": np.zeros((3, 2))}
     assert idle.turns(0) == [] and idle.params(params, 0) is None
-    assert idle.collect(0, None) == {}
+    assert idle.collect(Round(0, range(1)), None) == {}
     assert idle.turns(1) == [0]
+
+
+@pytest.mark.parametrize(
+    ("workers", "environment"), [(3, "kitchen"), (1, "minikitchen")]
+)
+def test_a_round_of_as_many_episodes_as_can_play_is_taken(workers, environment):
+    config = base.get_config("tiny")
+    config.env.update(workers=workers, name=environment)
+    config.training.episodes_per_round = 3
+    check_plays(config)
+
+
+def test_a_round_of_more_episodes_than_workers_is_refused():
+    config = base.get_config("tiny")
+    config.env.workers = 2
+    config.training.episodes_per_round = 3
+    with pytest.raises(ValueError, match="episodes_per_round is 3 with 2 workers"):
+        check_plays(config)

@@ -58,7 +58,7 @@ def assert_ends_as(workdir, unbroken):
     assert names[0] == names[1]
 
 
-def train_until(workdir, update, number=signal.SIGTERM):
+def train_until(workdir, update, number=signal.SIGTERM, config=None):
     """Trains until a signal comes in during that update; returns what train does."""
 
     def act(done):
@@ -67,7 +67,7 @@ def train_until(workdir, update, number=signal.SIGTERM):
 
     with pytest.MonkeyPatch.context() as monkeypatch:
         on_update(monkeypatch.setattr, act)
-        return training.train(small_config(), workdir)
+        return training.train(config or small_config(), workdir)
 
 
 def test_two_unbroken_runs_are_equal(tmp_path, unbroken):
@@ -103,6 +103,15 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(tmp_path, unbroken, stops):
         assert not (workdir / "summary.json").exists()
     assert training.train(small_config(), workdir) is None
     assert_ends_as(workdir, unbroken)
+
+
+def test_a_run_in_rounds_of_two_goes_on_as_if_it_had_not_been_stopped(tmp_path):
+    config = small_config(episodes_per_round=2)
+    training.train(config, tmp_path / "unbroken")
+    for update in range(OFFLINE, TOTAL):
+        train_until(tmp_path / "run", update, config=config)
+    assert training.train(config, tmp_path / "run") is None
+    assert_ends_as(tmp_path / "run", tmp_path / "unbroken")
 
 
 def test_an_agent_that_begins_with_its_model_is_taken_up_in_either_phase(

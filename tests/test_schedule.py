@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from moto_jax.schedule import Block, Schedule, make_schedule
+from moto_jax.schedule import Block, Round, Schedule, make_schedule
 
 RHYTHM = {"log_every": 2, "evaluate_every": 4, "checkpoint_every": 3}
 
@@ -17,22 +17,29 @@ def random_schedules(count=60):
     while count:
         offline, episodes, updates = (int(n) for n in generator.integers(0, 6, 3))
         schedule = Schedule(offline, episodes, max(1, updates), 1, 0, 0)
+        together = int(generator.integers(1, 4))
+        schedule = schedule._replace(episodes_per_round=together)
         if schedule.total:
             count -= 1
             yield schedule
 
 
+def alone(number):
+    """A round of one episode."""
+    return Round(number, range(number, number + 1))
+
+
 def test_blocks_by_hand():
     assert SCHEDULE.total == 11
     assert list(SCHEDULE.blocks(0)) == [
-        Block("offline", 0, 5, -1),
-        Block("online", 5, 7, 0),
-        Block("online", 7, 9, 1),
-        Block("online", 9, 11, 2),
+        Block("offline", 0, 5, None),
+        Block("online", 5, 7, alone(0)),
+        Block("online", 7, 9, alone(1)),
+        Block("online", 9, 11, alone(2)),
     ]
     assert list(SCHEDULE.blocks(8)) == [
-        Block("online", 8, 9, 1),
-        Block("online", 9, 11, 2),
+        Block("online", 8, 9, alone(1)),
+        Block("online", 9, 11, alone(2)),
     ]
     assert list(SCHEDULE.blocks(11)) == []
 
@@ -41,20 +48,57 @@ def test_a_model_phase_takes_its_share_of_the_offline_updates():
     schedule = SCHEDULE._replace(model_updates=2)
     assert schedule.total == SCHEDULE.total
     assert list(schedule.blocks(0))[:3] == [
-        Block("model", 0, 2, -1),
-        Block("offline", 2, 5, -1),
-        Block("online", 5, 7, 0),
+        Block("model", 0, 2, None),
+        Block("offline", 2, 5, None),
+        Block("online", 5, 7, alone(0)),
     ]
-    assert next(schedule.blocks(1)) == Block("model", 1, 2, -1)
-    assert next(schedule.blocks(2)) == Block("offline", 2, 5, -1)
-    assert next(schedule.blocks(3)) == Block("offline", 3, 5, -1)
+    assert next(schedule.blocks(1)) == Block("model", 1, 2, None)
+    assert next(schedule.blocks(2)) == Block("offline", 2, 5, None)
+    assert next(schedule.blocks(3)) == Block("offline", 3, 5, None)
     counts = range(12)
     assert [n for n in counts if schedule.logs(n)] == [2, 4, 5, 6, 8, 10, 11]
 
 
-def test_episodes_stored_by_hand():
-    stored = [SCHEDULE.episodes_stored(update) for update in range(-1, 13)]
+def rounds_stored(schedule, updates):
+    return [len(schedule.rounds_stored(update)) for update in updates]
+
+
+def test_rounds_stored_by_hand():
+    stored = rounds_stored(SCHEDULE, range(-1, 13))
     assert stored == [0, 0, 0, 0, 0, 0, 1, 1, 2, 2, 3, 3, 3, 3]
+    assert SCHEDULE.rounds_stored(7) == [alone(0), alone(1)]
+
+
+def test_rounds_of_several_episodes_have_as_many_updates_for_each():
+    two = SCHEDULE._replace(episodes_per_round=2)
+    assert two.total == SCHEDULE.total
+    # The third episode is left, alone.
+    both, rest = Round(0, range(2)), Round(1, range(2, 3))
+    assert two.rounds == [both, rest]
+    assert list(two.blocks(6)) == [
+        Block("online", 6, 9, both),
+        Block("online", 9, 11, rest),
+    ]
+    assert rounds_stored(two, range(3, 12)) == [0, 0, 1, 1, 1, 1, 2, 2, 2]
+    every = SCHEDULE._replace(episodes_per_round=7)
+    assert list(every.blocks(5)) == [Block("online", 5, 11, Round(0, range(3)))]
+
+
+def test_what_has_been_saved_when_episodes_are_there():
+    # The third of three single episodes is begun after update 7, saved at 3, 5 and 6.
+    late = SCHEDULE._replace(offline_updates=1, checkpoint_every=4, log_every=0)
+    saved = [count for count in range(1, 4) if late.has_saved(-1, count)]
+    # Saved after 1 update, the offline phase's end, before any is collected.
+    assert saved == [1, 2, 3]
+    online = late._replace(offline_updates=0)
+    # Updates 0 and 1, 2 and 3, 4 and 5: the third sets out after 2, none is saved.
+    assert not any(online.has_saved(-1, count) for count in range(1, 4))
+    assert online._replace(checkpoint_every=2).has_saved(-1, 3)
+    assert not online._replace(checkpoint_every=2).has_saved(-1, 2)
+    # In rounds of two the third sets out with the first block.
+    two = online._replace(checkpoint_every=2, episodes_per_round=2)
+    assert not two.has_saved(-1, 3)
+    assert two._replace(online_episodes=5).has_saved(-1, 5)
 
 
 def test_what_is_due_by_hand():
@@ -83,20 +127,20 @@ def test_only_the_phases_ends_are_due_without_a_rhythm():
 
 def test_a_run_may_be_offline_only_or_online_only():
     offline = Schedule(4, 0, 0, **RHYTHM)
-    assert list(offline.blocks(0)) == [Block("offline", 0, 4, -1)]
-    assert [offline.episodes_stored(update) for update in range(6)] == [0] * 6
+    assert list(offline.blocks(0)) == [Block("offline", 0, 4, None)]
+    assert rounds_stored(offline, range(6)) == [0] * 6
     online = Schedule(0, 2, 1, **RHYTHM)
     assert list(online.blocks(0)) == [
-        Block("online", 0, 1, 0),
-        Block("online", 1, 2, 1),
+        Block("online", 0, 1, alone(0)),
+        Block("online", 1, 2, alone(1)),
     ]
-    assert [online.episodes_stored(update) for update in range(-1, 3)] == [0, 1, 2, 2]
+    assert rounds_stored(online, range(-1, 3)) == [0, 1, 2, 2]
 
 
 @pytest.mark.parametrize("schedule", list(random_schedules()))
 def test_blocks_cover_every_update_once_from_wherever_they_begin(schedule):
     unbroken = [
-        (block.phase, block.episode, update)
+        (block.phase, block.round, update)
         for block in schedule.blocks(0)
         for update in range(block.first, block.last)
     ]
@@ -105,19 +149,24 @@ def test_blocks_cover_every_update_once_from_wherever_they_begin(schedule):
         blocks = list(schedule.blocks(done))
         assert all(block.first < block.last for block in blocks)
         assert [
-            (block.phase, block.episode, update)
+            (block.phase, block.round, update)
             for block in blocks
             for update in range(block.first, block.last)
         ] == unbroken[done:]
 
 
 @pytest.mark.parametrize("schedule", list(random_schedules()))
-def test_updates_train_on_the_episodes_up_to_their_blocks_own(schedule):
-    episodes = [block.episode for block in schedule.blocks(0) if block.episode >= 0]
+def test_updates_train_on_the_rounds_up_to_their_blocks_own(schedule):
+    online = [block for block in schedule.blocks(0) if block.phase == "online"]
+    episodes = [number for block in online for number in block.round.episodes]
     assert episodes == list(range(schedule.online_episodes))
     for block in schedule.blocks(0):
-        for update in range(block.first, block.last):
-            assert schedule.episodes_stored(update) == block.episode + 1
+        stored = 0 if block.round is None else block.round.number + 1
+        updates = range(block.first, block.last)
+        assert rounds_stored(schedule, updates) == [stored] * len(updates)
+    for block in online:
+        each = schedule.updates_per_episode
+        assert block.last - block.first == each * len(block.round.episodes)
 
 
 def section(**changes):
@@ -146,6 +195,8 @@ def test_a_model_phase_that_leaves_nothing_is_refused(share):
         ({"offline_updates": -1}, "config.training.offline_updates is -1"),
         ({"checkpoint_every": -5}, "config.training.checkpoint_every is -5"),
         ({"updates_per_episode": 0}, "config.training.updates_per_episode is 0"),
+        ({"episodes_per_round": 0}, "config.training.episodes_per_round is 0: use 1"),
+        ({"episodes_per_round": -1}, "config.training.episodes_per_round is -1"),
         ({"offline_updates": 0, "online_episodes": 0}, "no updates"),
     ],
 )

@@ -47,7 +47,7 @@ def tape(monkeypatch, fakes):
         monkeypatch.setattr(owner, name, recorded)
 
     record(Replay, "add", lambda replay, episode, name: f"add {name}")
-    record(OnlineEpisodes, "start", lambda online, number, params: f"start {number}")
+    record(OnlineEpisodes, "start", lambda online, new, params: f"start {new.number}")
     record(players, "evaluate", lambda *args: "evaluate")
     record(checkpoints, "save", lambda directory, step, *rest: f"save {step}")
     on_line(monkeypatch.setattr, lambda step, phase: events.append(f"{step} {phase}"))
@@ -87,6 +87,31 @@ def test_the_order_of_things(tmp_path, tape):
         *("6 online", "save 6", "7 online"),
         *("evaluate", "evaluate", "7 evaluation online", "save 7"),
     ]
+
+
+def test_a_round_of_two_is_stored_whole_before_the_updates_for_both(tmp_path, tape):
+    config = small_config(
+        offline_updates=1,
+        online_episodes=3,
+        updates_per_episode=1,
+        episodes_per_round=2,
+        checkpoint_every=0,
+    )
+    assert training.train(config, tmp_path) is None
+    assert tape[tape.index("start 0") :] == [
+        *("start 0", "add online/000000.npz", "add online/000001.npz", "2 collection"),
+        *("start 1", "2 online", "3 online"),
+        *("add online/000002.npz", "4 collection", "4 online"),
+        *("evaluate", "evaluate", "4 evaluation online", "save 4"),
+    ]
+    line = lines_of(tmp_path, "collection")[2]
+    paths = [tmp_path / "online" / f"{number:06d}.npz" for number in range(2)]
+    in_goal = [read_episode(path).objects_in_goal for path in paths]
+    task = tasks.resolve_task(config.task)
+    objects = [tasks.objects_reached(rows, task).sum() for rows in in_goal]
+    returns = [tasks.task_reward(rows[1:], task).sum() for rows in in_goal]
+    assert line["objects"] == np.mean(objects) and line["return"] == np.mean(returns)
+    assert len(set(returns)) == 2
 
 
 def test_evaluations_come_at_the_ends_of_phases_and_in_between(tmp_path, fakes):

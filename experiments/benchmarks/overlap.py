@@ -28,6 +28,7 @@ from moto_jax.envs import tasks
 from moto_jax.envs.worker import Observation
 from moto_jax.online_episodes import OnlineEpisodes
 from moto_jax.players import acting_device
+from moto_jax.schedule import Round
 from moto_jax.types import Config
 
 _TIMELINE_COLUMNS = 72
@@ -117,14 +118,15 @@ def measure_overlap(preset: str = "cpu", rounds: int = 3) -> Part:
         loop = Loop(config, pool)
         online = OnlineEpisodes(
             [Path(directory)],
-            lambda number, params: {0: loop.collect(number, params)},
+            lambda new, params: {0: [loop.collect(new.number, params)]},
             [{}],
         )
 
         def block(number: int) -> None:
-            online.start(number, loop.params)
+            new = Round(number, range(number, number + 1))
+            online.start(new, loop.params)
             loop.train()
-            online.take(number, [0], loop.params)
+            online.take(new, [0], loop.params)
 
         pairs, notes = [], []
         for number in range(1 + rounds):

@@ -261,9 +261,11 @@ def _full() -> ConfigDict:
         {
             "offline_updates": 10_000,
             # One episode an iteration, then so many updates. "500 thousand steps" in
-            # the paper counts the dataset's 129 thousand.
+            # the paper counts the dataset's 129 thousand. Several a round are played
+            # at once, with the same parameters, and so many updates for each follow.
             "online_episodes": 1_326,
             "updates_per_episode": 50,
+            "episodes_per_round": 1,
             # Updates between log lines, evaluations and checkpoints. The last two fall
             # on multiples, and at the end of each phase, always; 0: then alone.
             "log_every": 100,
