@@ -89,6 +89,11 @@ def test_another_configuration_is_refused_by_key(
             {"optimizer": {"muon_scale": 10.0}},
             "optimizer.muon_scale = 0.0, not 10.0",
         ),
+        (
+            {"training": {"episodes_per_round": 1}},
+            {"training": {"episodes_per_round": 2}},
+            "training.episodes_per_round = 1, not 2",
+        ),
     ],
 )
 def test_a_run_from_before_there_was_a_key_did_without(
