@@ -326,7 +326,7 @@ def _cpu() -> ConfigDict:
     config.critic.update(critics=2, layers=2, units=200, layer_norm=True)
     config.optimizer.update(
         learning_rates={"model": 1e-3, "actor": 1e-3, "critic": 3e-4},
-        decay_steps=800,
+        decay_steps=700,
         final_share=0.1,
         # Half as long again an update, and a quarter of the updates
         # (results/kitchen_tuning.md).
@@ -353,7 +353,7 @@ def _cpu() -> ConfigDict:
     config.model_free.actor_decay_steps = decay_steps
     config.acting_average = 0.98
     config.training.update(
-        offline_updates=700,
+        offline_updates=600,
         online_episodes=10,
         updates_per_episode=10,
         # The mean policy does what it has learnt; the sampled one strays from it.
