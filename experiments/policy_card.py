@@ -83,7 +83,7 @@ def make_card(
         "## Data and budget",
         "",
         f"* {_demonstrations(config, run)}",
-        *(f"* {line}" for line in _budget(rows, trained)),
+        *(f"* {line}" for line in _budget(files, rows, trained)),
         *_results(rows, measured),
         "",
         "## Commands",
@@ -123,7 +123,7 @@ def _demonstrations(config: Config, run: Path) -> str:
     )
 
 
-def _budget(rows: Rows, trained: TrainedPolicy) -> list[str]:
+def _budget(files: RunFiles, rows: Rows, trained: TrainedPolicy) -> list[str]:
     section = trained.config.training
     offline = min(trained.updates, section.offline_updates)
     online = trained.updates - offline
@@ -135,7 +135,10 @@ def _budget(rows: Rows, trained: TrainedPolicy) -> list[str]:
             f"{episodes:,} online episodes of {trained.config.env.episode_steps} steps"
         )
     if rows:
-        minutes = rows[-1]["wall_seconds"] / 60
+        # A run that has ended tells also of its demonstrations and its compilation.
+        ended = files.summary if files.summary.get("updates") == trained.updates else {}
+        seconds = ended.get("wall_seconds", {}).get("total", rows[-1]["wall_seconds"])
+        minutes = seconds / 60
         with_seeds = len(trained.config.seeds)
         shared = f" for {with_seeds} seeds together" if with_seeds > 1 else ""
         lines.append(f"{minutes:.0f} minutes{shared}")
@@ -219,10 +222,12 @@ def _read_evaluation(path: Path, trained: TrainedPolicy) -> dict[str, Any]:
 
 
 def _made_with(files: RunFiles) -> list[str]:
-    """Returns commit and versions that exported, and the machine that trained."""
+    """Returns commits, the versions that exported, and the machine that trained."""
     versions = provenance.versions()
+    trained_at = files.summary.get("commit") or "unknown"
     lines = [
-        f"commit {provenance.commit() or 'unknown'}",
+        f"trained at commit {trained_at}",
+        f"exported at commit {provenance.commit() or 'unknown'}",
         ", ".join(f"{name} {version}" for name, version in versions.items()),
     ]
     hardware = files.summary.get("hardware")

@@ -1,6 +1,7 @@
 """The programs that write, show and judge a policy's file, in the miniature."""
 
 import json
+import shutil
 
 import imageio.v3
 import jax
@@ -141,6 +142,21 @@ def test_an_evaluation_enters_the_card(run, exported, tmp_path):
         wrong.write_text(json.dumps(one))
         with pytest.raises(ValueError, match=culprit):
             make_card(*arguments, wrong, "command")
+
+
+def test_a_run_that_has_ended_tells_its_commit_and_all_its_minutes(run, tmp_path):
+    trained = trained_policy(restore_agent(run, 5))
+    own = tmp_path / "bc-run" / "seed5"
+    shutil.copytree(run / "seed5", own)
+    summary = {"commit": "abc123", "wall_seconds": {"total": 5400.0}, "versions": {}}
+    card = {}
+    for updates in (UPDATES, UPDATES + 2):
+        text = json.dumps({**summary, "updates": updates})
+        (own / "summary.json").write_text(text)
+        card[updates] = make_card(tmp_path, trained, 1.0, own, None, "command")
+    # What came after the checkpoint is not of it.
+    assert "90 minutes" in card[UPDATES] and "7 minutes" in card[UPDATES + 2]
+    assert all("trained at commit abc123" in one for one in card.values())
 
 
 def test_watching_counts_the_episodes_and_writes_videos(exported, tmp_path):

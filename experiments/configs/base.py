@@ -302,7 +302,8 @@ def _cpu() -> ConfigDict:
     config.size = "cpu"
     # CPUs have no fast bfloat16.
     config.compute_dtype = "float32"
-    config.env.update(render_profile="fast", workers=2)
+    # One more worker than cores: while one waits for its action the others compute.
+    config.env.update(render_profile="fast", workers=3)
     config.data.update(episodes=200, complete_share=0.2)
     config.replay.update(
         batch_size=12,
@@ -370,8 +371,6 @@ def _desktop() -> ConfigDict:
     """The real kitchen solved in an hour and a half, on two CPU cores."""
     config = _cpu()
     config.size = "desktop"
-    # One more than cores: while one waits for its action the others compute.
-    config.env.workers = 3
     # As many demonstrations as human ones: 200 are known by heart too soon.
     config.data.episodes = 581
     config.training.update(

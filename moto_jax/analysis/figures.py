@@ -167,8 +167,9 @@ def _draw_objects(axes: Axes, runs: Sequence[RunFiles]) -> None:
         for text, side, gap in (("offline", "right", -4), ("online", "left", 4)):
             axes.annotate(
                 text,
-                (borders[0], 1.0),
-                xytext=(gap, -10),
+                # Between no object and one, where least is drawn.
+                (borders[0], 0.0),
+                xytext=(gap, 14),
                 xycoords=("data", "axes fraction"),
                 textcoords="offset points",
                 horizontalalignment=side,
