@@ -137,8 +137,8 @@ class Run:
     def _collecting_params(self, number: int) -> Callable[[], Params]:
         return lambda: self.players.params(self.agent.acting_params(self.state), number)
 
-    def _store(self, new: Round) -> dict[int, list[Episode]]:
-        """Adds a round to the replays; returns its episodes by the seed's index."""
+    def _store(self, new: Round) -> list[list[Episode]]:
+        """Adds a round to the replays; returns each seed's episodes of it."""
         # Those that it feeds; the first process writes down the numbers of all.
         every = range(len(self.config.seeds))
         wanted = every if machines.is_first() else self.share.seeds
@@ -146,9 +146,7 @@ class Run:
         for index in taken.keys() & self.replays.keys():
             for name, episode in taken[index]:
                 self.replays[index].add(episode, f"online/{name}", online=True)
-        return {
-            index: [episode for _, episode in named] for index, named in taken.items()
-        }
+        return [[episode for _, episode in taken[index]] for index in sorted(taken)]
 
     def advance(self, recorder: Recorder, stop: StopRequest) -> int | None:
         """Does the updates that are left, or those until a stop is asked for.
@@ -189,8 +187,7 @@ class Run:
         """Stores the round that a block begins with, and sets out for the next."""
         with self.watch.part("waiting for episodes"):
             if own not in self.schedule.rounds_stored(self.done - 1):
-                by_seed = [episodes for _, episodes in sorted(self._store(own).items())]
-                numbers = [self._played(episodes) for episodes in by_seed]
+                numbers = [self._played(episodes) for episodes in self._store(own)]
                 # Not of the step before, whose checkpoint is already saved.
                 recorder.write(self.done + 1, "collection", numbers)
         for following in self.schedule.rounds[own.number + 1 : own.number + 2]:
