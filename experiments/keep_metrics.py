@@ -77,13 +77,15 @@ def keep(directory: Path, out: Path, every: int) -> Path:
 def without_places(config: dict[str, Any]) -> dict[str, Any]:
     """Returns a configuration without where things lay on the machine of the run.
 
-    The run that it started from is known by its name.
+    The run that it started from is known by its name, and by which of its checkpoints.
     """
-    parent = config.get("init_from")
+    parent = Path(config.get("init_from") or "")
+    of_one_step = parent.parent.name == "checkpoints"
+    name = Path(*parent.parts[-3:]) if of_one_step else parent.name
     return {
         **config,
         "data": {**config["data"], "directory": ""},
-        "init_from": parent and Path(parent).name,
+        "init_from": str(name),
     }
 
 

@@ -132,3 +132,12 @@ def test_no_run_is_refused_in_one_sentence(program, tmp_path):
     nothing = run_program(program, str(tmp_path), out)
     assert_refused(nothing, "no run's directory")
     assert not (tmp_path / "out.md").exists()
+
+
+@pytest.mark.parametrize(
+    ("parent", "name"), [("", ""), ("/far/run/checkpoints/200", "run/checkpoints/200")]
+)
+def test_a_kept_run_names_its_parent_and_which_checkpoint(tmp_path, parent, name):
+    run = write_run(tmp_path / "run", rows=rows(), seeds=(3,), init_from=parent)
+    (kept,) = keep(run, tmp_path / "kept")
+    assert read_run(kept).config["init_from"] == name
