@@ -50,12 +50,12 @@ class OnlineEpisodes:
         machines.wait_for_all("online episodes")
 
     def take(
-        self, wanted_round: Round, wanted: Sequence[int], params: Callable[[], Params]
+        self, new: Round, wanted: Sequence[int], params: Callable[[], Params]
     ) -> dict[int, list[tuple[str, Episode]]]:
         """Returns some seeds' episodes of a round, collected now if they are new.
 
         Args:
-          wanted_round: where one is under way it is that one.
+          new: the round; where one is under way it is that one.
           wanted: indices of seeds.
           params: returns what the round is collected with, if it must be.
 
@@ -63,14 +63,14 @@ class OnlineEpisodes:
           Index of the seed -> file name and episode of each.
         """
         if self._pending is None:
-            self.start(wanted_round, params)
-        if self._pending is not None and self._pending[0] != wanted_round:
+            self.start(new, params)
+        if self._pending is not None and self._pending[0] != new:
             raise RuntimeError(
-                f"round {wanted_round.number} is asked for while "
+                f"round {new.number} is asked for while "
                 f"{self._pending[0].number} is under way"
             )
         here = self.finish()
-        names = _names(wanted_round)
+        names = _names(new)
         taken = {}
         for index in wanted:
             episodes = here.get(index)

@@ -124,7 +124,7 @@ class Players:
         ]
 
     def turns(self, number: int) -> list[int]:
-        """Returns indices of the seeds that this process plays for in a round's turn.
+        """Returns indices of the seeds that this process plays for in a round.
 
         Each seed is one process's turn, and its seeds are spread over them.
         """

@@ -190,9 +190,9 @@ class Run:
                 numbers = [self._played(episodes) for episodes in self._store(own)]
                 # Not of the step before, whose checkpoint is already saved.
                 recorder.write(self.done + 1, "collection", numbers)
-        for following in self.schedule.rounds[own.number + 1 : own.number + 2]:
-            params = self._collecting_params(following.number)
-            self.online.start(following, params)
+        to_come = self.schedule.rounds[own.number + 1 :]
+        if to_come:
+            self.online.start(to_come[0], self._collecting_params(to_come[0].number))
 
     def _played(self, episodes: Sequence[Episode]) -> dict[str, float]:
         """Returns a seed's means over a round."""

@@ -9,6 +9,7 @@ from moto_jax import machines, online_episodes
 from moto_jax.data.episodes import DatasetError, Episode
 from moto_jax.online_episodes import OnlineEpisodes
 from moto_jax.schedule import Round
+from tests.test_schedule import alone
 
 
 class Collector:
@@ -67,10 +68,6 @@ def opened(tmp_path, collect, known=None):
         [known],
     )
     return contextlib.closing(online)
-
-
-def alone(number):
-    return Round(number, range(number, number + 1))
 
 
 def take(online, number, params):
