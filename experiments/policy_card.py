@@ -59,15 +59,8 @@ def make_card(
     files = read_run(run)
     rows = [row for row in files.rows if row["step"] <= trained.updates]
     measured = None if evaluation is None else _read_evaluation(evaluation, trained)
-    commands = [run_command(files), export_command]
-    if measured is not None:
-        commands.insert(1, measured["command"])
-    # Where a run lay outside the folder of this code says nothing to a reader.
-    program = program_directory(run)
-    commands = [
-        command.replace(str(program), _shown(program, Path("runs", program.name)))
-        for command in commands
-    ]
+    evaluated = [] if measured is None else [measured["command"]]
+    commands = [run_command(files), *evaluated, export_command]
     lines = [
         f"# {policy.stem}",
         "",
@@ -88,7 +81,7 @@ def make_card(
         "",
         "## Commands",
         "",
-        *(f"    {command}" for command in commands),
+        *(f"    {_anywhere(command, run)}" for command in commands),
         "",
         "## Made with",
         "",
@@ -96,6 +89,12 @@ def make_card(
         "",
     ]
     return "\n".join(lines)
+
+
+def _anywhere(command: str, run: Path) -> str:
+    """Returns a command without where outside the folder of this code a run lay."""
+    program = program_directory(run)
+    return command.replace(str(program), _shown(program, Path("runs", program.name)))
 
 
 def _shown(path: Path, otherwise: Path) -> str:
