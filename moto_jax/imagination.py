@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from moto_jax.networks.rssm import LatentState
+from moto_jax.scans import controlled_scan
 from moto_jax.types import Batch, Params
 from moto_jax.world_model import WorldModel, observe_sequence
 
@@ -49,38 +50,46 @@ def imagine(
       model: the world model.
       params: its parameters.
       policy: (feature [N, F], key) -> action [N, A].
-      uncertainty: (logits of all members [E, N, S, K], stochastic state [N, S, K] that
-        was drawn) -> [N].
+      uncertainty: (logits of all members [E, ..., S, K], stochastic states [..., S, K]
+        that were drawn) -> [...], for any leading axes.
       starts: states [N], where N stands for any leading axes. Those of a batch stay
         apart, [T, B]: merged into one, a sharded B would be gathered.
       horizon: H.
       key: one key.
       rematerialise: whether the gradient computes each step again instead of keeping
-        what it computed: less memory, more time, the same numbers.
+        its matrix products and logits: less memory, more time, the same numbers.
     """
     leading = starts.deter.shape[:-1]
     scan_key, member_key, last_key = jax.random.split(key, 3)
     members = jax.random.randint(member_key, (horizon, *leading), 0, model.members)
 
-    def act(latent: LatentState, key: jax.Array) -> jax.Array:
-        return policy(jax.lax.stop_gradient(latent.feature), key)
+    def act(latent: LatentState, inputs: Any) -> jax.Array:
+        return policy(jax.lax.stop_gradient(latent.feature), inputs[1])
 
-    def step(latent: LatentState, inputs: Any):
-        member, key = inputs
-        policy_key, model_key = jax.random.split(key)
-        action = act(latent, policy_key)
-        following, logits = model.imagine_step(
-            params, latent, action, member, model_key
-        )
-        return following, (latent.feature, action, uncertainty(logits, following.stoch))
+    def follow(latent: LatentState, action: jax.Array, inputs: Any):
+        member, _, key = inputs
+        following, logits = model.imagine_step(params, latent, action, member, key)
+        if rematerialise:
+            return following, uncertainty(logits, following.stoch)
+        return following, logits
 
-    keys = jax.random.split(scan_key, horizon)
-    step = jax.checkpoint(step) if rematerialise else step
-    last, (feature, action, uncertain) = jax.lax.scan(step, starts, (members, keys))
+    keys = jax.vmap(jax.random.split)(jax.random.split(scan_key, horizon))
+    states, action, ys = controlled_scan(
+        act,
+        follow,
+        starts,
+        (members, keys[:, 0], keys[:, 1]),
+        rematerialise=rematerialise,
+    )
+    if not rematerialise:
+        # Of all steps at once, which takes the logits of all members of all of them.
+        ys = uncertainty(jnp.moveaxis(ys, 1, 0), states.stoch[1:])
+    last = jax.tree.map(lambda leaf: leaf[-1], states)
+    last_action = act(last, (members[-1], last_key))
     return Imagined(
-        feature=jnp.concatenate([feature, last.feature[None]], axis=0),
-        action=jnp.concatenate([action, act(last, last_key)[None]], axis=0),
-        uncertainty=uncertain,
+        feature=states.feature,
+        action=jnp.concatenate([action, last_action[None]]),
+        uncertainty=ys,
     )
 
 

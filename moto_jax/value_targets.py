@@ -32,7 +32,10 @@ def lambda_returns(
         carry = reward_t + discount * ((1 - lambda_) * value_t + lambda_ * carry)
         return carry, carry
 
-    _, returns = jax.lax.scan(step, value[-1], (reward, value[1:]), reverse=True)
+    # Unrolled: H steps of a few sums each are one kernel then, not H times three.
+    _, returns = jax.lax.scan(
+        step, value[-1], (reward, value[1:]), reverse=True, unroll=True
+    )
     return jnp.concatenate([returns, value[-1:]], axis=0)
 
 

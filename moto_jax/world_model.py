@@ -12,6 +12,7 @@ from moto_jax.distributions import balanced_kl, sample_one_hot
 from moto_jax.networks.heads import MLP
 from moto_jax.networks.pixels import KERNELS, Decoder, Encoder, check_image_size
 from moto_jax.networks.rssm import RSSM, LatentState
+from moto_jax.scans import controlled_scan
 from moto_jax.types import Batch, Metrics, Params
 
 
@@ -219,14 +220,17 @@ def observe_sequence(
     """
     parts = model.embed(params, batch.image)
 
-    def step(latent: LatentState, inputs: Any):
+    def observe(latent: LatentState, inputs: Any):
         part, prev_action, is_first, key = inputs
-        latent, logits = model.observe(params, part, prev_action, is_first, latent, key)
-        return latent, (latent, logits)
+        return model.observe(params, part, prev_action, is_first, latent, key)
 
-    inputs = (parts, batch.prev_action, batch.is_first, keys)
-    _, (posterior, logits) = jax.lax.scan(step, latent, inputs)
-    return posterior, logits
+    states, (_, logits), _ = controlled_scan(
+        observe,
+        lambda latent, observed, inputs: (observed[0], None),
+        latent,
+        (parts, batch.prev_action, batch.is_first, keys),
+    )
+    return jax.tree.map(lambda leaf: leaf[1:], states), logits
 
 
 def world_model_loss(

@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from moto_jax.scans import keep
+
 
 @struct.dataclass
 class LatentState:
@@ -53,6 +55,7 @@ class LayerNormGRUCell(nn.Module):
         gates = nn.Dense(3 * self.units, use_bias=False, dtype=self.dtype)(
             jnp.concatenate([state.astype(self.dtype), inputs], axis=-1)
         )
+        gates = keep(gates)
         gates = nn.LayerNorm(dtype=self.dtype)(gates)
         reset, candidate, update = jnp.split(gates.astype(jnp.float32), 3, axis=-1)
         candidate = jnp.tanh(jax.nn.sigmoid(reset) * candidate)
@@ -73,13 +76,13 @@ class LogitsHead(nn.Module):
         self, deter: jax.Array, embedding_part: jax.Array | None = None
     ) -> jax.Array:
         """Maps [..., D] to logits; `embedding_part` [..., hidden] joins before ELU."""
-        hidden = nn.Dense(self.hidden, dtype=self.dtype)(deter)
+        hidden = keep(nn.Dense(self.hidden, dtype=self.dtype)(deter))
         if embedding_part is not None:
             hidden = hidden + embedding_part
         hidden = nn.elu(hidden)
         logits = nn.Dense(self.groups * self.classes, dtype=self.dtype)(hidden)
         shape = (*logits.shape[:-1], self.groups, self.classes)
-        return logits.astype(jnp.float32).reshape(shape)
+        return keep(logits.astype(jnp.float32).reshape(shape))
 
 
 class RSSM(nn.Module):
@@ -120,7 +123,7 @@ class RSSM(nn.Module):
         """Returns h' [..., D] = GRU(h, z, action [..., A])."""
         flat = latent.stoch.reshape((*latent.stoch.shape[:-2], -1))
         inputs = jnp.concatenate([flat, action], axis=-1)
-        inputs = nn.elu(self.transition_input(inputs))
+        inputs = nn.elu(keep(self.transition_input(inputs)))
         return self.cell(latent.deter, inputs)
 
     def embedding_part(self, embedding: jax.Array) -> jax.Array:
