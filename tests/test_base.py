@@ -178,10 +178,11 @@ def test_gradient_step_moves_its_first_argument_downhill_and_returns_aux():
     transformation = optax.sgd(0.25)
     learnable = base.init_learnable(jnp.array([1.0, -2.0]), transformation)
     target = jnp.array([3.0, 0.0])
-    moved, aux = base.gradient_step(loss, transformation, learnable, target)
+    moved, aux, norm = base.gradient_step(loss, transformation, learnable, target)
     # Gradient 2 (params - target), rate 1/4: half of the way.
     np.testing.assert_allclose(moved.params, [2.0, -1.0])
     np.testing.assert_allclose(aux["error"], [-2.0, -2.0])
+    np.testing.assert_allclose(norm, 32**0.5)
     np.testing.assert_array_equal(learnable.params, [1.0, -2.0])
 
 

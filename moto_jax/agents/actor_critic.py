@@ -296,7 +296,7 @@ def actor_critic_step(
         transitions,
         target_key,
     )
-    critic, (feature, critic_metrics) = gradient_step(
+    critic, (feature, critic_metrics), critic_norm = gradient_step(
         critic_loss,
         optimizers.critic,
         learners.critic,
@@ -307,7 +307,7 @@ def actor_critic_step(
         target,
         regulariser_key,
     )
-    actor, (entropy, actor_metrics) = gradient_step(
+    actor, (entropy, actor_metrics), actor_norm = gradient_step(
         actor_loss,
         optimizers.actor,
         learners.actor,
@@ -317,7 +317,7 @@ def actor_critic_step(
         feature,
         actor_key,
     )
-    temperature, _ = gradient_step(
+    temperature, _, temperature_norm = gradient_step(
         lambda params, *rest: (losses.temperature_loss(params, *rest), None),
         optimizers.temperature,
         learners.temperature,
@@ -328,6 +328,9 @@ def actor_critic_step(
         **critic_metrics,
         **actor_metrics,
         "actor/temperature": jnp.exp(log_temperature),
+        "critic/gradient_norm": critic_norm,
+        "actor/gradient_norm": actor_norm,
+        "actor/temperature_gradient_norm": temperature_norm,
     }
     slow = optax.incremental_update(
         critic.params, learners.target_critic, constants.tau

@@ -91,7 +91,30 @@ def make_optimizer(
         move = optax.adamw(
             scheduled(learning_rate), eps=epsilon, weight_decay=weight_decay
         )
-    return optax.chain(optax.clip_by_global_norm(clip_norm), move)
+    return optax.chain(clip_by_global_norm(clip_norm), move)
+
+
+def global_norm(tree: Any) -> jax.Array:
+    """Returns the Euclidean norm of all numbers in the tree, as of one long vector.
+
+    One vector is two kernels on a GPU, where `optax.global_norm` is one or two a leaf.
+    And the XLA of jax 0.11 fails to compile the square of a leaf with one element
+    under it ("Expected instruction to have shape equal to f32[]").
+    """
+    leaves = [jnp.ravel(leaf) for leaf in jax.tree.leaves(tree)]
+    return jnp.sqrt(jnp.sum(jnp.square(jnp.concatenate(leaves))))
+
+
+def clip_by_global_norm(largest: float) -> optax.GradientTransformation:
+    """Scales gradients down to a `global_norm` of at most `largest`."""
+
+    def clip(gradients: Any, params: Any = None) -> Any:
+        del params
+        norm = global_norm(gradients)
+        scale = largest / jnp.maximum(norm, largest)
+        return jax.tree.map(lambda leaf: leaf * scale, gradients)
+
+    return optax.stateless(clip)
 
 
 def _matrices(params: Params) -> Any:
@@ -143,7 +166,7 @@ def gradient_step(
     optimizer: optax.GradientTransformation,
     learnable: Learnable,
     *args: Any,
-) -> tuple[Learnable, Any]:
+) -> tuple[Learnable, Any, jax.Array]:
     """Moves the parameters that are the loss's first argument, and nothing else.
 
     Args:
@@ -153,12 +176,13 @@ def gradient_step(
       *args: the rest of the loss's arguments, as plain values.
 
     Returns:
-      The moved learnable and the loss's aux.
+      The moved learnable, the loss's aux, and the global norm of the gradient before
+      it was clipped: a metric, by which an update that is not finite is known.
     """
     (_, aux), grads = jax.value_and_grad(loss, has_aux=True)(learnable.params, *args)
     updates, opt_state = optimizer.update(grads, learnable.opt_state, learnable.params)
     params = optax.apply_updates(learnable.params, updates)
-    return Learnable(params, opt_state), aux
+    return Learnable(params, opt_state), aux, global_norm(grads)
 
 
 def make_update(
@@ -201,17 +225,20 @@ def average_acting(
 
 
 def accept_if_finite(old: Any, new: Any, metrics: Metrics) -> tuple[Any, Metrics]:
-    """Throws an update away, and counts it, unless all that it computed is finite.
+    """Throws an update away, and counts it, unless losses and gradients are finite.
+
+    A finite state and finite gradients give a finite state: parameters and averages
+    need no look of their own, at a kernel a leaf.
 
     Args:
       old: the state before; has `key`, `step` and `skipped`.
       new: the state after, with the same key.
-      metrics: of the update.
+      metrics: of the update, the global norm of each gradient among them.
     """
     # The key takes no part: it never changes, and `where` refuses typed keys.
     new = new.replace(key=None)
     refused = old.replace(key=None, step=new.step, skipped=old.skipped + 1)
-    chosen = keep_if(all_finite([metrics, new]), new, refused)
+    chosen = keep_if(all_finite(metrics), new, refused)
     return chosen.replace(key=old.key), {**metrics, "skipped_in_a_row": chosen.skipped}
 
 

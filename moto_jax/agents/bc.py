@@ -68,10 +68,10 @@ def make_bc(config: Any, *, action_size: int, image_size: int) -> Agent:
         key: jax.Array,
     ) -> tuple[Learners, Metrics]:
         del key
-        policy, metrics = gradient_step(
+        policy, metrics, norm = gradient_step(
             policy_loss, optimizer, learners.policy, networks, rows, transitions
         )
-        return Learners(policy), metrics
+        return Learners(policy), {**metrics, "actor/gradient_norm": norm}
 
     return model_free.make_model_free(
         config,

@@ -161,7 +161,7 @@ def make_step(networks: Networks, optimizers: Optimizers, section: Section) -> A
             batch,
             keys["model"],
         )
-        actor, (dream, returns, actor_metrics) = gradient_step(
+        actor, (dream, returns, actor_metrics), actor_norm = gradient_step(
             actor_loss,
             optimizers.actor,
             learners.actor,
@@ -172,7 +172,7 @@ def make_step(networks: Networks, optimizers: Optimizers, section: Section) -> A
             posterior,
             keys["dream"],
         )
-        critic, critic_metrics = gradient_step(
+        critic, critic_metrics, critic_norm = gradient_step(
             critic_loss,
             optimizers.critic,
             learners.critic,
@@ -189,7 +189,14 @@ def make_step(networks: Networks, optimizers: Optimizers, section: Section) -> A
                 critic.params, learners.target_critic, number + 1, section.target_period
             ),
         )
-        return new, {**model_metrics, **actor_metrics, **critic_metrics}
+        metrics = {
+            **model_metrics,
+            **actor_metrics,
+            **critic_metrics,
+            "actor/gradient_norm": actor_norm,
+            "critic/gradient_norm": critic_norm,
+        }
+        return new, metrics
 
     return step
 

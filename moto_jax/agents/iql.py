@@ -99,7 +99,7 @@ def iql_step(
 
     Critics and value learn from each other as they were before the step.
     """
-    critic, (feature, critic_metrics) = gradient_step(
+    critic, (feature, critic_metrics), critic_norm = gradient_step(
         actor_critic.critic_loss,
         optimizers["critic"],
         learners.critic,
@@ -114,7 +114,7 @@ def iql_step(
     data_value = networks.q_values(
         learners.target_critic, slow_feature, transitions.action
     )
-    value, advantage = gradient_step(
+    value, advantage, value_norm = gradient_step(
         value_loss,
         optimizers["critic"],
         learners.value,
@@ -126,7 +126,7 @@ def iql_step(
     weights = losses.advantage_weights(
         advantage, section.advantage_scale, section.max_weight
     )
-    actor, actor_metrics = gradient_step(
+    actor, actor_metrics, actor_norm = gradient_step(
         actor_loss,
         optimizers["actor"],
         learners.actor,
@@ -143,6 +143,9 @@ def iql_step(
         **actor_metrics,
         "actor/weight": jnp.mean(weights),
         "critic/advantage": jnp.mean(advantage),
+        "critic/gradient_norm": critic_norm,
+        "critic/value_gradient_norm": value_norm,
+        "actor/gradient_norm": actor_norm,
     }
     return Learners(actor, critic, slow, value), metrics
 

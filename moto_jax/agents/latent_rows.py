@@ -72,7 +72,7 @@ def write_rows(
     is_first: Array,
     is_terminal: Array,
 ) -> LatentRows:
-    """Writes rows whose number is not there yet; those that are stay as they are.
+    """Writes finite rows whose number is not there yet; those that are stay.
 
     Args:
       rows: the ring.
@@ -88,6 +88,8 @@ def write_rows(
     # One writer a slot: scattered twice, a slot could mix the fields of two rows.
     first = jnp.full((rows.capacity,), slot.shape[0]).at[slot].min(order)
     writes = (first[slot] == order) & (rows.number[slot] != number)
+    # One that is not finite would spoil every batch it is drawn into.
+    writes &= jnp.isfinite(jnp.sum(latent.deter, axis=-1) + jnp.asarray(reward))
     # Out of range is dropped.
     slot = jnp.where(writes, slot, rows.capacity)
     new = LatentRows(

@@ -120,7 +120,7 @@ def fit_model(
     key: jax.Array,
 ) -> tuple[Learnable, LatentState, Metrics]:
     """One gradient step of the world model alone; returns the posterior [T, B] too."""
-    learnable, (posterior, metrics) = gradient_step(
+    learnable, (posterior, metrics), norm = gradient_step(
         lambda params: world_model_loss(
             params,
             model,
@@ -133,7 +133,7 @@ def fit_model(
         optimizer,
         learnable,
     )
-    return learnable, posterior, metrics
+    return learnable, posterior, {**metrics, "model/gradient_norm": norm}
 
 
 def make_actor(config: Any, action_size: int) -> tuple[Actor, FeaturePolicy]:

@@ -187,7 +187,7 @@ def make_update(
         """One gradient step of everything that learns (Alg. 1)."""
         keys = named_keys(state.key, state.step, "model", "dream", "target", "starts")
         starts = some_rows(keys["starts"], len(batch.reward), hyper.starts_share)
-        model, (posterior, model_metrics) = gradient_step(
+        model, (posterior, model_metrics), model_norm = gradient_step(
             bind(model_loss),
             optimizers.model,
             state.model,
@@ -195,7 +195,7 @@ def make_update(
             batch,
             keys["model"],
         )
-        actor, (dream, mixture, actor_metrics) = gradient_step(
+        actor, (dream, mixture, actor_metrics), actor_norm = gradient_step(
             bind(actor_loss),
             optimizers.actor,
             state.actor,
@@ -210,7 +210,7 @@ def make_update(
         targets = bind(critic_targets)(
             state.target_critic, model.params, dream, batch, starts, keys["target"]
         )
-        critic, critic_metrics = gradient_step(
+        critic, critic_metrics, critic_norm = gradient_step(
             bind(critic_loss),
             optimizers.critic,
             state.critic,
@@ -226,6 +226,9 @@ def make_update(
             **actor_metrics,
             **critic_metrics,
             "actor/return_range": high - low,
+            "model/gradient_norm": model_norm,
+            "actor/gradient_norm": actor_norm,
+            "critic/gradient_norm": critic_norm,
         }
         new = advance_state(
             state,
