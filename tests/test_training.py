@@ -247,7 +247,7 @@ def test_the_policy_that_collects_is_the_one_that_was_asked_for(
             "--xla_cpu_use_fusion_emitters=false",
             {"xla_backend_optimization_level": "1"},
         ),
-        ("--xla_backend_optimization_level=3", None),
+        ("--xla_backend_optimization_level=3", {}),
     ],
 )
 def test_what_xla_flags_say_of_optimisation_holds(flags, expected, monkeypatch):

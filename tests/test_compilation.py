@@ -1,0 +1,80 @@
+"""Options of programs: chosen by what the card's platform and XLA can do."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from moto_jax.agents.base import init_state
+from moto_jax.compilation import compile_updates, gpu_options, known_options
+from moto_jax.types import Agent
+
+GRAPHS, UNROLLED = (
+    "xla_gpu_enable_command_buffer",
+    "xla_gpu_command_buffer_unroll_loops",
+)
+
+
+@pytest.mark.parametrize(
+    ("platform", "names"),
+    [
+        ("PJRT C API\ncuda 13000", {GRAPHS, UNROLLED}),
+        ("PJRT C API\nStreamExecutor CUDA 12080", {GRAPHS}),
+        ("cuda 12020", set()),
+        ("rocm 60200", set()),
+        ("", set()),
+    ],
+)
+def test_loops_are_recorded_where_the_platform_can(platform, names, monkeypatch):
+    monkeypatch.delenv("XLA_FLAGS", raising=False)
+    options = gpu_options(platform)
+    assert options.keys() == names
+    if names:
+        assert "WHILE" in options[GRAPHS].split(",")
+
+
+def test_what_xla_flags_say_holds(monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", f"--{GRAPHS}=FUSION --xla_cpu_other=1")
+    assert gpu_options("cuda 13000").keys() == {UNROLLED}
+
+
+def test_this_version_of_xla_knows_what_is_asked_for(monkeypatch, capsys):
+    monkeypatch.delenv("XLA_FLAGS", raising=False)
+    asked = gpu_options("cuda 13000")
+    assert known_options(asked) == asked
+    assert capsys.readouterr().err == ""
+
+
+def test_what_xla_does_not_know_is_left_out_and_said(capsys):
+    asked = {"xla_gpu_of_tomorrow": True, GRAPHS: "FUSION,TOMORROW", UNROLLED: True}
+    assert known_options(asked) == {UNROLLED: True}
+    said = capsys.readouterr().err
+    assert "xla_gpu_of_tomorrow" in said and "TOMORROW" in said
+
+
+def test_one_program_an_update_and_what_is_compiled_is_said(capsys):
+    def adds(number):
+        def update(state, batch):
+            return state.replace(step=state.step + number), {"batch": batch}
+
+        return update
+
+    first, second = adds(1), adds(10)
+    agent = Agent(
+        init=lambda key: init_state(key, {}, lambda learners: {}),
+        updates={"model": first, "offline": second, "online": second},
+        policies={},
+        acting_params=lambda state: state.acting,
+        model=None,
+        batch_shape=(1, 1),
+    )
+    state = agent.init(jax.random.key(0))
+    shapes = jax.eval_shape(agent.init, jax.random.key(0))
+    programs = compile_updates(agent, shapes, jax.ShapeDtypeStruct((), jnp.float32))
+    assert programs["offline"] is programs["online"]
+    assert programs["offline"] is not programs["model"]
+    state, _ = programs["model"](state, 0.0)
+    state, _ = programs["online"](state, 0.0)
+    assert state.step == 11
+    said = capsys.readouterr().err
+    assert "compiling the update: model; offline and online" in said
+    assert "compiled in" in said
