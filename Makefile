@@ -5,6 +5,7 @@
 #   make kitchen      the real kitchen solved, an hour and a half on two CPU cores
 #   make watch        ten episodes of the trained policy, counted, and a video
 #   make paper-mini   the paper's five figures on a kitchen in miniature
+#   make gpu-check    the update compiled for an H200 that need not be there, counted
 #   make test         format, lint, types, import contracts, tests
 #   make test-slow    the tests that take minutes
 #   make format       rewrite the sources in the house format
@@ -23,7 +24,7 @@ VERSION := $(shell $(PYTHON) -c "import sys; print('%d.%d' % sys.version_info[:2
 BIN := .venv/bin
 INSTALLED := .venv/installed-$(VERSION)
 
-.PHONY: install demo kitchen watch paper-mini test test-slow format lock clean
+.PHONY: install demo kitchen watch paper-mini gpu-check test test-slow format lock clean
 
 install: $(INSTALLED)
 
@@ -57,6 +58,25 @@ paper-mini: $(INSTALLED)
 	$(BIN)/python -m experiments.report --runs=$(MINI_RUNS) \
 	  --figures=$(MINI_RESULTS) --out=$(MINI_RESULTS)/report.html
 
+# An environment beside .venv, with the CUDA wheels (3 GB) of the lock's jax or of
+# another: make gpu-check PYTHON=python3.12 JAX=0.11.2
+JAX ?=
+GPU_ENV := .venv-gpu-$(VERSION)$(if $(JAX),-jax$(JAX))
+GPU_PYTHON := $(GPU_ENV)/bin/python
+
+$(GPU_ENV)/installed: requirements.lock
+	$(PYTHON) -m venv --clear $(GPU_ENV)
+	$(GPU_PYTHON) -m pip install --quiet --require-hashes --no-deps -r requirements.lock
+	$(GPU_PYTHON) -m pip install --quiet --no-deps --no-build-isolation --editable .
+	jax=$(JAX); : $${jax:=$$($(GPU_PYTHON) -c "import jax; print(jax.__version__)")}; \
+	  $(GPU_PYTHON) -m pip install --quiet "jax[cuda13]==$$jax"
+	touch $@
+
+# Without a card JAX is told not to look for one.
+gpu-check: $(GPU_ENV)/installed
+	JAX_PLATFORMS=cpu JAX_SKIP_CUDA_CONSTRAINTS_CHECK=1 \
+	  $(GPU_PYTHON) -m experiments.gpu_check $(ARGS)
+
 test: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -78,5 +98,5 @@ lock:
 	  --output-file requirements.lock pyproject.toml
 
 clean:
-	rm -rf .venv .pytest_cache .ruff_cache .import_linter_cache moto_jax.egg-info build
+	rm -rf .venv .venv-gpu-* .pytest_cache .ruff_cache .import_linter_cache moto_jax.egg-info build
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
