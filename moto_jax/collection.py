@@ -247,27 +247,35 @@ class PolicyStep(NamedTuple):
     """A policy for collection; made once, traced once for each number of rows.
 
     Attributes:
+      batched: whether the rows of a call are computed together, or one by one.
       initial: number of rows n -> carry; every leaf is [n, 1, ...].
       step: (params [M, ...], carry, image uint8 [n, height, width, 3], is_first bool
         [n], keys [M], member int32 [n], seed uint32 [n], row int32 [n]) -> (action
         float32 [n, A], carry).
     """
 
+    batched: bool
     initial: Callable[[int], Any]
     step: Callable[..., tuple[jax.Array, Any]]
 
 
-def make_policy_step(policy: Policy) -> PolicyStep:
+def make_policy_step(policy: Policy, batched: bool | None = None) -> PolicyStep:
     """Returns the policy with a key of its own for every episode and row.
 
     Of M parameter sets row i acts with number `member[i]`, and with the key
-    `fold_in(fold_in(keys[member[i]], seed[i]), row[i])`. On a CPU it does so alone, in
-    a loop: a batched product may differ in the last bit with the size of the batch, and
-    contacts in the simulator soon turn a bit into another episode. The loop takes up to
-    twice as long as one batch, half a millisecond a row at the `cpu` preset
-    (`experiments.benchmark --part=collect`). An accelerator, whose products promise no
-    bits anyhow, computes all rows at once.
+    `fold_in(fold_in(keys[member[i]], seed[i]), row[i])`.
+
+    Args:
+      policy: acts.
+      batched: whether a call computes its rows as one batch. Where everything runs on a
+        CPU the default is a loop: a batched product may differ in the last bit with the
+        size of the batch, and contacts in the simulator soon turn a bit into another
+        episode. The loop takes up to twice as long, half a millisecond a row at the
+        `cpu` preset (`experiments.benchmark --part=collect`). In a run on an
+        accelerator, whose products promise no bits anyhow, the default is a batch, also
+        where the policy itself acts on the CPU.
     """
+    batched = jax.default_backend() != "cpu" if batched is None else batched
 
     def initial(rows: int) -> Any:
         one = policy.initial(1)
@@ -284,13 +292,10 @@ def make_policy_step(policy: Policy) -> PolicyStep:
             action, carry = policy.act(own, carry, image[None], is_first[None], row_key)
             return action[0], carry
 
-        return jax.lax.platform_dependent(
-            (carry, image, is_first, member, seed, row),
-            cpu=lambda rows: jax.lax.map(act, rows),
-            default=jax.vmap(act),
-        )
+        rows = (carry, image, is_first, member, seed, row)
+        return jax.vmap(act)(rows) if batched else jax.lax.map(act, rows)
 
-    return PolicyStep(initial, step)
+    return PolicyStep(batched, initial, step)
 
 
 @dataclasses.dataclass
@@ -363,7 +368,9 @@ def collect_episodes(
     with pool.claimed():
         groups = [
             _Group(slots, policy_step.initial(len(slots)))
-            for slots in _slots_together(pool.num_workers, params)
+            for slots in _slots_together(
+                policy_step.batched, pool.num_workers, len(plays)
+            )
         ]
         for index in range(len(plays)):
             while index not in finished:
@@ -396,22 +403,20 @@ class _Group:
     owing: set[int] = dataclasses.field(default_factory=set)
 
 
-def _slots_together(num_workers: int, params: Params) -> list[Sequence[int]]:
+def _slots_together(
+    batched: bool, num_workers: int, episodes: int
+) -> list[Sequence[int]]:
     """Returns the slots of each group.
 
-    A CPU computes each row by itself anyhow, so each worker gets its action as soon as
-    it has answered, and none waits for the slowest. An accelerator computes all rows at
-    once.
+    A loop computes each row by itself anyhow, so each worker gets its action as soon as
+    it has answered, and none waits for the slowest. A batch has a row a slot: as many
+    as let all episodes be played in the fewest waves, so that no row of a wave is of a
+    slot with nothing to play.
     """
-    devices = [
-        device
-        for leaf in jax.tree.leaves(params)
-        if isinstance(leaf, jax.Array)
-        for device in leaf.devices()
-    ]
-    platform = devices[0].platform if devices else jax.default_backend()
-    slots = range(num_workers)
-    return [[slot] for slot in slots] if platform == "cpu" else [slots]
+    if not batched:
+        return [[slot] for slot in range(num_workers)]
+    waves = -(-episodes // num_workers)
+    return [range(-(-episodes // waves))] if episodes else []
 
 
 def _act(
@@ -423,8 +428,9 @@ def _act(
 ) -> None:
     """Appends the next action to each of a group's episodes that waits for one.
 
-    The call always has one row a slot, so that it is traced once: rows without an
-    episode are filled with a first row, whose action nobody reads.
+    The call always has one row a slot, so that it is traced once: those that have ended
+    before others, or wait for a new worker, are filled with a first row, whose action
+    nobody reads.
     """
     acting = {
         row: running[slot]

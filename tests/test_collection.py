@@ -161,30 +161,68 @@ def test_policy_is_traced_once(pool):
     policy_step = make_policy_step(Policy(initial=jnp.zeros, act=act))
     for seeds in ([0], [1, 2, 3], []):
         list(collect_episodes(pool, policy_step, None, KEY[None], plays(seeds)))
-    # Once for the loop of a CPU and once for the batch of an accelerator.
-    assert traces == 2 * [(1, 4, 4, 3)]
+    assert traces == [(1, 4, 4, 3)]
 
 
-def test_an_accelerator_computes_all_rows_at_once():
-    policy_step = make_policy_step(random_recurrent_policy())
-    rows = 3
-    arguments = (
-        np.ones((2, 48), np.float32),
-        policy_step.initial(rows),
-        np.zeros((rows, 4, 4, 3), np.uint8),
-        np.ones(rows, np.bool_),
-        jax.random.split(KEY, 2),
-        np.zeros(rows, np.int32),
-        np.arange(rows, dtype=np.uint32),
-        np.zeros(rows, np.int32),
+@pytest.fixture(scope="module")
+def large_pool():
+    with WorkerPool(CountingEnv, num_workers=5) as pool:
+        yield pool
+
+
+class TestBatched:
+    """As in a run on an accelerator: one call for all episodes under way."""
+
+    def played(self, pool, seeds, batched=True):
+        """Episodes, and how many rows each call of the policy had."""
+        params = np.random.default_rng(0).normal(size=(1, 48)).astype(np.float32)
+        inner, rows = make_policy_step(random_recurrent_policy(), batched), []
+
+        def step(params, carry, image, *rest):
+            rows.append(len(image))
+            return inner.step(params, carry, image, *rest)
+
+        counted = inner._replace(step=step)
+        episodes = collect_episodes(pool, counted, params, KEY[None], plays(seeds))
+        return list(episodes), rows
+
+    @pytest.mark.parametrize(
+        ("episodes", "size"), [(1, 1), (3, 3), (5, 5), (6, 3), (7, 4), (11, 4)]
     )
+    def test_no_row_is_computed_for_a_worker_with_nothing_to_play(
+        self, large_pool, episodes, size
+    ):
+        found, rows = self.played(large_pool, range(episodes))
+        assert set(rows) == {size}
+        alone, _ = self.played(large_pool, range(episodes), batched=False)
+        for a, b in zip(found, alone, strict=True):
+            np.testing.assert_array_equal(a.image, b.image)
+            np.testing.assert_allclose(a.action, b.action, atol=1e-5)
 
-    def loops(platform):
-        traced = jax.jit(policy_step.step).trace(*arguments)
-        program = traced.lower(lowering_platforms=(platform,)).as_text()
-        return program.count("stablehlo.while")
+    def test_nothing_to_play_asks_no_policy(self, large_pool):
+        assert self.played(large_pool, []) == ([], [])
 
-    assert loops("cuda") == 0 < loops("cpu")
+    @pytest.mark.parametrize("batched", [False, True])
+    def test_only_a_loop_goes_row_by_row(self, batched):
+        policy_step = make_policy_step(random_recurrent_policy(), batched)
+        rows = 3
+        arguments = (
+            np.ones((2, 48), np.float32),
+            policy_step.initial(rows),
+            np.zeros((rows, 4, 4, 3), np.uint8),
+            np.ones(rows, np.bool_),
+            jax.random.split(KEY, 2),
+            np.zeros(rows, np.int32),
+            np.arange(rows, dtype=np.uint32),
+            np.zeros(rows, np.int32),
+        )
+        program = str(jax.make_jaxpr(policy_step.step)(*arguments))
+        assert (" scan[" in program) != batched
+
+    @pytest.mark.parametrize(("platform", "batched"), [("cpu", False), ("gpu", True)])
+    def test_what_the_run_is_on_decides(self, platform, batched, monkeypatch):
+        monkeypatch.setattr(jax, "default_backend", lambda: platform)
+        assert make_policy_step(constant_policy()).batched == batched
 
 
 def test_members_that_play_together_play_as_they_would_alone(pool):
