@@ -59,6 +59,7 @@ def imagine(
       rematerialise: whether the gradient computes each step again instead of keeping
         its matrix products and logits: less memory, more time, the same numbers.
     """
+    params = model.cast(params)
     leading = starts.deter.shape[:-1]
     scan_key, member_key, last_key = jax.random.split(key, 3)
     members = jax.random.randint(member_key, (horizon, *leading), 0, model.members)

@@ -34,6 +34,8 @@ class WorldModel(NamedTuple):
       decode: (params, feature [..., F]) -> mean image [..., height, width, 3], where
         -0.5 is black and 0.5 white.
       members: E.
+      cast: params -> the same with kernels in the dtype of the computation, for loops,
+        whose every step would cast them anew.
     """
 
     init: Callable[[jax.Array], Params]
@@ -45,6 +47,7 @@ class WorldModel(NamedTuple):
     reward: Callable[[Params, jax.Array], jax.Array]
     decode: Callable[[Params, jax.Array], jax.Array]
     members: int
+    cast: Callable[[Params], Params] = lambda params: params
 
 
 class _Networks(nn.Module):
@@ -174,6 +177,13 @@ def make_world_model(
         chosen = choose_member(logits, member)
         return LatentState(new_deter, sample_one_hot(key, chosen)), logits
 
+    def cast(params: Params) -> Params:
+        # Scales and biases of normalisations are applied in float32.
+        return jax.tree_util.tree_map_with_path(
+            lambda path, leaf: leaf.astype(dtype) if path[-1].key == "kernel" else leaf,
+            params,
+        )
+
     return WorldModel(
         init=init,
         initial=initial,
@@ -184,6 +194,7 @@ def make_world_model(
         reward=apply("reward"),
         decode=apply("decode"),
         members=members,
+        cast=cast,
     )
 
 
@@ -218,6 +229,7 @@ def observe_sequence(
     Returns:
       The posterior states [T, B] and their logits [T, B, S, K].
     """
+    params = model.cast(params)
     parts = model.embed(params, batch.image)
 
     def observe(latent: LatentState, inputs: Any):

@@ -399,3 +399,26 @@ def test_image_sizes_that_the_networks_cannot_take_are_named_with_the_mend():
         ValueError, match="image size 84 .* set image_size to one of 16, 32, 64"
     ):
         world_model.make_world_model(action_size=ACTION, image_size=84)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_kernels_that_are_cast_once_compute_what_those_of_every_step_do(dtype):
+    model, params = small_model(dtype)
+    latent, rows = model.initial((3,)), jnp.ones((3, HIDDEN), dtype)
+    first, action = jnp.zeros(3, bool), jnp.ones((3, ACTION))
+
+    @jax.jit
+    def stepped(params):
+        _, logits = model.observe(
+            params, rows, action, first, latent, jax.random.key(1)
+        )
+        member = jnp.zeros(3, jnp.int32)
+        return logits, model.imagine_step(
+            params, latent, action, member, jax.random.key(2)
+        )
+
+    cast = model.cast(params)
+    jax.tree.map(np.testing.assert_array_equal, stepped(cast), stepped(params))
+    cell = cast["rssm"]["cell"]
+    assert cell["Dense_0"]["kernel"].dtype == dtype
+    assert cell["LayerNorm_0"]["scale"].dtype == jnp.float32
