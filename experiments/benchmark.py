@@ -90,6 +90,7 @@ def _parts(preset: str | None) -> "dict[str, Callable[[], Part]]":
     def collect() -> "Part":
         yield from frames.measure_steps()
         yield from frames.measure_policy()
+        yield from frames.measure_rounds()
 
     def measure_scale() -> "Part":
         yield from scale.measure_scale(preset or "cpu")

@@ -26,7 +26,9 @@ from experiments.benchmarks.kernels import Kernels, count_kernels
 from experiments.command_line import fail, run_program
 from moto_jax.data.files import write_atomically
 
-_PRESETS = flags.DEFINE_list("presets", ["full"], "Presets of the configuration.")
+_PRESETS = flags.DEFINE_list(
+    "presets", ["full", "gpu"], "Presets of the configuration."
+)
 _AGENTS = flags.DEFINE_list("agents", ["moto"], "Agents with a world model.")
 _SEEDS = flags.DEFINE_list("seeds", ["1"], "How many seeds one program trains.")
 _ALL = flags.DEFINE_bool(

@@ -254,6 +254,10 @@ class TestParts:
         assert list(found) == ["env_step/fast", "env_step/workers"]
         found = figures_of(frames.measure_policy(rounds=1, calls=2, preset="tiny"))
         assert list(found) == ["policy/tiny"]
+        found = figures_of(
+            frames.measure_rounds(rounds=1, preset="tiny", steps=3, idle=2)
+        )
+        assert list(found) == ["collect/round_of_two/tiny", "collect/idle_workers/tiny"]
         found = figures_of(frames.measure_mini(rounds=1, environments=2, steps=2))
         assert list(found) == ["mini/16", "mini/32", "mini/64"]
 

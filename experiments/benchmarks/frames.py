@@ -10,9 +10,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.benchmarks.measure import Part, compare, cpu_rate, rate
+from experiments.benchmarks.measure import Part, compare, cpu_rate, rate, seconds
 from experiments.benchmarks.update import make_agent
-from moto_jax.collection import WorkerPool, make_policy_step
+from moto_jax.collection import (
+    Play,
+    WorkerPool,
+    collect_episodes,
+    make_policy_step,
+)
 from moto_jax.data.sources import record_episode
 from moto_jax.envs import tasks
 from moto_jax.envs.demonstrator import Demonstrator
@@ -202,6 +207,53 @@ def measure_policy(rounds: int = 5, calls: int = 50, preset: str = "cpu") -> Par
         rounds=rounds,
     )
     yield f"policy/{preset}: {rows} workers a call, on {jax.default_backend()}"
+
+
+def measure_rounds(
+    rounds: int = 3, preset: str = "cpu", steps: int = 280, idle: int = 15
+) -> Part:
+    """Yields environment steps a second of whole episodes that a policy acts in.
+
+    Args:
+      rounds: measurements of each.
+      preset: of the policy.
+      steps: of an episode.
+      idle: workers of a pool of which one alone has an episode to play.
+    """
+    agent = make_agent(preset)
+    params = agent.acting_params(jax.jit(agent.init)(jax.random.key(0)))
+    stacked = jax.tree.map(lambda leaf: leaf[None], params)
+    keys = jax.random.key(0)[None]
+    make_env = functools.partial(KitchenEnv, "mixed", episode_steps=steps)
+    step = make_policy_step(agent.policies["sampled"])
+
+    def played(pool: WorkerPool, episodes: int) -> float:
+        plays = [Play(0, seed) for seed in range(episodes)]
+
+        def play() -> None:
+            list(collect_episodes(pool, step, stacked, keys, plays))
+
+        return episodes * steps / seconds(play)
+
+    with WorkerPool(make_env, 1) as one, WorkerPool(make_env, 2) as two:
+        yield compare(
+            f"collect/round_of_two/{preset}",
+            "steps/s",
+            lambda: played(two, 2),
+            "one episode, one worker",
+            lambda: played(one, 1),
+            rounds=rounds,
+        )
+    with WorkerPool(make_env, 1) as one, WorkerPool(make_env, idle) as many:
+        yield compare(
+            f"collect/idle_workers/{preset}",
+            "steps/s",
+            lambda: played(many, 1),
+            f"one worker; ours has {idle}, of which one plays",
+            lambda: played(one, 1),
+            rounds=rounds,
+        )
+    yield f"collect/*/{preset}: whole episodes of {steps} steps, their resets included"
 
 
 def _demonstration():
