@@ -140,7 +140,7 @@ class WorkerPool:
 
     @contextlib.contextmanager
     def claimed(self) -> Iterator[None]:
-        """Keeps the pool to one caller.
+        """Keeps the pool to one caller, who finds no answer owed to the last.
 
         Raises:
           RuntimeError: if it is closed or in use: two callers would mix their episodes.
@@ -150,6 +150,9 @@ class WorkerPool:
         if not self._in_use.acquire(blocking=False):
             raise RuntimeError("the worker pool is collecting episodes already")
         try:
+            # The last caller may have been interrupted between question and answer.
+            for slot in list(self._deadlines):
+                self._replace(slot)
             yield
         finally:
             self._in_use.release()
@@ -161,9 +164,6 @@ class WorkerPool:
           requests: slot -> request, slots from 0 to `num_workers` - 1.
         """
         for slot, request in requests.items():
-            if slot in self._deadlines:
-                # The last caller was interrupted between question and answer.
-                self._replace(slot)
             limit = self._limits_s[type(request)]
             self._deadlines[slot] = _Deadline(time.monotonic() + limit, limit)
             self._processes[slot].send(request)
