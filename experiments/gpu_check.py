@@ -30,7 +30,9 @@ _PRESETS = flags.DEFINE_list(
     "presets", ["full", "gpu"], "Presets of the configuration."
 )
 _AGENTS = flags.DEFINE_list("agents", ["moto"], "Agents with a world model.")
-_SEEDS = flags.DEFINE_list("seeds", ["1"], "How many seeds one program trains.")
+_SEEDS = flags.DEFINE_multi_integer(
+    "seeds", [1], "How many seeds one program trains.", lower_bound=1
+)
 _ALL = flags.DEFINE_bool(
     "all",
     False,
@@ -113,16 +115,17 @@ def _rows() -> Iterator[Row]:
     presets, agents, seeds = _PRESETS.value, _AGENTS.value, _SEEDS.value
     if _ALL.value:
         presets = list(dict.fromkeys([*presets, "cpu"]))
-        agents, seeds = ["moto", "dreamer_v2"], ["1", "2"]
+        agents, seeds = ["moto", "dreamer_v2"], [1, 2]
     for preset, agent, count in itertools.product(presets, agents, seeds):
-        yield compile_row(preset, agent, int(count), _CARD.value)
+        yield compile_row(preset, agent, count, _CARD.value)
 
 
 def compile_row(preset: str, agent_name: str, seeds: int, card: str) -> Row:
     """Compiles an agent's offline update of a preset for a card.
 
     Raises:
-      ValueError: for a preset, an agent or a card that does not exist.
+      ValueError: for a preset, an agent or a card that does not exist, or an agent
+        without a world model.
       RuntimeError: if XLA cannot compile it.
     """
     import jax
@@ -140,6 +143,8 @@ def compile_row(preset: str, agent_name: str, seeds: int, card: str) -> Row:
     agent = make_agent(
         config, action_size=tasks.NUM_ACTIONS, image_size=config.env.image_size
     )
+    if agent.model is None:
+        raise ValueError(f"agent {agent_name} has no world model: use one that has")
     topology = topologies.get_topology_desc(
         platform="cuda",
         topology_name="",

@@ -113,3 +113,16 @@ def test_a_row_takes_the_place_of_the_one_it_repeats(tmp_path):
         ("after", "24"),
     ]
     assert table.with_suffix(".md").read_text().count("\n| cpu | moto |") == 2
+
+
+@pytest.mark.parametrize(
+    ("preset", "agent", "reason"),
+    [
+        ("huge", "moto", "unknown size 'huge'"),
+        ("tiny", "nobody", "unknown agent 'nobody'"),
+        ("tiny", "bc", "agent bc has no world model"),
+    ],
+)
+def test_what_cannot_be_compiled_is_said_before_xla_is_asked(preset, agent, reason):
+    with pytest.raises(ValueError, match=reason):
+        gpu_check.compile_row(preset, agent, 1, "h200")
