@@ -68,8 +68,8 @@ $(GPU_ENV)/installed: requirements.lock
 	$(PYTHON) -m venv --clear $(GPU_ENV)
 	$(GPU_PYTHON) -m pip install --quiet --require-hashes --no-deps -r requirements.lock
 	$(GPU_PYTHON) -m pip install --quiet --no-deps --no-build-isolation --editable .
-	jax=$(JAX); : $${jax:=$$($(GPU_PYTHON) -c "import jax; print(jax.__version__)")}; \
-	  $(GPU_PYTHON) -m pip install --quiet "jax[cuda13]==$$jax"
+	version=$$($(GPU_PYTHON) -c "import jax; print(jax.__version__)"); \
+	  $(GPU_PYTHON) -m pip install --quiet "jax[cuda13]==$(or $(JAX),$$version)"
 	touch $@
 
 # Without a card JAX is told not to look for one.

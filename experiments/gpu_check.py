@@ -121,7 +121,7 @@ def _rows() -> Iterator[Row]:
 
 
 def compile_row(preset: str, agent_name: str, seeds: int, card: str) -> Row:
-    """Compiles an agent's offline update of a preset for a card.
+    """Compiles the update of an agent's last phase, at a preset's sizes, for a card.
 
     Raises:
       ValueError: for a preset, an agent or a card that does not exist, or an agent

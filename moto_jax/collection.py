@@ -2,8 +2,9 @@
 
 An episode is a function of (parameters, key, environment seed) alone. It does not
 depend on how many workers there are, on which of them ran it, or on what ran beside it:
-each row of the policy call is computed by itself, with its own key. So a worker that
-dies or hangs costs time alone: its episode starts again, and comes out equal.
+each row of the policy call has its own key and is computed by itself, but for the last
+bits in a run on an accelerator. So a worker that dies or hangs costs time alone: its
+episode starts again, and comes out equal.
 """
 
 import collections

@@ -39,8 +39,6 @@ def compile_updates(agent: Agent, state: Any, batch: Batch) -> dict[str, Any]:
     for phase, update in agent.updates.items():
         phases.setdefault(update, []).append(phase)
     said = "; ".join(" and ".join(names) for names in phases.values())
-    for name, value in options.items() if jax.default_backend() != "cpu" else ():
-        print(f"XLA compiles with {name}={value}", file=sys.stderr)
     print(f"compiling the update: {said}", file=sys.stderr, flush=True)
     start = time.monotonic()
     lowered = [
@@ -64,7 +62,10 @@ def program_options() -> Options:
     if jax.default_backend() == "cpu":
         return cpu_options(1)
     version = getattr(jax.devices()[0].client, "platform_version", "")
-    return known_options(gpu_options(version))
+    options = known_options(gpu_options(version))
+    for name, value in options.items():
+        print(f"XLA compiles with {name}={value}", file=sys.stderr)
+    return options
 
 
 def cpu_options(level: int) -> Options:

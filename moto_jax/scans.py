@@ -106,10 +106,9 @@ def _forward(control, follow, rematerialise, learnt, fixed, carry, xs):
         lambda leaf: jnp.zeros((length, *leaf.shape), leaf.dtype),
         jax.eval_shape(control, carry, first, *learnt),
     )
-    held = jax.lax.stop_gradient(learnt)
 
     def run(fixed, carry, slots):
-        return _run(control, follow, rematerialise, held, fixed, carry, xs, slots)
+        return _run(control, follow, rematerialise, learnt, fixed, carry, xs, slots)
 
     outputs, pull = jax.vjp(run, fixed, carry, slots)
     return outputs, (pull, learnt, xs, outputs[1])

@@ -15,6 +15,7 @@ import pytest
 from experiments.configs.base import get_config
 from moto_jax import checkpoints
 from moto_jax.agents import AGENTS, actor_critic, combo, cql, lompo, make_agent
+from moto_jax.agents.base import Learnable
 from moto_jax.imagination import open_loop
 from moto_jax.world_model import log_density_deviation
 from tests import fakes
@@ -239,6 +240,31 @@ def test_numbers_stay_finite_and_losses_are_scalars(run):
         assert metrics
         for name, value in metrics.items():
             assert value.shape == () and np.isfinite(value), name
+
+
+def learnables(state):
+    """The parts of a state that an optimiser moves."""
+
+    def is_one(part):
+        return isinstance(part, Learnable)
+
+    return [part for part in jax.tree.leaves(state, is_leaf=is_one) if is_one(part)]
+
+
+def test_every_gradient_has_its_norm_among_the_metrics(run):
+    """By these an update that is not finite is known."""
+    pairs = zip(*map(learnables, run.states[:2]), strict=True)
+    moved = sum(
+        not all(map(np.array_equal, *map(jax.tree.leaves, (old.params, new.params))))
+        for old, new in pairs
+    )
+    norms = [
+        value
+        for name, value in run.metrics[0].items()
+        if name.endswith("gradient_norm")
+    ]
+    assert len(norms) == moved > 0
+    assert np.all(np.array(norms) > 0)
 
 
 def test_what_learns_changes_and_nothing_else(case, run):

@@ -186,6 +186,34 @@ def test_gradient_step_moves_its_first_argument_downhill_and_returns_aux():
     np.testing.assert_array_equal(learnable.params, [1.0, -2.0])
 
 
+def test_the_norm_is_over_all_parameters():
+    tree = {"a": jnp.array([[3.0]]), "b": jnp.array([0.0, 4.0]), "c": jnp.array(12.0)}
+    np.testing.assert_allclose(base.global_norm(tree), 13.0)
+
+
+def test_a_finite_loss_with_a_gradient_that_is_not_is_thrown_away():
+    """As of a root at zero, which no loss shows."""
+    transformation = optimizer(1.0)
+
+    def step(learners, batch, key, number):
+        learnt, loss, norm = base.gradient_step(
+            lambda params: (jnp.sum(jnp.sqrt(params * batch)),) * 2,
+            transformation,
+            learners,
+        )
+        return learnt, {"loss": loss, "gradient_norm": norm}
+
+    update = jax.jit(base.make_update(step, lambda learners: learners.params, 0.5))
+    learner = base.init_learnable(jnp.array([0.0, 4.0]), transformation)
+    state = base.init_state(jax.random.key(0), learner, lambda one: one.params)
+    refused, metrics = update(state, 1.0)
+    assert np.isfinite(metrics["loss"]) and not np.isfinite(metrics["gradient_norm"])
+    assert refused.skipped == metrics["skipped_in_a_row"] == 1
+    for name in ("learners", "acting"):
+        old, new = getattr(state, name), getattr(refused, name)
+        jax.tree.map(np.testing.assert_array_equal, old, new)
+
+
 def test_named_keys_differ_between_names_and_steps_and_come_again():
     key = jax.random.key(0)
     keys = [

@@ -184,3 +184,23 @@ class TestSampling:
         assert np.any(first != second)
         np.testing.assert_array_equal(first, drawn_from(rows))
         assert abs(np.corrcoef(first[:-1], first[1:])[0, 1]) < 0.2
+
+
+@pytest.mark.parametrize("field", ["deter", "reward"])
+def test_a_row_that_is_not_finite_is_left_out_alone(field):
+    number = np.arange(3, dtype=np.int32)
+    values = {"deter": np.ones((3, DETER)), "reward": np.ones(3)}
+    values[field][1] = np.nan
+    latent = LatentState(jnp.asarray(values["deter"]), jnp.zeros((3, GROUPS, CLASSES)))
+    flags = np.zeros(3, np.bool_)
+    rows = latent_rows.write_rows(
+        empty(),
+        number,
+        latent,
+        np.ones((3, ACTION_SIZE)),
+        values["reward"],
+        flags,
+        flags,
+    )
+    np.testing.assert_array_equal(rows.number[:4], [0, -1, 2, -1])
+    assert np.all(np.isfinite(rows.deter)) and np.all(np.isfinite(rows.reward))

@@ -126,13 +126,17 @@ def test_seeds_side_by_side():
     )
 
 
+def equations_of(program):
+    """All equations of a program, however deep."""
+    for equation in program.eqns:
+        yield equation
+        for inner in jaxprs_in_params(equation.params):
+            yield from equations_of(inner)
+
+
 def scans_of(program):
     """All scans of a program, however deep."""
-    for equation in program.eqns:
-        if equation.primitive.name == "scan":
-            yield equation
-        for inner in jaxprs_in_params(equation.params):
-            yield from scans_of(inner)
+    return [one for one in equations_of(program) if one.primitive.name == "scan"]
 
 
 def kept_shapes(scan):

@@ -77,6 +77,16 @@ def test_lambda_returns_agree_with_rlax(lambda_):
     np.testing.assert_allclose(returns[:-1], expected, rtol=1e-5)
 
 
+def test_lambda_returns_are_no_loop_on_a_device():
+    value = jnp.zeros((16, 3))
+    program = (
+        jax.jit(value_targets.lambda_returns)
+        .lower(value[1:], value, 0.9, 0.9)
+        .as_text()
+    )
+    assert "stablehlo.while" not in program
+
+
 def test_mixture_adds_the_zero_step_term_with_the_missing_weight():
     returns, value = jnp.array([3.0, 5.0]), jnp.array([1.0, 5.0])
     mixture = value_targets.lambda_mixture(returns, value, 0.75)

@@ -12,6 +12,7 @@ from moto_jax import world_model
 from moto_jax.networks.pixels import check_image_size
 from moto_jax.networks.rssm import RSSM, LatentState
 from tests import fakes, reference
+from tests.test_scans import equations_of, scans_of
 
 DETER, HIDDEN, GROUPS, CLASSES, MEMBERS = fakes.BLIND_SIZES.values()
 ACTION = fakes.ACTION_SIZE
@@ -422,3 +423,26 @@ def test_kernels_that_are_cast_once_compute_what_those_of_every_step_do(dtype):
     cell = cast["rssm"]["cell"]
     assert cell["Dense_0"]["kernel"].dtype == dtype
     assert cell["LayerNorm_0"]["scale"].dtype == jnp.float32
+
+
+def test_no_step_of_a_loop_casts_a_kernel():
+    model, params = small_model(jnp.bfloat16)
+    batch = fakes.random_batch(4, 2, action_size=ACTION, image_size=8)
+    batch = batch.replace(image=np.zeros((4, 2, 1, 1, HIDDEN), np.uint8))
+
+    def total(params):
+        latent, keys = model.initial((2,)), jax.random.split(jax.random.key(0), 4)
+        states, logits = world_model.observe_sequence(
+            model, params, batch, latent, keys
+        )
+        return jnp.sum(states.feature) + jnp.sum(logits)
+
+    program = jax.make_jaxpr(jax.grad(total))(params).jaxpr
+    kernel = params["rssm"]["cell"]["Dense_0"]["kernel"].shape
+    cast = [
+        equation.invars[0].aval.shape
+        for loop in scans_of(program)
+        for equation in equations_of(loop.params["jaxpr"].jaxpr)
+        if equation.primitive.name == "convert_element_type"
+    ]
+    assert cast and kernel not in cast
