@@ -58,7 +58,9 @@ _ACTION_NOISE = flags.DEFINE_float(
     "action_noise", 0.1, "Scripted: standard deviation of the noise on each action."
 )
 _SEED = flags.DEFINE_integer("seed", 0, "Scripted: of everything random.")
-_RENDER_PROFILE = flags.DEFINE_string("render_profile", "fast", "fast or paper.")
+_RENDER_PROFILE = flags.DEFINE_string(
+    "render_profile", "fast", "fast, shaded or paper."
+)
 _IMAGE_SIZE = flags.DEFINE_integer("image_size", 64, "Pixels a side.")
 _NUM_WORKERS = flags.DEFINE_integer("num_workers", 2, "Processes.")
 

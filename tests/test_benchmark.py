@@ -248,8 +248,8 @@ class TestParts:
 
     @pytest.mark.kitchen
     def test_frames_and_steps(self):
-        found = figures_of(frames.measure_frames(rounds=1, frames=3, slow_frames=1))
-        assert list(found) == ["frame/fast"]
+        found = figures_of(frames.measure_frames(1, 3, 1, states=2))
+        assert list(found) == ["frame/fast", "frame/shaded"]
         found = figures_of(frames.measure_steps(rounds=1, steps=3, slow_steps=1))
         assert list(found) == ["env_step/fast", "env_step/workers"]
         found = figures_of(frames.measure_policy(rounds=1, calls=2, preset="tiny"))

@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from experiments import gpu_check
 from experiments.benchmarks.cards import CARDS, target_config
 from experiments.benchmarks.kernels import Loop, count_kernels
+from experiments.benchmarks.programs import Row, add_row, compile_row
 
 # Three trips of a body of two kernels, one of which is a loop of five trips; beside it
 # a fusion, a product, a copy that is started and awaited, and a branch of two or one.
@@ -99,13 +99,13 @@ def row(**changes):
         **{"card": "h200", "seconds": 90, "temp_gb": 0.5, "kernels": 24},
         **{"outside": 6, "loops": "3 x 6", "state": "after", **changes},
     }
-    return gpu_check.Row(**values)
+    return Row(**values)
 
 
 def test_a_row_takes_the_place_of_the_one_it_repeats(tmp_path):
     table = tmp_path / "programs"
     for one in (row(state="before", kernels=90), row(kernels=30), row()):
-        gpu_check.add_row(table, one)
+        add_row(table, one)
     with table.with_suffix(".csv").open() as file:
         found = list(csv.DictReader(file))
     assert [(one["state"], one["kernels"]) for one in found] == [
@@ -125,4 +125,4 @@ def test_a_row_takes_the_place_of_the_one_it_repeats(tmp_path):
 )
 def test_what_cannot_be_compiled_is_said_before_xla_is_asked(preset, agent, reason):
     with pytest.raises(ValueError, match=reason):
-        gpu_check.compile_row(preset, agent, 1, "h200")
+        compile_row(preset, agent, 1, "h200")

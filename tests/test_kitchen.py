@@ -238,7 +238,7 @@ def test_shapes_and_arm_bias():
     [
         ({"task": ("kettle", "toaster")}, "'toaster'"),
         ({"task": "kitchen-mixed"}, "'kitchen-mixed'"),
-        ({"render_profile": "glossy"}, "'glossy'.*fast, paper"),
+        ({"render_profile": "glossy"}, "'glossy'.*fast, shaded, paper"),
         ({"image_size": 0}, "image_size 0"),
         ({"image_size": 8, "renderer": TapeRenderer(16)}, "16 pixels.*image_size is 8"),
     ],

@@ -1,4 +1,4 @@
-"""Both render profiles: what they show, how close they are, what they cost nothing."""
+"""The render profiles: what they show, how close they are, what they cost nothing."""
 
 import numpy as np
 import pytest
@@ -12,10 +12,20 @@ LAMP_SPOT = (slice(22, 36), slice(28, 44))
 # The wall, the microwave and the robot's base, which it does not.
 UNLIT = (slice(0, 64), slice(0, 20))
 
+# Of the counter, beside the microwave and its door.
+COUNTER = (slice(40, 48), slice(10, 18))
+
 
 @pytest.fixture(scope="module")
 def fast():
     with_context = renderer.KitchenRenderer("fast")
+    yield with_context
+    with_context.close()
+
+
+@pytest.fixture(scope="module")
+def shaded():
+    with_context = renderer.KitchenRenderer("shaded")
     yield with_context
     with_context.close()
 
@@ -78,9 +88,40 @@ def test_fast_is_close_to_paper(fast, paper_images, states):
 
 
 @pytest.mark.kitchen
-def test_the_light_switch_lights_the_stove_in_both_profiles(fast, paper_images, states):
+def test_shaded_is_nearer_to_a_larger_picture_than_the_others(
+    fast, shaded, paper_images, states
+):
+    large = renderer.KitchenRenderer("paper", image_size=256)
+    errors = []
+    for name in ("start", "lit and moved"):
+        expected = renderer.box_filter(large.render(states[name]), 4)
+        images = (
+            shaded.render(states[name]),
+            fast.render(states[name]),
+            paper_images[name],
+        )
+        errors.append([difference(image, expected) for image in images])
+    large.close()
+    ours, of_fast, of_paper = np.mean(errors, axis=0)
+    assert ours <= of_fast / 2
+    assert ours <= of_paper / 2
+
+
+@pytest.mark.kitchen
+def test_shaded_has_the_shadow_that_the_door_throws(fast, shaded, paper_images, states):
+    expected = paper_images["start"][COUNTER].mean()
+    assert fast.render(states["start"])[COUNTER].mean() > expected + 20
+    found = shaded.render(states["start"])[COUNTER].mean()
+    assert found == pytest.approx(expected, abs=3)
+
+
+@pytest.mark.kitchen
+def test_the_light_switch_lights_the_stove_in_all_profiles(
+    fast, shaded, paper_images, states
+):
     for dark, lit in [
         (fast.render(states["start"]), fast.render(states["lit"])),
+        (shaded.render(states["start"]), shaded.render(states["lit"])),
         (paper_images["start"], paper_images["lit"]),
     ]:
         assert lit[LAMP_SPOT].mean() - dark[LAMP_SPOT].mean() > 50
@@ -149,7 +190,7 @@ def test_closing_twice_is_harmless_and_leaves_others_working(fast, states):
 
 
 def test_an_unknown_profile_is_named():
-    with pytest.raises(ValueError, match="'glossy': use one of fast, paper"):
+    with pytest.raises(ValueError, match="'glossy': use one of fast, shaded, paper"):
         renderer.KitchenRenderer("glossy")
 
 

@@ -1,6 +1,7 @@
 """Frames, environment steps and policy calls, of one core and of all."""
 
 import functools
+import itertools
 import os
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -18,57 +19,104 @@ from moto_jax.collection import (
     collect_episodes,
     make_policy_step,
 )
+from moto_jax.data.episodes import Episode
 from moto_jax.data.sources import record_episode
 from moto_jax.envs import tasks
 from moto_jax.envs.demonstrator import Demonstrator
 from moto_jax.envs.graphics import software_warning
 from moto_jax.envs.kitchen import KitchenEnv
 from moto_jax.envs.minikitchen import MiniKitchen
-from moto_jax.envs.renderer import KitchenRenderer
+from moto_jax.envs.renderer import (
+    RENDER_PROFILES,
+    KitchenRenderer,
+    box_filter,
+)
 from moto_jax.envs.worker import Reset, Step
 
 _POLICY_ROWS = 4
 
 
-def measure_frames(rounds: int = 5, frames: int = 100, slow_frames: int = 2) -> Part:
-    """Yields frames a second of one core, and how near `fast` comes to `paper`.
+def measure_frames(
+    rounds: int = 5, frames: int = 100, slow_frames: int = 2, states: int = 25
+) -> Part:
+    """Yields frames a second of one core, and how near each profile comes to its model.
 
     Args:
       rounds: measurements of each.
-      frames: of profile fast in a measurement.
-      slow_frames: of gymnasium-robotics, half a second each on a CPU.
+      frames: of profile fast in a measurement, ten times those of shaded.
+      slow_frames: of `paper` and of gymnasium-robotics, a second each on a CPU.
+      states: of demonstrations of both tasks, in which profiles are compared.
     """
-    qpos = _demonstration().qpos.astype(np.float64)
-    fast, paper = KitchenRenderer("fast"), KitchenRenderer("paper")
-    states = iter(np.tile(qpos, (100, 1)))
+    chosen = _states(states)
+    drawings = {name: KitchenRenderer(name) for name in RENDER_PROFILES}
     robotics = _RoboticsKitchen()
+
+    def drawn(name: str, count: int) -> float:
+        upcoming = itertools.cycle(chosen)
+        return cpu_rate(lambda: drawings[name].render(next(upcoming)), count)
+
     yield compare(
         "frame/fast",
         "frames/s of a core",
-        lambda: cpu_rate(lambda: fast.render(next(states)), frames),
+        lambda: drawn("fast", frames),
         "gymnasium-robotics' render()",
         lambda: cpu_rate(robotics.render, slow_frames),
         rounds=rounds,
     )
-    rows = np.linspace(0, len(qpos) - 1, 12).astype(int)
-    images = [
-        np.stack([renderer.render(qpos[row]) for row in rows]).astype(float)
-        for renderer in (fast, paper)
-    ]
-    yield (
-        f"profile fast is {np.abs(images[0] - images[1]).mean():.1f} grey levels from "
-        "profile paper in the mean; mean RGB of the reset frame "
-        + " and ".join(
-            " ".join(f"{channel:.1f}" for channel in image[0].mean(axis=(0, 1)))
-            for image in images
-        )
+    yield compare(
+        "frame/shaded",
+        "frames/s of a core",
+        lambda: drawn("shaded", -(-frames // 10)),
+        "profile paper",
+        lambda: drawn("paper", slow_frames),
+        rounds=rounds,
     )
+    distances = _grey_levels(drawings, chosen)
+    yield (
+        f"grey levels from gymnasium's render at 256 pixels, averaged to 64, in the "
+        f"mean over {states} states of demonstrations: "
+        + ", ".join(f"{name} {far:.1f}" for name, far in distances.items())
+    )
+    yield "mean RGB of the reset frame: " + ", ".join(
+        f"{name} "
+        + " ".join(f"{mean:.1f}" for mean in drawing.render(chosen[0]).mean((0, 1)))
+        for name, drawing in drawings.items()
+    )
+    fast = drawings["fast"]
     yield f"frames are drawn by {fast.gl_renderer}"
     warning = software_warning(fast.gl_renderer)
     if warning:
         yield warning
-    for drawing in (fast, paper, robotics):
+    for drawing in (*drawings.values(), robotics):
         drawing.close()
+
+
+def _states(number: int) -> np.ndarray:
+    """Returns joint positions [number, 30], spread over a demonstration a task."""
+    halves = (number - number // 2, number // 2)
+    rows = []
+    for seed, (task, half) in enumerate(zip(("mixed", "partial"), halves, strict=True)):
+        qpos = _demonstration(task, seed).qpos
+        rows.append(qpos[np.linspace(0, len(qpos) - 1, half).astype(int)])
+    return np.concatenate(rows).astype(np.float64)
+
+
+def _grey_levels(
+    drawings: Mapping[str, KitchenRenderer], states: np.ndarray
+) -> dict[str, float]:
+    """Returns each drawing's mean difference from larger pictures of profile paper."""
+    large = KitchenRenderer("paper", 4 * drawings["paper"].image_size)
+    expected = np.stack([box_filter(large.render(qpos), 4) for qpos in states])
+    large.close()
+    return {
+        name: float(
+            np.abs(
+                np.stack([drawing.render(qpos) for qpos in states]).astype(float)
+                - expected
+            ).mean()
+        )
+        for name, drawing in drawings.items()
+    }
 
 
 def measure_steps(rounds: int = 5, steps: int = 100, slow_steps: int = 2) -> Part:
@@ -256,10 +304,10 @@ def measure_rounds(
     yield f"collect/*/{preset}: whole episodes of {steps} steps, their resets included"
 
 
-def _demonstration():
-    demonstrator = Demonstrator(tasks.TASKS["mixed"], seed=0)
+def _demonstration(task: str, seed: int) -> Episode:
+    demonstrator = Demonstrator(tasks.TASKS[task], seed=seed)
     env = KitchenEnv(render_frames=False)
-    episode = record_episode(env, demonstrator, 0, 0)
+    episode = record_episode(env, demonstrator, 0, seed)
     env.close()
     return episode
 

@@ -66,8 +66,8 @@ def choose_backend(load_library: Callable[[str], object] = ctypes.CDLL) -> str:
 def software_warning(gl_renderer: str, gpu_driver: Path = _GPU_DRIVER) -> str | None:
     """Returns what to tell the user if the CPU draws on a machine with a GPU.
 
-    EGL falls back to Mesa without a word where it cannot use the GPU, and frames of
-    profile `paper` then take hundreds of times longer.
+    EGL falls back to Mesa without a word where it cannot use the GPU, and frames with
+    shadows then take many times longer.
 
     Args:
       gl_renderer: what draws, in OpenGL's words.
@@ -77,9 +77,9 @@ def software_warning(gl_renderer: str, gpu_driver: Path = _GPU_DRIVER) -> str | 
         return None
     return (
         f"WARNING: this machine has an NVIDIA GPU, but frames are drawn on the CPU by "
-        f"{gl_renderer}: profile paper will be hundreds of times slower. Make the "
-        "driver's libEGL_nvidia.so.0 and its 10_nvidia.json visible (in a container: "
-        "NVIDIA_DRIVER_CAPABILITIES=all)"
+        f"{gl_renderer}: profiles shaded and paper will be many times slower. Make "
+        "the driver's libEGL_nvidia.so.0 and its 10_nvidia.json visible (in a "
+        "container: NVIDIA_DRIVER_CAPABILITIES=all)"
     )
 
 

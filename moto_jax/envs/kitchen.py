@@ -56,7 +56,7 @@ class KitchenEnv(TaskEnv):
 
         Args:
           task: a task's name, or its objects in order.
-          render_profile: "fast" or "paper"; see `renderer.RENDER_PROFILES`.
+          render_profile: "fast", "shaded" or "paper"; see `renderer.RENDER_PROFILES`.
           image_size: width and height of the observation in pixels.
           robot_noise_ratio: scale of the noise on the robot's sensed joints, which its
             controller feeds back into the motion.

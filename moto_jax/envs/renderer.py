@@ -1,14 +1,20 @@
-"""Draws the kitchen from joint positions alone, in one of two render profiles.
+"""Draws the kitchen from joint positions alone, in one of three render profiles.
 
-`paper` is what the paper's authors saw: gymnasium's defaults with shadow maps,
-reflections and 8-fold multisampling, about half a second a frame on a CPU.
+`paper` is gymnasium's defaults: shadow maps of 4,096 pixels a side, reflections and
+8-fold multisampling, about a second a frame on a CPU, and more than processes that
+share a GPU can do at once.
+
+`shaded` keeps that look for a seventh of the work: everything every frame with its
+shadows, from smaller shadow maps and coarser meshes, each pixel the mean of 16 samples
+as in the authors' frames. It is nearer to `paper` drawn at 256 pixels and averaged than
+`paper` at 64 pixels is (`python -m experiments.benchmark --part=frames`).
 
 `fast` is made for CPUs: hundreds of frames a second a core. What never moves is drawn
 once in full quality, for the stove light on and off; a frame then draws the moving
 bodies only, without shadows and from coarser meshes, and merges them by depth. It loses
 the shadows of and on moving bodies, and the stove light switches instead of fading.
 
-Images of the two profiles differ by several grey levels, so every dataset and every run
+Images of the profiles differ by several grey levels, so every dataset and every run
 names its profile.
 """
 
@@ -27,7 +33,7 @@ from moto_jax.envs import mesh_thinning
 from moto_jax.envs.graphics import INSTALL_COMMAND, GraphicsError, choose_backend
 from moto_jax.envs.mujoco_compat import KITCHEN_XML
 
-RENDER_PROFILES = ("fast", "paper")
+RENDER_PROFILES = ("fast", "shaded", "paper")
 
 NUM_JOINT_POSITIONS = 30
 
@@ -46,12 +52,16 @@ _SWITCH_ON = (-0.7, -0.05)
 _LAMP_BLOCK_QPOS = 18
 _LAMP_FREE_BELOW = -0.02
 
-# Each pixel of `fast` is the mean of this many by this many samples.
-_SUPERSAMPLING = 2
-_FAST_LINK_FACES = 500
+# Each pixel is the mean of this many by this many samples.
+_SUPERSAMPLING = {"fast": 2, "shaded": 4, "paper": 1}
+# Triangles of a link of the robot, of 10,000 to 30,000.
+_LINK_FACES = 500
 # Slices, stacks and quads of a tessellated primitive; MuJoCo's 28, 16, 4 cost half of
 # the frame rate, for handles and knobs that are a few pixels wide.
-_FAST_TESSELLATION = (12, 6, 2)
+_TESSELLATION = (12, 6, 2)
+# Pixels a side of a lamp's shadow map. Twice as many bring images nearer to `paper`'s
+# by 0.2 grey levels for half of the frame rate.
+_SHADOW_MAP = 1024
 
 # A group that MuJoCo does not draw by default.
 _HIDDEN_GROUP = 5
@@ -79,12 +89,16 @@ class KitchenRenderer:
         check_profile(profile)
         self.profile = profile
         self.image_size = image_size
-        scale = _SUPERSAMPLING if profile == "fast" else 1
-        self._gl = _make_gl_context(scale * image_size)
+        self._supersampling = _SUPERSAMPLING[profile]
+        size = self._supersampling * image_size
+        self._gl = _make_gl_context(size)
         self.gl_renderer = _gl_renderer_name()
         model = mujoco.MjModel.from_xml_path(str(KITCHEN_XML))
-        picture = _FastPicture if profile == "fast" else _PaperPicture
-        self._picture = picture(model, scale * image_size)
+        if profile == "shaded":
+            _coarsen(model)
+            model.vis.quality.shadowsize = _SHADOW_MAP
+        picture = _FastPicture if profile == "fast" else _WholePicture
+        self._picture = picture(model, size)
         self._release = weakref.finalize(self, _free_graphics, self._gl, self._picture)
         # Exit handlers run last in, first out: this one before MuJoCo's, which ends EGL
         # and would leave our context to fail while the interpreter shuts down.
@@ -104,7 +118,8 @@ class KitchenRenderer:
             )
         # Another renderer of this process may have made its context the current one.
         self._gl.make_current()
-        return self._picture.draw(qpos)
+        samples = self._picture.draw(qpos)
+        return box_filter(samples[::-1], self._supersampling)
 
     def close(self) -> None:
         """Frees the graphics context; further calls do nothing."""
@@ -183,15 +198,15 @@ class _Scene:
         self._context.free()
 
 
-class _PaperPicture:
-    """Everything, every frame, with MuJoCo's default flags and quality."""
+class _WholePicture:
+    """Everything, every frame, with MuJoCo's default flags and the model's quality."""
 
     def __init__(self, model: mujoco.MjModel, size: int):
         self._scene = _Scene(model, size)
 
     def draw(self, qpos: np.ndarray) -> np.ndarray:
         self._scene.draw(qpos, read_depth=False)
-        return self._scene.rgb[::-1].copy()
+        return self._scene.rgb
 
     def close(self) -> None:
         self._scene.close()
@@ -212,12 +227,9 @@ class _FastPicture:
         self._backgrounds = [self._draw_background(full, on) for on in (False, True)]
         full.close()
 
-        mesh_thinning.thin_meshes(model, "_viz", _FAST_LINK_FACES)
+        _coarsen(model)
         _shrink_textures(model, used_by=moving)
-        quality = model.vis.quality
-        quality.numslices, quality.numstacks, quality.numquads = _FAST_TESSELLATION
-        quality.offsamples = 0
-        quality.shadowsize = 0
+        model.vis.quality.shadowsize = 0
         self._scene = _Scene(model, size)
         for flag in ("SHADOW", "REFLECTION", "SKYBOX", "HAZE"):
             self._scene.scene.flags[getattr(mujoco.mjtRndFlag, f"mjRND_{flag}")] = 0
@@ -239,13 +251,18 @@ class _FastPicture:
         self._scene.model.light_active[self._lamp] = lamp_on
         self._scene.draw(qpos, read_depth=True)
         nearer = self._scene.depth > self._background_depth
-        samples = np.where(
-            nearer[..., None], self._scene.rgb, self._backgrounds[lamp_on]
-        )
-        return box_filter(samples[::-1], _SUPERSAMPLING)
+        return np.where(nearer[..., None], self._scene.rgb, self._backgrounds[lamp_on])
 
     def close(self) -> None:
         self._scene.close()
+
+
+def _coarsen(model: mujoco.MjModel) -> None:
+    """Leaves a model the triangles that few pixels show, each drawn once a pixel."""
+    mesh_thinning.thin_meshes(model, "_viz", _LINK_FACES)
+    quality = model.vis.quality
+    quality.numslices, quality.numstacks, quality.numquads = _TESSELLATION
+    quality.offsamples = 0
 
 
 def _moving_geoms(model: mujoco.MjModel) -> np.ndarray:
@@ -301,7 +318,7 @@ def _make_gl_context(size: int) -> Any:
     return context
 
 
-def _free_graphics(gl_context: Any, picture: "_PaperPicture | _FastPicture") -> None:
+def _free_graphics(gl_context: Any, picture: "_WholePicture | _FastPicture") -> None:
     gl_context.make_current()
     picture.close()
     gl_context.free()
