@@ -4,14 +4,15 @@ import os
 import re
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from moto_jax.run_control import return_free_memory
-from moto_jax.types import Agent, Batch
+from moto_jax.types import Agent, Batch, Metrics
 
 Options = dict[str, str | bool]
 
@@ -29,10 +30,22 @@ _GPU_OPTIONS: dict[str, tuple[str | bool, int]] = {
 }
 
 
-def compile_updates(agent: Agent, state: Any, batch: Batch) -> dict[str, Any]:
+def compile_updates(
+    agent: Agent, state: Any, batch: Batch, together: int = 1
+) -> dict[tuple[str, int], Any]:
     """Compiles each phase's update, the same update of two phases only once.
 
-    Those of several phases compile side by side.
+    All programs compile side by side.
+
+    Args:
+      agent: whose updates.
+      state: like the agent's, abstract.
+      batch: like those of its updates, abstract.
+      together: how many updates a program may do.
+
+    Returns:
+      (phase, number of updates, 1 or `together`) -> a program, which takes the state
+      and as many batches; it returns the new state and the last update's metrics.
     """
     options = program_options()
     phases: dict[Any, list[str]] = {}
@@ -41,15 +54,38 @@ def compile_updates(agent: Agent, state: Any, batch: Batch) -> dict[str, Any]:
     said = "; ".join(" and ".join(names) for names in phases.values())
     print(f"compiling the update: {said}", file=sys.stderr, flush=True)
     start = time.monotonic()
-    lowered = [
-        jax.jit(update, donate_argnums=0).lower(state, batch) for update in phases
-    ]
+    lowered = {
+        (update, size): jax.jit(_in_turn(update), donate_argnums=0).lower(
+            state, *([batch] * size)
+        )
+        for update in phases
+        for size in {1, together}
+    }
     with ThreadPoolExecutor(len(lowered)) as threads:
-        compiled = list(threads.map(lambda one: one.compile(options or None), lowered))
+        compiled = threads.map(
+            lambda one: one.compile(options or None), lowered.values()
+        )
+        programs = dict(zip(lowered, compiled, strict=True))
     print(f"compiled in {time.monotonic() - start:.0f} s", file=sys.stderr, flush=True)
     return_free_memory()
-    programs = dict(zip(phases, compiled, strict=True))
-    return {phase: programs[update] for phase, update in agent.updates.items()}
+    return {
+        (phase, size): programs[update, size]
+        for phase, update in agent.updates.items()
+        for size in {1, together}
+    }
+
+
+def _in_turn(update: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns a function that does the update with each of its batches in turn."""
+
+    def updates(state: Any, *batches: Batch) -> tuple[Any, Metrics]:
+        if len(batches) == 1:
+            return update(state, *batches)
+        stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *batches)
+        state, metrics = jax.lax.scan(update, state, stacked)
+        return state, jax.tree.map(lambda leaf: leaf[-1], metrics)
+
+    return updates
 
 
 def initialise(agent: Agent, key: jax.Array) -> Any:

@@ -40,6 +40,7 @@ _LATER_KEYS = {
     "init_from": "",
     "optimizer.muon_scale": 0.0,
     "training.episodes_per_round": 1,
+    "training.updates_per_program": 1,
 }
 
 # Packages whose version decides numbers: a resumed run must have the same.

@@ -55,6 +55,7 @@ class Schedule(NamedTuple):
     checkpoint_every: int
     evaluate_online_every: int = 0
     episodes_per_round: int = 1
+    updates_per_program: int = 1
     model_updates: int = 0
 
     @property
@@ -86,6 +87,19 @@ class Schedule(NamedTuple):
             if done < last:
                 yield Block("online", max(first, done), last, one)
 
+    def programs(self, block: Block) -> Iterator[int]:
+        """Yields how many updates each program of a block does.
+
+        Of several those alone do `updates_per_program` that end no later than something
+        is due; the rest do one.
+        """
+        done, several = block.first, self.updates_per_program
+        while done < block.last:
+            passed = range(done + 1, done + several)
+            fits = done + several <= block.last and not any(map(self._is_due, passed))
+            yield several if fits else 1
+            done += several if fits else 1
+
     def rounds_stored(self, done: int) -> list[Round]:
         """Returns the rounds that update number `done` trains on."""
         return [one for one in self.rounds if self._begins(one.episodes.start) <= done]
@@ -112,6 +126,9 @@ class Schedule(NamedTuple):
     def saves(self, done: int) -> bool:
         """Whether the state is saved after `done` updates."""
         return _due(done, self.checkpoint_every) or self.ends_phase(done)
+
+    def _is_due(self, done: int) -> bool:
+        return self.logs(done) or self.evaluates(done) or self.saves(done)
 
     def has_saved(self, last_step: int, episodes: int) -> bool:
         """Whether a run that has come so far has saved a state on the way.
@@ -154,6 +171,8 @@ def make_schedule(section: Any, model_share: float = 0.0) -> Schedule:
     for field, value in zip(Schedule._fields, schedule, strict=True):
         if value < 0:
             raise ValueError(f"config.training.{field} is {value}: use 0 or more")
+    if not schedule.updates_per_program:
+        raise ValueError("config.training.updates_per_program is 0: use 1 or more")
     if not schedule.episodes_per_round:
         raise ValueError(
             "config.training.episodes_per_round is 0: use 1 or more, at most "

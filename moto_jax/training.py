@@ -2,6 +2,7 @@
 
 import collections
 import contextlib
+import itertools
 import logging
 import sys
 from collections.abc import Callable, Sequence
@@ -43,7 +44,7 @@ _SHOWN = (
     "sampled/objects",
 )
 
-# Updates that the device may lag behind the host: enough to keep it busy, few enough
+# Programs that the device may lag behind the host: enough to keep it busy, few enough
 # that a request to stop is followed at once.
 _MAX_IN_FLIGHT = 2
 
@@ -122,7 +123,9 @@ class Run:
         with self.watch.part("compilation"):
             batch = empty_batches(replays, self.share.columns)
             batch = devices.abstract_batch(batch, *shape, mesh)
-            self._updates = compile_updates(self.agent, abstract, batch)
+            self._updates = compile_updates(
+                self.agent, abstract, batch, self.schedule.updates_per_program
+            )
         self.online = OnlineEpisodes(
             [directory / "online" for directory in self.directories],
             self.players.collect,
@@ -167,18 +170,21 @@ class Run:
                 self._place,
             )
             with contextlib.closing(batches):
-                for batch in batches:
-                    self._update(block, batch, recorder)
-                    asked = self._asked_to_stop(stop)
+                for size in self.schedule.programs(block):
+                    before = self.done
+                    taken = itertools.islice(batches, size)
+                    self._update(block, list(taken), recorder)
+                    asked = self._asked_to_stop(stop, before)
                     if asked is not None and self.done < self.schedule.total:
                         self._write_metrics(recorder)
                         self.save()
                         return asked
         return None
 
-    def _asked_to_stop(self, stop: StopRequest) -> int | None:
+    def _asked_to_stop(self, stop: StopRequest, before: int) -> int | None:
         """Returns the signal that came to any process; all stop at the same update."""
-        if jax.process_count() > 1 and self.done % _UPDATES_BETWEEN_TALKS:
+        every = _UPDATES_BETWEEN_TALKS
+        if jax.process_count() > 1 and self.done // every == before // every:
             return None
         signals = machines.gather(stop.signal_number)
         return next((number for number in signals if number is not None), None)
@@ -201,11 +207,12 @@ class Run:
         reached = [tasks.objects_reached(rows, self.task).sum() for rows in in_goal]
         return {"return": float(np.mean(rewards)), "objects": float(np.mean(reached))}
 
-    def _update(self, block: Block, batch: Any, recorder: Recorder) -> None:
-        """One update, and what is due after it."""
+    def _update(self, block: Block, batches: Sequence[Any], recorder: Recorder) -> None:
+        """One program, an update with each of the batches, and what is due after it."""
         with self.watch.part(f"{block.phase} updates"):
-            self.state, metrics = self._updates[block.phase](self.state, batch)
-            self.done += 1
+            program = self._updates[block.phase, len(batches)]
+            self.state, metrics = program(self.state, *batches)
+            self.done += len(batches)
             self._in_flight.append(metrics)
             if len(self._in_flight) > _MAX_IN_FLIGHT:
                 jax.block_until_ready(self._in_flight.popleft())

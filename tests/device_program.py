@@ -73,11 +73,11 @@ def main(name: str, groups: str, width: str) -> None:
     abstract = devices.abstract_state(agent, keys, mesh)
     update = compile_updates(
         agent, abstract, devices.abstract_batch(batch_of(0, length), *size)
-    )
+    )["offline", 1]
     losses = []
     for step in range(UPDATES):
         batch = devices.place_batch(batch_of(step, length), *size)
-        state, metrics = update["offline"](state, batch)
+        state, metrics = update(state, batch)
         losses.append(jax.tree.map(np.ndarray.tolist, jax.device_get(metrics)))
     acting = jax.tree.leaves(agent.acting_params(state))
     params = [np.asarray(leaf).ravel() for leaf in acting]
@@ -85,7 +85,7 @@ def main(name: str, groups: str, width: str) -> None:
         "mesh": list(mesh.devices.shape),
         "metrics": losses,
         "params": np.concatenate(params).tolist(),
-        "collectives": collectives(update["offline"].as_text()),
+        "collectives": collectives(update.as_text()),
         "image_shards": sorted(
             shard.data.shape for shard in batch.image.addressable_shards
         ),

@@ -70,11 +70,33 @@ def test_one_program_an_update_and_what_is_compiled_is_said(capsys):
     state = agent.init(jax.random.key(0))
     shapes = jax.eval_shape(agent.init, jax.random.key(0))
     programs = compile_updates(agent, shapes, jax.ShapeDtypeStruct((), jnp.float32))
-    assert programs["offline"] is programs["online"]
-    assert programs["offline"] is not programs["model"]
-    state, _ = programs["model"](state, 0.0)
-    state, _ = programs["online"](state, 0.0)
+    assert programs["offline", 1] is programs["online", 1]
+    assert programs["offline", 1] is not programs["model", 1]
+    state, _ = programs["model", 1](state, 0.0)
+    state, _ = programs["online", 1](state, 0.0)
     assert state.step == 11
     said = capsys.readouterr().err
     assert "compiling the update: model; offline and online" in said
     assert "compiled in" in said
+
+
+def test_a_program_of_several_updates_is_as_many_in_turn():
+    def update(state, batch):
+        state = state.replace(step=2 * state.step + batch)
+        return state, {"batch": batch, "step": state.step}
+
+    agent = Agent(
+        init=lambda key: init_state(key, {}, lambda learners: {}),
+        updates={"offline": update},
+        policies={},
+        acting_params=lambda state: state.acting,
+        model=None,
+        batch_shape=(1, 1),
+    )
+    shapes = jax.eval_shape(agent.init, jax.random.key(0))
+    one = jax.ShapeDtypeStruct((), jnp.int32)
+    programs = compile_updates(agent, shapes, one, together=3)
+    assert set(programs) == {("offline", 1), ("offline", 3)}
+    state, metrics = programs["offline", 3](agent.init(jax.random.key(0)), 1, 5, 7)
+    assert state.step == 2 * (2 * 1 + 5) + 7
+    assert metrics == {"batch": 7, "step": state.step}

@@ -141,10 +141,10 @@ def test_a_resumed_run_needs_no_other_program(tmp_path, monkeypatch):
     programs = []
     compile_updates = training.compile_updates
 
-    def record(agent, *args):
+    def record(agent, state, batch, together):
         update = jax.jit(agent.updates["offline"], donate_argnums=0)
-        programs.append(update.lower(*args).as_text())
-        return compile_updates(agent, *args)
+        programs.append(update.lower(state, batch).as_text())
+        return compile_updates(agent, state, batch, together)
 
     monkeypatch.setattr(training, "compile_updates", record)
     train_until(tmp_path / "run", 2)

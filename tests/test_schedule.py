@@ -156,6 +156,31 @@ def test_blocks_cover_every_update_once_from_wherever_they_begin(schedule):
         ] == unbroken[done:]
 
 
+def test_programs_of_several_updates_by_hand():
+    three = SCHEDULE._replace(
+        offline_updates=12, log_every=8, evaluate_every=0, updates_per_program=3
+    )
+    three = three._replace(checkpoint_every=0, updates_per_episode=4)
+    offline, online, *_ = three.blocks(0)
+    # Logged after 8 and 12; the next block is 12 .. 15, logged after 16.
+    assert list(three.programs(offline)) == [3, 3, 1, 1, 3, 1]
+    assert list(three.programs(online)) == [3, 1]
+    assert list(SCHEDULE.programs(offline)) == [1] * 12
+
+
+@pytest.mark.parametrize("schedule", list(random_schedules()))
+def test_nothing_is_due_within_a_program_wherever_a_block_is_taken_up(schedule):
+    schedule = schedule._replace(log_every=4, checkpoint_every=3, updates_per_program=2)
+    for block in schedule.blocks(0):
+        ends = block.first + np.cumsum([0, *schedule.programs(block)])
+        assert ends[-1] == block.last
+        passed = set(range(block.first + 1, block.last)) - set(ends.tolist())
+        assert not any(schedule.logs(n) or schedule.saves(n) for n in passed)
+        for end in ends[:-1].tolist():
+            rest = block._replace(first=end)
+            assert end + np.cumsum(list(schedule.programs(rest)))[0] in ends
+
+
 @pytest.mark.parametrize("schedule", list(random_schedules()))
 def test_updates_train_on_the_rounds_up_to_their_blocks_own(schedule):
     online = [block for block in schedule.blocks(0) if block.phase == "online"]
@@ -196,6 +221,7 @@ def test_a_model_phase_that_leaves_nothing_is_refused(share):
         ({"offline_updates": -1}, "config.training.offline_updates is -1"),
         ({"checkpoint_every": -5}, "config.training.checkpoint_every is -5"),
         ({"updates_per_episode": 0}, "config.training.updates_per_episode is 0"),
+        ({"updates_per_program": 0}, "config.training.updates_per_program is 0: use 1"),
         ({"episodes_per_round": 0}, "config.training.episodes_per_round is 0: use 1"),
         ({"episodes_per_round": -1}, "config.training.episodes_per_round is -1"),
         ({"offline_updates": 0, "online_episodes": 0}, "no updates"),

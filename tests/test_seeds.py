@@ -136,10 +136,10 @@ def test_the_update_is_one_program(tmp_path, monkeypatch):
     shapes = []
     compile_updates = training.compile_updates
 
-    def record(agent, state, batch):
+    def record(agent, state, batch, together):
         shapes.append((state.weight.shape, batch.image.shape[:3]))
         assert agent.updates["offline"] is agent.updates["online"]
-        return compile_updates(agent, state, batch)
+        return compile_updates(agent, state, batch, together)
 
     monkeypatch.setattr(training, "compile_updates", record)
     training.train(config_of(*SEEDS), tmp_path / "run")

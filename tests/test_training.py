@@ -89,6 +89,22 @@ def test_the_order_of_things(tmp_path, tape):
     ]
 
 
+@pytest.mark.parametrize("together", [2, 3, 50])
+def test_several_updates_a_program_change_nothing_but_how_often_the_host_asks(
+    tmp_path, tape, together
+):
+    alone = small_config(log_every=4, checkpoint_every=5)
+    training.train(alone, tmp_path / "alone")
+    expected = list(tape)
+    tape.clear()
+    several = small_config(
+        log_every=4, checkpoint_every=5, updates_per_program=together
+    )
+    training.train(several, tmp_path / "several")
+    assert tape == expected
+    assert updates_of(tmp_path / "several") == updates_of(tmp_path / "alone")
+
+
 def test_a_round_of_two_is_stored_whole_before_the_updates_for_both(tmp_path, tape):
     config = small_config(
         offline_updates=1,
@@ -258,7 +274,7 @@ def test_what_xla_flags_say_of_optimisation_holds(flags, expected, monkeypatch):
 def test_metrics_are_fetched_when_the_next_are_due(tmp_path, tape, monkeypatch):
     compile_updates = training.compile_updates
 
-    def compile_and_record(agent, state, batch):
+    def compile_and_record(*args):
         def record(update):
             def recorded(state, batch):
                 tape.append("update")
@@ -266,8 +282,8 @@ def test_metrics_are_fetched_when_the_next_are_due(tmp_path, tape, monkeypatch):
 
             return recorded
 
-        updates = compile_updates(agent, state, batch)
-        return {phase: record(update) for phase, update in updates.items()}
+        updates = compile_updates(*args)
+        return {key: record(update) for key, update in updates.items()}
 
     monkeypatch.setattr(training, "compile_updates", compile_and_record)
     config = small_config(

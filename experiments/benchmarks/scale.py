@@ -79,7 +79,7 @@ def compile_program(
         devices.abstract_batch(batch, *shape),
     )
     place = lambda batch: devices.place_batch(batch, *shape)  # noqa: E731
-    return Compiled(agent, updates["offline"], place)
+    return Compiled(agent, updates["offline", 1], place)
 
 
 class Program:

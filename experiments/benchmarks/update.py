@@ -153,7 +153,7 @@ def random_batch(size: Size, seed: int = 0) -> Batch:
 def compile_update(agent: Agent, batch: Batch) -> Any:
     """Returns the compiled offline update for this batch's shapes."""
     state = jax.eval_shape(agent.init, jax.random.key(0))
-    return compile_updates(agent, state, batch)["offline"]
+    return compile_updates(agent, state, batch)["offline", 1]
 
 
 def peak_bytes(program: Any) -> int:

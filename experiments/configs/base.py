@@ -266,6 +266,10 @@ def _full() -> ConfigDict:
             "online_episodes": 1_326,
             "updates_per_episode": 50,
             "episodes_per_round": 1,
+            # Updates that the device does without asking the host in between; what is
+            # due after one of them ends a program early. A run that is asked to stop
+            # stops after a program.
+            "updates_per_program": 1,
             # Updates between log lines, evaluations and checkpoints. The last two fall
             # on multiples, and at the end of each phase, always; 0: then alone.
             "log_every": 100,
