@@ -147,13 +147,13 @@ def measure_steps(rounds: int = 5, steps: int = 100, slow_steps: int = 2) -> Par
         WorkerPool(functools.partial(KitchenEnv, "mixed"), cores) as all_cores,
     ):
         for pool in (one, all_cores):
-            _exchange(pool, {slot: Reset(slot) for slot in range(pool.num_workers)})
+            exchange(pool, {slot: Reset(slot) for slot in range(pool.num_workers)})
 
         def stepped(pool: WorkerPool) -> float:
             workers = range(pool.num_workers)
 
             def step() -> None:
-                _exchange(pool, {slot: Step(next(upcoming)) for slot in workers})
+                exchange(pool, {slot: Step(next(upcoming)) for slot in workers})
 
             return len(workers) * rate(step, steps)
 
@@ -337,7 +337,7 @@ class _RoboticsKitchen:
         self._env.close()
 
 
-def _exchange(pool: WorkerPool, requests: Mapping[int, Reset | Step]) -> None:
+def exchange(pool: WorkerPool, requests: Mapping[int, Reset | Step]) -> None:
     """Asks each of some workers, and waits for all the answers."""
     pool.ask(requests)
     left = set(requests)

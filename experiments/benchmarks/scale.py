@@ -60,13 +60,14 @@ class Compiled(NamedTuple):
 
 
 def compile_program(
-    config: Config, map_seeds: Callable[..., Any] | None = None
+    config: Config, map_seeds: Callable[..., Any] | None = None, together: int = 1
 ) -> Compiled:
     """Compiles the update of a configuration, its seeds and mesh included.
 
     Args:
       config: of a run.
       map_seeds: see `devices.over_seeds`.
+      together: updates that the program does.
     """
     mesh = devices.make_mesh(config, config.replay.batch_size)
     agent = devices.over_seeds(agent_of(config), mesh, map_seeds)
@@ -77,19 +78,26 @@ def compile_program(
         agent,
         devices.abstract_state(agent, keys, mesh),
         devices.abstract_batch(batch, *shape),
+        together,
     )
     place = lambda batch: devices.place_batch(batch, *shape)  # noqa: E731
-    return Compiled(agent, updates["offline", 1], place)
+    return Compiled(agent, updates["offline", together], place)
 
 
 class Program:
     """A compiled update with its state and a batch of noise."""
 
     def __init__(
-        self, config: Config, map_seeds: Callable[..., Any] | None = None
+        self,
+        config: Config,
+        map_seeds: Callable[..., Any] | None = None,
+        together: int = 1,
     ) -> None:
         """Compiles it, and initialises the state; see `compile_program`."""
-        self.agent, self.update, self._place = compile_program(config, map_seeds)
+        self.agent, self.update, self._place = compile_program(
+            config, map_seeds, together
+        )
+        self._together = together
         self.seeds = len(config.seeds)
         self._start(config.seeds)
         self._batch = self._placed(random_batch(size_of(config)))
@@ -105,11 +113,16 @@ class Program:
         )
 
     def seconds(self, updates: int = 1) -> float:
-        """Returns the seconds of one update of all seeds."""
+        """Returns the seconds of one update of all seeds.
+
+        Args:
+          updates: that are timed, a multiple of those of the program.
+        """
+        batches = [self._batch] * self._together
 
         def work() -> None:
-            for _ in range(updates):
-                self.state, metrics = self.update(self.state, self._batch)
+            for _ in range(updates // self._together):
+                self.state, metrics = self.update(self.state, *batches)
             jax.block_until_ready(metrics)
 
         return seconds(work) / updates

@@ -1,0 +1,179 @@
+r"""Tells in nine minutes what a GPU at hand does with all this.
+
+    python -m experiments.gpu_report
+    python -m experiments.gpu_report --rehearse --out=/tmp/gpu
+
+Versions and card; time of an update at each preset and for several seeds, seconds to
+compile it, its arithmetic as a share of a matrix product's; frames a second; a run of
+preset `gpu` with what it learns; the largest kernels and the share of time in which the
+card idles. Each part is a process with a time limit of its own, those of most worth
+first, and what is known is written at once: PATH.csv and PATH.md. --rehearse does the
+same with the smallest networks, on a CPU too, in some two minutes.
+"""
+
+import csv
+import io
+import itertools
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from absl import flags, logging
+
+from experiments.command_line import fail, prepare_jax, run_program
+from moto_jax.data.files import write_atomically
+
+_OUT = flags.DEFINE_string("out", "results/gpu", "Path of the table, without ending.")
+_REHEARSE = flags.DEFINE_bool("rehearse", False, "The same in small, anywhere.")
+_MINUTES = flags.DEFINE_float("minutes", 9.0, "All that it may take.", lower_bound=0.5)
+_PART = flags.DEFINE_string(
+    "part", None, "Do this part here, with a line of JSON a finding."
+)
+_LIMIT = flags.DEFINE_float("limit", 0.0, "Seconds that --part may take.")
+
+# Before its limit a part that trains is asked to save and to end.
+_SECONDS_TO_END = 15
+
+
+class Row(NamedTuple):
+    """A finding of a part, as it is written."""
+
+    part: str
+    name: str
+    value: str
+    unit: str
+
+
+def main(argv: Sequence[str]) -> None:
+    """Does every part in a process of its own, or one part in this one."""
+    del argv
+    logging.set_verbosity(logging.ERROR)
+    try:
+        if _PART.value:
+            _do_part(_PART.value, _LIMIT.value)
+        else:
+            _report(Path(_OUT.value), time.monotonic() + 60 * _MINUTES.value)
+    except (ValueError, RuntimeError, OSError) as error:
+        fail(error)
+
+
+def _parts() -> dict:
+    from experiments.benchmarks.report_parts import parts
+
+    return parts(_REHEARSE.value, max(1, (os.cpu_count() or 2) - 1))
+
+
+def _do_part(name: str, limit: float) -> None:
+    prepare_jax()
+    from moto_jax.envs.graphics import choose_backend
+
+    choose_backend()
+    parts = _parts()
+    if name not in parts:
+        raise ValueError(f"unknown part {name!r}: use one of {', '.join(parts)}")
+    _, do = parts[name]
+    arguments = [limit - _SECONDS_TO_END] if name.startswith("learning") else []
+    for finding in do(*arguments):
+        print(json.dumps(finding._asdict()), flush=True)
+
+
+def _report(out: Path, until: float) -> None:
+    rows: list[Row] = []
+    for name, (seconds, _) in _parts().items():
+        limit = min(seconds, until - time.monotonic())
+        if limit < _SECONDS_TO_END:
+            found: Iterator[Row] = iter([Row(name, "not begun", "no time left", "")])
+        else:
+            found = run_part(name, _command(name, limit), limit)
+        for row in found:
+            print(f"{row.part:30}  {row.name:45}  {row.value} {row.unit}", flush=True)
+            rows.append(row)
+            _write(out, rows)
+
+
+def _command(name: str, limit: float) -> list[str]:
+    return [
+        *(sys.executable, "-m", "experiments.gpu_report"),
+        *(f"--part={name}", f"--limit={limit:.0f}"),
+        *(["--rehearse"] if _REHEARSE.value else []),
+    ]
+
+
+def run_part(name: str, command: Sequence[str], limit: float) -> Iterator[Row]:
+    """Yields what a part's process finds, until it ends or its time is over.
+
+    Args:
+      name: of the part.
+      command: prints a finding a line as JSON, and anything else on standard error.
+      limit: seconds after which it is killed, with whatever it has started.
+    """
+    start = time.monotonic()
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # So that its workers end with it.
+        start_new_session=True,
+    )
+    said: list[str] = []
+    assert process.stdout is not None and process.stderr is not None
+    errors = threading.Thread(target=said.extend, args=[process.stderr], daemon=True)
+    errors.start()
+    late = threading.Event()
+
+    def kill() -> None:
+        late.set()
+        os.killpg(process.pid, signal.SIGKILL)
+
+    timer = threading.Timer(limit, kill)
+    timer.start()
+    try:
+        for line in process.stdout:
+            finding = json.loads(line)
+            value = finding["value"]
+            written = value if isinstance(value, str) else f"{value:.4g}"
+            yield Row(name, finding["name"], written, finding["unit"])
+        process.wait()
+    finally:
+        timer.cancel()
+        if process.poll() is None:
+            kill()
+    errors.join(timeout=5)
+    took = time.monotonic() - start
+    if late.is_set():
+        yield Row(name, "stopped, its time was over", f"{took:.0f}", "s")
+    elif process.returncode:
+        reason = " ".join(said[-1].split()) if said else "nothing said"
+        yield Row(name, f"failed with {process.returncode}", reason, "")
+    else:
+        yield Row(name, "took", f"{took:.0f}", "s")
+
+
+def _write(out: Path, rows: Sequence[Row]) -> None:
+    """Writes the table, and the same for a reader, a section a part."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(Row._fields)
+    writer.writerows(rows)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(out.with_suffix(".csv"), text.getvalue().encode())
+    words = shlex.join(["python", "-m", "experiments.gpu_report", *sys.argv[1:]])
+    lines = ["# What a GPU did", "", f"    {words}", ""]
+    for part, found in itertools.groupby(rows, key=lambda row: row.part):
+        lines += [f"## {part}", "", "| what | value | unit |", "|---|---|---|"]
+        lines += [f"| {row.name} | {row.value} | {row.unit} |" for row in found]
+        lines += [""]
+    write_atomically(out.with_suffix(".md"), "\n".join(lines).encode())
+
+
+if __name__ == "__main__":
+    run_program(main)
