@@ -252,6 +252,10 @@ class TestParts:
         assert list(found) == ["frame/fast", "frame/shaded"]
         found = figures_of(frames.measure_steps(rounds=1, steps=3, slow_steps=1))
         assert list(found) == ["env_step/fast", "env_step/workers"]
+
+    @pytest.mark.slow
+    @pytest.mark.kitchen
+    def test_policies_and_the_miniature(self):
         found = figures_of(frames.measure_policy(rounds=1, calls=2, preset="tiny"))
         assert list(found) == ["policy/tiny"]
         found = figures_of(
@@ -261,6 +265,7 @@ class TestParts:
         found = figures_of(frames.measure_mini(rounds=1, environments=2, steps=2))
         assert list(found) == ["mini/16", "mini/32", "mini/64"]
 
+    @pytest.mark.slow
     @pytest.mark.kitchen
     def test_training(self):
         found = figures_of(train.measure_training("tiny", rounds=1, updates=2))

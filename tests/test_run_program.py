@@ -279,6 +279,7 @@ def test_a_tiny_run_of_the_real_kitchen_leaves_all_there_is(unbroken):
     assert config == json.loads(json.dumps(base.get_config("tiny").to_dict()))
 
 
+@pytest.mark.slow
 @pytest.mark.kitchen
 def test_moto_in_the_kitchen_goes_on_as_if_it_had_not_been_interrupted(
     tmp_path, unbroken
