@@ -20,6 +20,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -116,44 +117,45 @@ def run_part(name: str, command: Sequence[str], limit: float) -> Iterator[Row]:
       limit: seconds after which it is killed, with whatever it has started.
     """
     start = time.monotonic()
-    process = subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        # So that its workers end with it.
-        start_new_session=True,
-    )
-    said: list[str] = []
-    assert process.stdout is not None and process.stderr is not None
-    errors = threading.Thread(target=said.extend, args=[process.stderr], daemon=True)
-    errors.start()
     late = threading.Event()
+    with (
+        tempfile.TemporaryFile("w+") as errors,
+        subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            # So that its workers end with it.
+            start_new_session=True,
+        ) as process,
+    ):
 
-    def kill() -> None:
-        late.set()
-        os.killpg(process.pid, signal.SIGKILL)
+        def kill() -> None:
+            late.set()
+            os.killpg(process.pid, signal.SIGKILL)
 
-    timer = threading.Timer(limit, kill)
-    timer.start()
-    try:
-        for line in process.stdout:
-            finding = json.loads(line)
-            value = finding["value"]
-            written = value if isinstance(value, str) else f"{value:.4g}"
-            yield Row(name, finding["name"], written, finding["unit"])
-        process.wait()
-    finally:
-        timer.cancel()
-        if process.poll() is None:
-            kill()
-    errors.join(timeout=5)
+        timer = threading.Timer(limit, kill)
+        timer.start()
+        try:
+            assert process.stdout is not None
+            for line in process.stdout:
+                finding = json.loads(line)
+                value = finding["value"]
+                written = value if isinstance(value, str) else f"{value:.4g}"
+                yield Row(name, finding["name"], written, finding["unit"])
+            process.wait()
+        finally:
+            timer.cancel()
+            if process.poll() is None:
+                kill()
+        errors.seek(0)
+        said = errors.read().split("\n")
     took = time.monotonic() - start
     if late.is_set():
         yield Row(name, "stopped, its time was over", f"{took:.0f}", "s")
     elif process.returncode:
-        reason = " ".join(said[-1].split()) if said else "nothing said"
-        yield Row(name, f"failed with {process.returncode}", reason, "")
+        last = next((line.strip() for line in reversed(said) if line.strip()), "")
+        yield Row(name, f"failed with {process.returncode}", last, "")
     else:
         yield Row(name, "took", f"{took:.0f}", "s")
 

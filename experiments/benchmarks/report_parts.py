@@ -180,7 +180,7 @@ def idle_share(spans: Sequence[tuple[float, float]]) -> float:
     if not spans:
         return 1.0
     ordered = sorted((start, start + duration) for start, duration in spans)
-    first, end = ordered[0]
+    first = end = ordered[0][0]
     busy = 0.0
     for start, stop in ordered:
         busy += max(0.0, stop - max(start, end))
