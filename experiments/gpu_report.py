@@ -8,7 +8,7 @@ compile it, its arithmetic as a share of a matrix product's; frames a second; a 
 preset `gpu` with what it learns; the largest kernels and the share of time in which the
 card idles. Each part is a process with a time limit of its own, those of most worth
 first, and what is known is written at once: PATH.csv and PATH.md. --rehearse does the
-same with the smallest networks, on a CPU too, in some two minutes.
+same with the smallest networks, on a CPU too, in some four minutes on two cores.
 """
 
 import csv

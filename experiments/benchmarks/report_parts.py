@@ -64,16 +64,19 @@ def machine() -> Findings:
         yield Finding(package, version)
 
 
-def drawing(workers: int, frames: int) -> Findings:
-    """Yields frames a second of each profile, and steps a second of one worker and all.
+def drawing(
+    workers: int, frames: int, profiles: Sequence[str] = RENDER_PROFILES
+) -> Findings:
+    """Yields frames a second of profiles, and steps a second of one worker and all.
 
     Args:
       workers: at once.
       frames: in a measurement of one process.
+      profiles: of the renderer.
     """
     generator = np.random.default_rng(0)
     action = generator.uniform(-1, 1, tasks.NUM_ACTIONS).astype("f4")
-    for profile in RENDER_PROFILES:
+    for profile in profiles:
         picture = KitchenRenderer(profile)
         qpos = np.zeros(30)
         picture.render(qpos)
@@ -257,7 +260,7 @@ def parts(rehearse: bool, workers: int) -> dict[str, tuple[float, Callable[..., 
     if rehearse:
         return {
             "machine": (60, machine),
-            "drawing": (240, lambda: drawing(2, 2)),
+            "drawing": (240, lambda: drawing(2, 2, ["fast", "shaded"])),
             "tiny, 1 seed": (240, lambda: update("tiny", 1, 1, 1)),
             "kernels of tiny": (240, lambda: kernels("tiny", 1)),
             "learning of tiny": (240, lambda limit: learning("tiny", limit)),
