@@ -40,7 +40,7 @@ _PART = flags.DEFINE_string(
 )
 _LIMIT = flags.DEFINE_float("limit", 0.0, "Seconds that --part may take.")
 
-# Before its limit a part that trains is asked to save and to end.
+# Before its limit a part should have ended by itself.
 _SECONDS_TO_END = 15
 
 
@@ -81,8 +81,7 @@ def _do_part(name: str, limit: float) -> None:
     if name not in parts:
         raise ValueError(f"unknown part {name!r}: use one of {', '.join(parts)}")
     _, do = parts[name]
-    arguments = [limit - _SECONDS_TO_END] if name.startswith("learning") else []
-    for finding in do(*arguments):
+    for finding in do(limit - _SECONDS_TO_END):
         print(json.dumps(finding._asdict()), flush=True)
 
 

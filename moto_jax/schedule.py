@@ -88,10 +88,9 @@ class Schedule(NamedTuple):
                 yield Block("online", max(first, done), last, one)
 
     def programs(self, block: Block) -> Iterator[int]:
-        """Yields how many updates each program of a block does.
+        """Yields how many updates each program of a block does, one after another.
 
-        Of several those alone do `updates_per_program` that end no later than something
-        is due; the rest do one.
+        `updates_per_program` where nothing is due before the last of them; else one.
         """
         done, several = block.first, self.updates_per_program
         while done < block.last:

@@ -39,11 +39,11 @@ _POLICY_ROWS = 4
 def measure_frames(
     rounds: int = 5, frames: int = 100, slow_frames: int = 2, states: int = 25
 ) -> Part:
-    """Yields frames a second of one core, and how near each profile comes to its model.
+    """Yields frames a second of one core, and how near profiles come to the default.
 
     Args:
       rounds: measurements of each.
-      frames: of profile fast in a measurement, ten times those of shaded.
+      frames: of profile fast in a measurement; of shaded a tenth.
       slow_frames: of `paper` and of gymnasium-robotics, a second each on a CPU.
       states: of demonstrations of both tasks, in which profiles are compared.
     """

@@ -7,13 +7,14 @@ runs it may stop it at any time.
 import collections
 import itertools
 import signal
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -115,10 +116,8 @@ def update(preset: str, seeds: int, rounds: int = 3, updates: int = 20) -> Findi
     took = seconds(lambda: programs.append(Program(config)))
     yield Finding("compiled", took, "s")
     (program,) = programs
-    # Twice: a program's recorded graphs are replayed from the second time on.
     yield Finding("first update", program.seconds(1), "s")
-    program.seconds(1)
-    each = sorted(program.seconds(updates) for _ in range(rounds))[rounds // 2]
+    each = _seconds_of_an_update(program, rounds, updates)
     yield Finding("update", 1e3 * each, "ms")
     speed = seeds * flops_of(config) / each
     yield Finding("arithmetic", speed / 1e12, "TFLOP/s")
@@ -132,10 +131,16 @@ def update(preset: str, seeds: int, rounds: int = 3, updates: int = 20) -> Findi
 def together(preset: str, rounds: int = 3, updates: int = 20) -> Findings:
     """Yields the milliseconds of an update where one program does several."""
     program = Program(config_of(preset, 1), together=_UPDATES_TOGETHER)
-    program.seconds(_UPDATES_TOGETHER)
-    program.seconds(_UPDATES_TOGETHER)
-    each = sorted(program.seconds(updates) for _ in range(rounds))[rounds // 2]
+    each = _seconds_of_an_update(program, rounds, updates)
     yield Finding(f"update, {_UPDATES_TOGETHER} a program", 1e3 * each, "ms")
+
+
+def _seconds_of_an_update(program: Program, rounds: int, updates: int) -> float:
+    """Returns the median over the rounds of so many updates."""
+    # Recorded graphs are replayed from the second time on.
+    for _ in range(2):
+        program.seconds(updates)
+    return statistics.median(program.seconds(updates) for _ in range(rounds))
 
 
 def kernels(preset: str, updates: int = 3) -> Findings:
@@ -198,25 +203,31 @@ def learning(preset: str, limit: float) -> Findings:
       preset: of the configuration.
       limit: seconds after which the run is asked to save and stop.
     """
-    with tempfile.TemporaryDirectory() as directory:
+    with (
+        tempfile.TemporaryDirectory() as directory,
+        # A pipe that nobody reads would stop the run once it is full.
+        tempfile.TemporaryFile("w+") as said,
+    ):
         workdir = Path(directory) / "run"
         run = subprocess.Popen(
             [
                 *(sys.executable, "-m", "experiments.run", f"--workdir={workdir}"),
                 f"--config=experiments/configs/{_TASK}.py:{preset}",
             ],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
+            stdout=said,
+            stderr=subprocess.STDOUT,
         )
         try:
             yield from _evaluations(workdir, run.poll, time.monotonic() + limit)
         finally:
             run.send_signal(signal.SIGTERM)
-            said = run.communicate()[1]
+            run.wait()
         # What asks it to stop ends it at once while it compiles.
         if run.returncode not in (0, 128 + signal.SIGTERM, -signal.SIGTERM):
-            raise RuntimeError(f"the run ended with {run.returncode}: {said[-300:]}")
+            said.seek(0)
+            raise RuntimeError(
+                f"the run ended with {run.returncode}: {said.read()[-300:]}"
+            )
 
 
 def _evaluations(
@@ -248,10 +259,12 @@ def _evaluations(
     yield Finding("the run came to", rows[-1]["step"] if rows else 0, "updates")
 
 
-def parts(rehearse: bool, workers: int) -> dict[str, tuple[float, Callable[..., Any]]]:
+def parts(
+    rehearse: bool, workers: int
+) -> dict[str, tuple[float, Callable[[float], Findings]]]:
     """Returns name -> (seconds that it may take, what does it), in order of worth.
 
-    What `learning` may take is what the others leave; it is told.
+    What does it is told how long it has: a run asks for as long as there is.
 
     Args:
       rehearse: with the smallest networks, and few of everything.
@@ -259,29 +272,33 @@ def parts(rehearse: bool, workers: int) -> dict[str, tuple[float, Callable[..., 
     """
     if rehearse:
         return {
-            "machine": (60, machine),
-            "drawing": (240, lambda: drawing(2, 2, ["fast", "shaded"])),
-            "tiny, 1 seed": (240, lambda: update("tiny", 1, 1, 1)),
-            "kernels of tiny": (240, lambda: kernels("tiny", 1)),
+            "machine": (60, lambda limit: machine()),
+            "drawing": (240, lambda limit: drawing(2, 2, ["fast", "shaded"])),
+            "tiny, 1 seed": (240, lambda limit: update("tiny", 1, 1, 1)),
+            "kernels of tiny": (240, lambda limit: kernels("tiny", 1)),
             "learning of tiny": (240, lambda limit: learning("tiny", limit)),
         }
-    sizes = [("gpu", 1), ("full", 1), ("cpu", 1)]
-    more = [(preset, seeds) for seeds in (2, 4) for preset, _ in sizes]
+    presets = ("gpu", "full", "cpu")
     return {
-        "machine": (20, machine),
-        **{
-            f"{preset}, 1 seed": (100, lambda preset=preset: update(preset, 1))
-            for preset, _ in sizes
-        },
-        "drawing": (60, lambda: drawing(workers, 100)),
+        "machine": (20, lambda limit: machine()),
+        **_updates(presets, 1),
+        "drawing": (90, lambda limit: drawing(workers, 100)),
         "learning of gpu": (240, lambda limit: learning("gpu", limit)),
-        "kernels of gpu": (60, lambda: kernels("gpu")),
-        "gpu, several updates a program": (60, lambda: together("gpu")),
-        **{
-            f"{preset}, {seeds} seeds": (
-                100,
-                lambda preset=preset, seeds=seeds: update(preset, seeds),
-            )
-            for preset, seeds in more
-        },
+        "kernels of gpu": (60, lambda limit: kernels("gpu")),
+        "gpu, several updates a program": (60, lambda limit: together("gpu")),
+        **_updates(presets, 2),
+        **_updates(presets, 4),
+    }
+
+
+def _updates(
+    presets: Sequence[str], seeds: int
+) -> dict[str, tuple[float, Callable[[float], Findings]]]:
+    plural = "s" if seeds > 1 else ""
+    return {
+        f"{preset}, {seeds} seed{plural}": (
+            100,
+            lambda limit, preset=preset: update(preset, seeds),
+        )
+        for preset in presets
     }
