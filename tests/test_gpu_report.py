@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from experiments.benchmarks.report_parts import Finding, idle_share, parts
-from experiments.gpu_report import Row, run_part
+from experiments.benchmarks.timed_parts import Row, run_part
 
 ROOT = Path(__file__).parents[1]
 
