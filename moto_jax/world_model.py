@@ -10,7 +10,13 @@ import jax.numpy as jnp
 
 from moto_jax.distributions import balanced_kl, sample_one_hot
 from moto_jax.networks.heads import MLP
-from moto_jax.networks.pixels import KERNELS, Decoder, Encoder, check_image_size
+from moto_jax.networks.pixels import (
+    KERNELS,
+    Decoder,
+    Encoder,
+    check_image_size,
+    colour_axes,
+)
 from moto_jax.networks.rssm import RSSM, LatentState
 from moto_jax.scans import controlled_scan
 from moto_jax.types import Batch, Metrics, Params
@@ -36,6 +42,8 @@ class WorldModel(NamedTuple):
       members: E.
       cast: params -> the same with kernels in the dtype of the computation, for loops,
         whose every step would cast them anew.
+      image_coordinates: pixels [..., 3] -> coordinates [..., 3] in which the image's
+        likelihood has unit variance; linear.
     """
 
     init: Callable[[jax.Array], Params]
@@ -48,6 +56,7 @@ class WorldModel(NamedTuple):
     decode: Callable[[Params, jax.Array], jax.Array]
     members: int
     cast: Callable[[Params], Params] = lambda params: params
+    image_coordinates: Callable[[jax.Array], jax.Array] = lambda image: image
 
 
 class _Networks(nn.Module):
@@ -105,6 +114,7 @@ def make_world_model(
     classes: int = 32,
     members: int = 7,
     depth: int = 48,
+    colour_scale: float = 1.0,
     reward_layers: int = 4,
     reward_units: int = 400,
     layer_norm: bool = False,
@@ -123,6 +133,9 @@ def make_world_model(
       classes: K.
       members: E, the number of prior heads.
       depth: channels of the encoder's first layer.
+      colour_scale: weight of colour beside brightness, in what is seen and in the
+        errors of what is predicted; see `pixels.colour_axes`. 1, the paper's, leaves
+        red, green and blue as they are.
       reward_layers: layers of the reward head.
       reward_units: their width.
       layer_norm: whether the reward head normalises its layers.
@@ -132,18 +145,25 @@ def make_world_model(
       decoder: (depth, dtype=) -> module from features to mean images, likewise.
 
     Raises:
-      ValueError: for an image size that the networks cannot take.
+      ValueError: for an image size that the networks cannot take, or a colour scale
+        that is not positive.
     """
     check_image_size(image_size)
+    if not colour_scale > 0:
+        raise ValueError(
+            f"colour_scale is {colour_scale}: set config.world_model.colour_scale to a "
+            "positive number, 1 for red, green and blue as they are"
+        )
     kernels = KERNELS[image_size]
+    colours = {"colour_scale": colour_scale}
     networks = _Networks(
         rssm_sizes=(deter, hidden, groups, classes, members),
         depth=depth,
         reward_sizes=(reward_layers, reward_units, 1),
         layer_norm=layer_norm,
         dtype=dtype,
-        encoder_class=encoder or partial(Encoder, kernels=kernels.encoder),
-        decoder_class=decoder or partial(Decoder, kernels=kernels.decoder),
+        encoder_class=encoder or partial(Encoder, kernels=kernels.encoder, **colours),
+        decoder_class=decoder or partial(Decoder, kernels=kernels.decoder, **colours),
     )
 
     def apply(name: str) -> Callable[..., Any]:
@@ -154,6 +174,9 @@ def make_world_model(
 
     advance, posterior_logits = apply("advance"), apply("posterior_logits")
     prior_logits = apply("prior_logits")
+
+    def image_coordinates(image: jax.Array) -> jax.Array:
+        return image if colour_scale == 1.0 else image @ colour_axes(colour_scale)
 
     def init(key: jax.Array) -> Params:
         image = jnp.zeros((1, image_size, image_size, 3), jnp.uint8)
@@ -195,6 +218,7 @@ def make_world_model(
         decode=apply("decode"),
         members=members,
         cast=cast,
+        image_coordinates=image_coordinates,
     )
 
 
@@ -259,8 +283,8 @@ def world_model_loss(
     """Negative evidence bound of the RSSM ensemble (Eq. 1), averaged over rows.
 
     Image and reward likelihoods are unit-variance Gaussians, up to their constants; the
-    image's is summed over pixels. Each row's KL is to one member's prior, drawn
-    uniformly.
+    image's is of the model's `image_coordinates`, summed over pixels. Each row's KL is
+    to one member's prior, drawn uniformly.
 
     Args:
       params: the world model's parameters.
@@ -292,8 +316,10 @@ def world_model_loss(
     feature = posterior.feature
     decoded = some_rows(decoded_key, length, decoded_share)
     image = jnp.asarray(batch.image)[decoded].astype(jnp.float32) / 255.0 - 0.5
-    image_error = jnp.square(model.decode(params, feature[decoded]) - image)
-    image_loss = 0.5 * jnp.sum(image_error, axis=(-3, -2, -1))
+    image_error = model.image_coordinates(
+        model.decode(params, feature[decoded]) - image
+    )
+    image_loss = 0.5 * jnp.sum(jnp.square(image_error), axis=(-3, -2, -1))
     reward_loss = 0.5 * jnp.square(model.reward(params, feature) - batch.reward)
 
     loss = jnp.mean(image_loss) + jnp.mean(reward_loss) + kl_scale * kl_loss

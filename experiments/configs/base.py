@@ -104,6 +104,9 @@ def _full() -> ConfigDict:
             "classes": 32,  # K
             "members": 7,  # E
             "depth": 48,  # channels of the first convolution
+            # Weight of colour beside brightness in what the networks see and in the
+            # errors of what they draw; 1: red, green and blue as they are.
+            "colour_scale": 1.0,
             "reward_layers": 4,
             "reward_units": 400,
             "layer_norm": False,  # in the reward head
@@ -323,6 +326,8 @@ def _cpu() -> ConfigDict:
         classes=16,
         members=4,
         depth=16,
+        # So that a burner's plate is seen to be red (results/kitchen_tuning.md).
+        colour_scale=8.0,
         reward_layers=2,
         reward_units=200,
         layer_norm=True,
@@ -456,6 +461,7 @@ def _mini() -> ConfigDict:
         classes=12,
         members=4,
         depth=12,
+        colour_scale=1.0,
         # A deeper or a normalised head takes four objects for little more than three.
         reward_layers=1,
         reward_units=96,
