@@ -20,7 +20,7 @@ from moto_jax import checkpoints, devices
 from moto_jax.analysis.runs import CONFIG_NAME, flat_config, seed_directory
 from moto_jax.data.episodes import read_manifest
 from moto_jax.data.sources import dataset_directories
-from moto_jax.run_directory import RunError, read_json
+from moto_jax.run_directory import LATER_KEYS, RunError, read_json
 from moto_jax.types import Agent, Config
 
 # Keys that say what is observed and done, and with what; a branch has its parent's.
@@ -28,6 +28,8 @@ _SHARED = (
     *("agent", "env.name", "env.image_size", "env.render_profile"),
     *("data.source", "data.seed", "data.episodes", "data.complete_share"),
     "data.action_noise",
+    # What an image's numbers mean to the networks, whose shapes do not tell.
+    "world_model.colour_scale",
 )
 
 # Sections that decide the networks' and the optimisers' shapes.
@@ -63,7 +65,7 @@ def find_parent(config: Config, agent: Agent) -> Parent:
     """
     path = checkpoints.find(config.init_from)
     metadata = checkpoints.read_metadata(path)
-    made_with = flat_config(metadata["config"])
+    made_with = LATER_KEYS | flat_config(metadata["config"])
     wanted = flat_config(config.to_dict())
     # Demonstrations of the kitchen's recorded files are of no task.
     shared = [*_SHARED, "task"] if config.data.source == "scripted" else _SHARED

@@ -36,11 +36,12 @@ from moto_jax.run_control import Stopwatch
 _LOCK_NAME = ".lock"
 
 # Keys that came later, with the value of the runs from before.
-_LATER_KEYS = {
+LATER_KEYS = {
     "init_from": "",
     "optimizer.muon_scale": 0.0,
     "training.episodes_per_round": 1,
     "training.updates_per_program": 1,
+    "world_model.colour_scale": 1.0,
 }
 
 # Packages whose version decides numbers: a resumed run must have the same.
@@ -99,9 +100,9 @@ def check_config(directory: Path, config: Mapping[str, Any]) -> None:
     path = directory / CONFIG_NAME
     if not path.exists():
         return
-    made_with = _LATER_KEYS | flat_config(read_json(path))
+    made_with = LATER_KEYS | flat_config(read_json(path))
     # Through JSON, so that a tuple and the list it was saved as are equal.
-    wanted = _LATER_KEYS | flat_config(json.loads(json.dumps(config)))
+    wanted = LATER_KEYS | flat_config(json.loads(json.dumps(config)))
     for key in sorted(made_with.keys() | wanted.keys()):
         if made_with.get(key) != wanted.get(key):
             raise RunError(

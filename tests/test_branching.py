@@ -189,6 +189,10 @@ def changed(**changes):
         (changed(**{"env.image_size": 16}), ("config.env.image_size is 16", "with 8")),
         (changed(**{"data.episodes": 4}), ("config.data.episodes is 4", "with 3")),
         (changed(task="partial"), ("config.task is 'partial'", "'mixed'")),
+        (
+            changed(**{"world_model.colour_scale": 2.0}),
+            ("config.world_model.colour_scale is 2.0", "with 8.0"),
+        ),
         (changed(seeds=(0, 1, 2)), ("config.seeds has 3 seeds", "holds 2")),
     ],
 )

@@ -94,6 +94,11 @@ def test_another_configuration_is_refused_by_key(
             {"training": {"episodes_per_round": 2}},
             "training.episodes_per_round = 1, not 2",
         ),
+        (
+            {"world_model": {"colour_scale": 1.0}},
+            {"world_model": {"colour_scale": 8.0}},
+            "world_model.colour_scale = 1.0, not 8.0",
+        ),
     ],
 )
 def test_a_run_from_before_there_was_a_key_did_without(
