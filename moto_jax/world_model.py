@@ -136,7 +136,7 @@ def make_world_model(
       colour_scale: weight of colour beside brightness, in what is seen and in the
         errors of what is predicted; see `pixels.colour_axes`. 1, the paper's, leaves
         red, green and blue as they are.
-      reward_layers: layers of the reward head.
+      reward_layers: hidden layers of the reward head; with none it is linear.
       reward_units: their width.
       layer_norm: whether the reward head normalises its layers.
       dtype: of the computation; parameters and losses stay float32.
