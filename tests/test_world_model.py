@@ -446,3 +446,26 @@ def test_no_step_of_a_loop_casts_a_kernel():
         if equation.primitive.name == "convert_element_type"
     ]
     assert cast and kernel not in cast
+
+
+@pytest.mark.parametrize(("layers", "linear"), [(0, True), (2, False)])
+def test_a_reward_without_hidden_layers_adds_up(layers, linear):
+    model = world_model.make_world_model(
+        action_size=ACTION,
+        depth=1,
+        reward_layers=layers,
+        reward_units=8,
+        **fakes.BLIND_SIZES,
+    )
+    generator = np.random.default_rng(0)
+    params = jax.tree.map(
+        lambda leaf: generator.normal(size=leaf.shape).astype(np.float32),
+        jax.eval_shape(model.init, jax.random.key(0)),
+    )
+    nothing = jnp.zeros(DETER + GROUPS * CLASSES)
+    one, other = jax.random.normal(jax.random.key(1), (2, *nothing.shape))
+    rewards = jax.jit(model.reward)(
+        params, jnp.stack([one + other, nothing, one, other])
+    )
+    sums = rewards[0] + rewards[1], rewards[2] + rewards[3]
+    assert (abs(sums[0] - sums[1]) < 1e-4) == linear
