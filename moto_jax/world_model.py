@@ -146,10 +146,10 @@ def make_world_model(
 
     Raises:
       ValueError: for an image size that the networks cannot take, or a colour scale
-        that is not positive.
+        that is not positive and finite.
     """
     check_image_size(image_size)
-    if not colour_scale > 0:
+    if not 0 < colour_scale < jnp.inf:
         raise ValueError(
             f"colour_scale is {colour_scale}: set config.world_model.colour_scale to a "
             "positive number, 1 for red, green and blue as they are"

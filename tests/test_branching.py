@@ -207,6 +207,17 @@ def test_what_does_not_fit_its_parent_is_refused(tmp_path, parents, change, culp
     assert not (tmp_path / "run").exists()
 
 
+def test_a_parent_from_before_there_were_colour_axes_had_none(monkeypatch, parents):
+    metadata = checkpoints.read_metadata(parents / "one")
+    del metadata["config"]["world_model"]["colour_scale"]
+    monkeypatch.setattr(checkpoints, "read_metadata", lambda path: metadata)
+    config = branch_config(parents / "one")
+    with pytest.raises(RunError, match=r"colour_scale is 8\.0, .* with 1\.0"):
+        branching.find_parent(config, AGENT)
+    config.world_model.colour_scale = 1.0
+    assert branching.find_parent(config, AGENT).seeds == 1
+
+
 def test_other_networks_are_refused_by_key(tmp_path, monkeypatch, parents):
     def init(key):
         state = make_fake_agent().init(key)

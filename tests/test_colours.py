@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from experiments.configs.base import get_config
 from moto_jax.networks.pixels import Decoder, Encoder, colour_axes
 from moto_jax.world_model import make_world_model, world_model_loss
 from tests import fakes
@@ -21,22 +22,25 @@ def test_the_axes_by_hand():
     np.testing.assert_allclose(seen, expected, atol=1e-12)
 
 
+def test_the_papers_sizes_see_red_green_and_blue():
+    assert get_config("full").world_model.colour_scale == 1.0
+
+
 def test_with_a_scale_of_one_errors_are_those_of_red_green_and_blue():
     axes = colour_axes(1.0)
     np.testing.assert_allclose(axes @ axes.T, np.eye(3), atol=1e-12)
 
 
-def with_last_layer(params, change):
-    """Returns the parameters with the layer of the highest number changed."""
-    *_, last = sorted(name for name in params if "Conv" in name)
-    return {**params, last: change(params[last])}
+def convolutions(params):
+    """Returns the names of the layers with kernels of pixels, first to last."""
+    return sorted(name for name in params if "Conv" in name)
 
 
 def test_an_encoder_that_sees_other_axes_can_say_the_same():
     image = np.asarray(fakes.random_batch(2, 3, action_size=2, image_size=64).image)
     plain, scaled = Encoder(2), Encoder(2, colour_scale=5.0)
     params = plain.init(jax.random.key(0), image)["params"]
-    first = sorted(name for name in params if "Conv" in name)[0]
+    first = convolutions(params)[0]
     kernel = np.linalg.inv(colour_axes(5.0)) @ params[first]["kernel"]
     moved = {**params, first: {**params[first], "kernel": kernel}}
     expected = plain.apply({"params": params}, image)
@@ -50,12 +54,10 @@ def test_a_decoder_that_draws_in_other_axes_can_draw_the_same():
     feature = jax.random.normal(jax.random.key(1), (2, 3, 7))
     plain, scaled = Decoder(2), Decoder(2, colour_scale=5.0)
     params = plain.init(jax.random.key(0), feature)["params"]
-
-    def in_axes(layer):
-        return {name: leaf @ colour_axes(5.0) for name, leaf in layer.items()}
-
+    last = convolutions(params)[-1]
+    in_axes = {name: leaf @ colour_axes(5.0) for name, leaf in params[last].items()}
     expected = plain.apply({"params": params}, feature)
-    drawn = scaled.apply({"params": with_last_layer(params, in_axes)}, feature)
+    drawn = scaled.apply({"params": {**params, last: in_axes}}, feature)
     np.testing.assert_allclose(drawn, expected, rtol=1e-4, atol=1e-5)
     assert drawn.dtype == jnp.float32
 
@@ -87,7 +89,7 @@ def test_an_error_of_colour_weighs_more_and_one_of_brightness_as_before():
     assert image_loss(8.0, red) == pytest.approx(4 * 0.5 * 0.06 * 64, rel=1e-4)
 
 
-@pytest.mark.parametrize("scale", [0.0, -1.0, float("nan")])
+@pytest.mark.parametrize("scale", [0.0, -1.0, float("nan"), float("inf")])
 def test_a_scale_that_is_not_positive_is_refused(scale):
     with pytest.raises(ValueError, match=r"config\.world_model\.colour_scale"):
         make_world_model(action_size=2, colour_scale=scale)
