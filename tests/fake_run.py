@@ -98,7 +98,7 @@ def meet(workdir, number):
     until(lambda: path.read_text().count("begins") >= int(number))
 
 
-def stop(workdir, unused):
+def stop(workdir, seconds):
     """Waits for SIGTERM, saves and leaves; goes on where it has been saved before."""
     saved = workdir / "saved"
     if saved.exists():
@@ -112,7 +112,7 @@ def stop(workdir, unused):
     # A second signal ends what the first has asked for.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     (workdir / "saving").touch()
-    time.sleep(0.2)
+    time.sleep(float(seconds or 0))
     saved.touch()
     journal(workdir, "saves")
     sys.exit(128 + received[0])

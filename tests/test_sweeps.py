@@ -287,14 +287,13 @@ def test_a_run_has_one_session_at_a_time(tmp_path):
     assert session.finish() == 0
 
 
-def signal_when(condition, *numbers):
-    """Sends this process signals from a thread, once something is so."""
+def signal_when(number, *conditions):
+    """Sends this process a signal from a thread, each time that something is so."""
 
     def send():
-        until(condition)
-        for number in numbers:
+        for condition in conditions:
+            until(condition)
             os.kill(os.getpid(), number)
-            time.sleep(0.15)
 
     thread = threading.Thread(target=send)
     thread.start()
@@ -306,7 +305,7 @@ def test_a_signal_lets_the_runs_save_and_they_go_on_later(tmp_path, number):
     handlers = [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)]
     runs = [fake(tmp_path, name, "stop") for name in "abc"]
     thread = signal_when(
-        lambda: all((tmp_path / name / "listens").exists() for name in "ab"), number
+        number, lambda: all((tmp_path / name / "listens").exists() for name in "ab")
     )
     stopped_by, _ = do(runs, jobs=2)
     thread.join()
@@ -322,9 +321,9 @@ def test_a_signal_lets_the_runs_save_and_they_go_on_later(tmp_path, number):
 
 
 def test_a_second_signal_is_handed_on_too(tmp_path):
-    run = fake(tmp_path, "a", "stop")
-    listens = run.workdir / "listens"
-    thread = signal_when(listens.exists, signal.SIGINT, signal.SIGINT)
+    run = fake(tmp_path, "a", "stop:30")
+    marks = [run.workdir / name for name in ("listens", "saving")]
+    thread = signal_when(signal.SIGINT, *(mark.exists for mark in marks))
     assert do([run])[0] == signal.SIGINT
     thread.join()
     assert not (run.workdir / "saved").exists()
