@@ -191,7 +191,7 @@ def changed(**changes):
         (changed(task="partial"), ("config.task is 'partial'", "'mixed'")),
         (
             changed(**{"world_model.colour_scale": 2.0}),
-            ("config.world_model.colour_scale is 2.0", "with 8.0"),
+            ("config.world_model.colour_scale is 2.0", "with 1.0"),
         ),
         (changed(seeds=(0, 1, 2)), ("config.seeds has 3 seeds", "holds 2")),
     ],
@@ -212,6 +212,7 @@ def test_a_parent_from_before_there_were_colour_axes_had_none(monkeypatch, paren
     del metadata["config"]["world_model"]["colour_scale"]
     monkeypatch.setattr(checkpoints, "read_metadata", lambda path: metadata)
     config = branch_config(parents / "one")
+    config.world_model.colour_scale = 8.0
     with pytest.raises(RunError, match=r"colour_scale is 8\.0, .* with 1\.0"):
         branching.find_parent(config, AGENT)
     config.world_model.colour_scale = 1.0

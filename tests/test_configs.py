@@ -158,6 +158,18 @@ def test_files_differ_by_their_task():
     assert get_config("partial", "cpu").task == "partial"
 
 
+@pytest.mark.parametrize("size", base.SIZES)
+def test_partial_alone_sees_colour_and_only_where_it_is_small(size):
+    """The sizes of the paper and the miniature do without, for either task."""
+    mixed, partial = (
+        get_config(file, size).world_model for file in ("mixed", "partial")
+    )
+    assert mixed.colour_scale == 1.0 and mixed.reward_layers > 0
+    changed = {key for key in mixed if mixed[key] != partial[key]}
+    small = size not in ("full", "mini")
+    assert changed == ({"colour_scale", "reward_layers"} if small else set())
+
+
 def test_an_empty_size_is_the_papers():
     assert base.get_config("").size == base.get_config().size == "full"
 

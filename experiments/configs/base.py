@@ -326,11 +326,7 @@ def _cpu() -> ConfigDict:
         classes=16,
         members=4,
         depth=16,
-        # So that a burner's plate is seen to be red (results/kitchen_tuning.md).
-        colour_scale=8.0,
-        # Linear: the reward counts objects, and so a fourth one adds to three although
-        # no demonstration of `partial` does four (results/kitchen_tuning.md).
-        reward_layers=0,
+        reward_layers=2,
         reward_units=200,
         layer_norm=True,
     )
@@ -463,7 +459,6 @@ def _mini() -> ConfigDict:
         classes=12,
         members=4,
         depth=12,
-        colour_scale=1.0,
         # A deeper or a normalised head takes four objects for little more than three.
         reward_layers=1,
         reward_units=96,
