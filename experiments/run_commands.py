@@ -5,6 +5,7 @@ import shlex
 from typing import Any
 
 from moto_jax.analysis.runs import (
+    LATER_KEYS,
     RunFiles,
     flat_config,
     program_directory,
@@ -18,8 +19,9 @@ _CONFIG_FILES = ("mixed", "partial")
 def run_command(run: RunFiles) -> str:
     """Returns the command that does the run again: its preset and what differs from it.
 
-    Of a run of several seeds it does all. It makes its own demonstrations, equal to
-    those that lay elsewhere.
+    The preset is today's: what a run did without, since the key came later, is told
+    too. Of a run of several seeds it does all. It makes its own demonstrations, equal
+    to those that lay elsewhere.
 
     Raises:
       ValueError: for a size that no longer exists.
@@ -37,7 +39,7 @@ def run_command(run: RunFiles) -> str:
         f"--config=experiments/configs/{file}.py:{size}",
         f"--workdir={run.path.parent if several else run.path}",
     ]
-    for key, value in config.items():
+    for key, value in sorted((LATER_KEYS | dict(config)).items()):
         # A key that is no more cannot be given.
         known = key in preset and key != "data.directory"
         if known and as_flag(preset[key]) != as_flag(value):

@@ -17,10 +17,15 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from moto_jax import checkpoints, devices
-from moto_jax.analysis.runs import CONFIG_NAME, flat_config, seed_directory
+from moto_jax.analysis.runs import (
+    CONFIG_NAME,
+    LATER_KEYS,
+    flat_config,
+    seed_directory,
+)
 from moto_jax.data.episodes import read_manifest
 from moto_jax.data.sources import dataset_directories
-from moto_jax.run_directory import LATER_KEYS, RunError, read_json
+from moto_jax.run_directory import RunError, read_json
 from moto_jax.types import Agent, Config
 
 # Keys that say what is observed and done, and with what; a branch has its parent's.

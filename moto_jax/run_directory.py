@@ -25,6 +25,7 @@ from typing import Any
 from moto_jax import checkpoints, provenance
 from moto_jax.analysis.runs import (
     CONFIG_NAME,
+    LATER_KEYS,
     SUMMARY_NAME,
     flat_config,
     seed_directory,
@@ -34,15 +35,6 @@ from moto_jax.metrics import METRICS_NAME
 from moto_jax.run_control import Stopwatch
 
 _LOCK_NAME = ".lock"
-
-# Keys that came later, with the value of the runs from before.
-LATER_KEYS = {
-    "init_from": "",
-    "optimizer.muon_scale": 0.0,
-    "training.episodes_per_round": 1,
-    "training.updates_per_program": 1,
-    "world_model.colour_scale": 1.0,
-}
 
 # Packages whose version decides numbers: a resumed run must have the same.
 _DECISIVE = ("jax", "jaxlib", "flax", "optax", "mujoco", "gymnasium-robotics", "numpy")

@@ -2,12 +2,15 @@
 
 import csv
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from experiments.configs import partial
+from experiments.run_commands import run_command
 from experiments.success_rows import last_evaluations, table_row
-from moto_jax.analysis.runs import read_run
+from moto_jax.analysis.runs import RunFiles, flat_config, read_run
 from moto_jax.evaluation import wilson_interval
 from tests.programs import assert_refused, run_program
 from tests.test_analysis import write_run
@@ -78,6 +81,18 @@ def test_a_row_tells_phases_and_policies_apart(run):
     np.testing.assert_allclose(row["offline_sampled_success"], 0.25)
     np.testing.assert_allclose(row["online_sampled_success"], 65 / 200)
     assert "--config.seeds=3" in row["command"]
+
+
+@pytest.mark.parametrize(("colour_scale", "told"), [(None, True), (8.0, False)])
+def test_a_command_tells_what_a_run_from_before_a_key_did_without(colour_scale, told):
+    config = flat_config(partial.get_config("tiny").to_dict())
+    del config["world_model.colour_scale"]
+    if colour_scale:
+        config["world_model.colour_scale"] = colour_scale
+    command = run_command(RunFiles(Path("run"), config, (), {}))
+    assert ("--config.world_model.colour_scale=1.0" in command) == told
+    # Its preset has today what runs from before had.
+    assert "muon" not in command
 
 
 def test_the_program_writes_both_tables(run, tmp_path):

@@ -38,6 +38,15 @@ HOUSEKEEPING_KEYS = (
     "training.log_every",
 )
 
+# Keys that came later, with the value of the runs from before.
+LATER_KEYS = {
+    "init_from": "",
+    "optimizer.muon_scale": 0.0,
+    "training.episodes_per_round": 1,
+    "training.updates_per_program": 1,
+    "world_model.colour_scale": 1.0,
+}
+
 
 class RunFileError(ValueError):
     """A file of a run that is missing or not as a run writes it; the message says."""
