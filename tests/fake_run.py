@@ -99,7 +99,7 @@ def meet(workdir, number):
 
 
 def stop(workdir, seconds):
-    """Waits for SIGTERM, saves and leaves; goes on where it has been saved before."""
+    """Waits for SIGTERM, saves for so long and leaves; once saved, goes on."""
     saved = workdir / "saved"
     if saved.exists():
         return

@@ -5,7 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.configs.base import get_config
 from moto_jax.networks.pixels import Decoder, Encoder, colour_axes
 from moto_jax.world_model import make_world_model, world_model_loss
 from tests import fakes
@@ -20,10 +19,6 @@ def test_the_axes_by_hand():
         [0, 0, 0],
     ]
     np.testing.assert_allclose(seen, expected, atol=1e-12)
-
-
-def test_the_papers_sizes_see_red_green_and_blue():
-    assert get_config("full").world_model.colour_scale == 1.0
 
 
 def test_with_a_scale_of_one_errors_are_those_of_red_green_and_blue():

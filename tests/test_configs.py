@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 
 from experiments.configs import base
 from moto_jax.agents import AGENTS, make_agent
+from moto_jax.analysis.runs import flat_config
 from moto_jax.data.composition import composition
 from moto_jax.envs import minikitchen, tasks
 from moto_jax.envs.renderer import RENDER_PROFILES
@@ -153,21 +154,20 @@ def test_one_update_of_every_size_keeps_the_state_as_it_was(name, size):
         assert all(metric.shape == () for metric in metrics.values())
 
 
-def test_files_differ_by_their_task():
-    assert get_config("mixed", "cpu").task == "mixed"
-    assert get_config("partial", "cpu").task == "partial"
-
-
-@pytest.mark.parametrize("size", base.SIZES)
-def test_partial_alone_sees_colour_and_only_where_it_is_small(size):
-    """The sizes of the paper and the miniature do without, for either task."""
+@every_config
+def test_files_differ_by_their_task_and_what_partial_must_see(size):
+    """At the sizes of the paper and the miniature by the task alone."""
     mixed, partial = (
-        get_config(file, size).world_model for file in ("mixed", "partial")
+        flat_config(get_config(file, size).to_dict()) for file in ("mixed", "partial")
     )
-    assert mixed.colour_scale == 1.0 and mixed.reward_layers > 0
+    assert (mixed["task"], partial["task"]) == ("mixed", "partial")
+    assert mixed["world_model.colour_scale"] == 1.0
+    assert mixed["world_model.reward_layers"] > 0
     changed = {key for key in mixed if mixed[key] != partial[key]}
+    seen = {"world_model.colour_scale", "world_model.reward_layers"}
+    composed = {"data.complete_share"}
     small = size not in ("full", "mini")
-    assert changed == ({"colour_scale", "reward_layers"} if small else set())
+    assert changed == {"task"} | (seen | composed if small else set())
 
 
 def test_an_empty_size_is_the_papers():
