@@ -86,7 +86,11 @@ def markdown(rows: Sequence[Row], title: str, command: str, note: str = "") -> s
                     named = [row["run"], row["task"], str(row["seed"]), phase, policy]
                     minutes = _number(row["minutes"], 0)
                     lines.append("| " + " | ".join([*named, *cells, minutes]) + " |")
-    lines += ["", "Made by, at which commit:", ""]
+    lines += [
+        "",
+        "The same again with the presets of today, and the commit that each was of:",
+        "",
+    ]
     for row in rows:
         lines += [f"    {row['command']}  # {row['commit'] or 'commit unknown'}"]
     return "\n".join(lines) + "\n"
