@@ -81,36 +81,27 @@ def test_another_configuration_is_refused_by_key(
 
 
 @pytest.mark.parametrize(
-    ("same", "other", "complaint"),
+    ("key", "without", "other"),
     [
-        ({"init_from": ""}, {"init_from": "runs/a"}, "init_from = '', not 'runs/a'"),
-        (
-            {"optimizer": {"muon_scale": 0.0}},
-            {"optimizer": {"muon_scale": 10.0}},
-            "optimizer.muon_scale = 0.0, not 10.0",
-        ),
-        (
-            {"training": {"episodes_per_round": 1}},
-            {"training": {"episodes_per_round": 2}},
-            "training.episodes_per_round = 1, not 2",
-        ),
-        (
-            {"world_model": {"colour_scale": 1.0}},
-            {"world_model": {"colour_scale": 8.0}},
-            "world_model.colour_scale = 1.0, not 8.0",
-        ),
+        ("init_from", "", "runs/a"),
+        ("optimizer.muon_scale", 0.0, 10.0),
+        ("training.episodes_per_round", 1, 2),
+        ("training.updates_per_program", 1, 2),
+        ("world_model.colour_scale", 1.0, 8.0),
     ],
 )
-def test_a_run_from_before_there_was_a_key_did_without(
-    tmp_path, same, other, complaint
-):
+def test_a_run_from_before_there_was_a_key_did_without(tmp_path, key, without, other):
+    def config(value):
+        *section, name = key.split(".")
+        return CONFIG | ({section[0]: {name: value}} if section else {name: value})
+
     with claimed(tmp_path, CONFIG):
         bind(tmp_path, CONFIG)
-    with claimed(tmp_path, {**CONFIG, **same}):
+    with claimed(tmp_path, config(without)):
         pass
-    with pytest.raises(RunError, match=f"config.{complaint}"):
-        with claimed(tmp_path, {**CONFIG, **other}):
-            pytest.fail("claimed")
+    complaint = f"config.{key} = {without!r}, not {other!r}"
+    with pytest.raises(RunError, match=complaint), claimed(tmp_path, config(other)):
+        pytest.fail("claimed")
 
 
 def test_a_refused_directory_is_free_again(tmp_path):
