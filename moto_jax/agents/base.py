@@ -6,9 +6,9 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 import optax
-import optax.contrib
 from flax import struct
 
+from moto_jax.agents.muon import muon
 from moto_jax.distributions import TruncatedNormal
 from moto_jax.types import Batch, Metrics, Params
 
@@ -79,13 +79,11 @@ def make_optimizer(
         return optax.cosine_decay_schedule(rate, decay_steps, final_share)
 
     if muon_scale:
-        move = optax.contrib.muon(
+        move = muon(
             scheduled(muon_scale * learning_rate),
-            adam_learning_rate=scheduled(learning_rate),
-            eps=epsilon,
+            scheduled(learning_rate),
+            epsilon=epsilon,
             weight_decay=weight_decay,
-            adam_weight_decay=weight_decay,
-            muon_weight_dimension_numbers=_matrices,
         )
     else:
         move = optax.adamw(
@@ -115,22 +113,6 @@ def clip_by_global_norm(largest: float) -> optax.GradientTransformation:
         return jax.tree.map(lambda leaf: leaf * scale, gradients)
 
     return optax.stateless(clip)
-
-
-def _matrices(params: Params) -> Any:
-    """Returns for each leaf which axes a matrix maps from and to, or None.
-
-    Kernels are [in, out], [members, in, out] of an ensemble, or [height, width, in,
-    out] of a convolution, one matrix of all its taps.
-    """
-
-    def axes(path: Any, leaf: jax.Array) -> optax.contrib.MuonDimensionNumbers | None:
-        if path[-1].key != "kernel" or leaf.shape[-1] == 1:
-            return None
-        inputs = (0, 1, 2) if leaf.ndim == 4 else leaf.ndim - 2
-        return optax.contrib.MuonDimensionNumbers(inputs, leaf.ndim - 1)
-
-    return jax.tree_util.tree_map_with_path(axes, params)
 
 
 def init_learnable(
