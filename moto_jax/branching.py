@@ -37,8 +37,11 @@ _SHARED = (
     "world_model.colour_scale",
 )
 
-# Sections that decide the networks' and the optimisers' shapes.
-_NETWORKS = ("world_model", "actor", "critic", "latent", "model_free", "optimizer")
+# Beginnings of keys that decide the networks' and the optimisers' shapes.
+_NETWORKS = (
+    *("world_model.", "actor.", "critic.", "latent.", "model_free.", "optimizer."),
+    "moto.critic_layers",
+)
 
 
 class Parent(NamedTuple):
@@ -85,10 +88,7 @@ def find_parent(config: Config, agent: Agent) -> Parent:
         checkpoints.require_same_leaves(path, _abstract(agent, seeds))
     except checkpoints.CheckpointError:
         networks = [
-            key
-            for section in _NETWORKS
-            for key in wanted
-            if key.startswith(f"{section}.")
+            key for start in _NETWORKS for key in wanted if key.startswith(start)
         ]
         _check_alike(path, made_with, wanted, networks)
         raise

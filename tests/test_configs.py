@@ -155,7 +155,7 @@ def test_one_update_of_every_size_keeps_the_state_as_it_was(name, size):
 
 
 @every_config
-def test_files_differ_by_their_task_and_what_partial_must_see(size):
+def test_files_differ_by_their_task_and_what_partial_needs(size):
     """At the sizes of the paper and the miniature by the task alone."""
     mixed, partial = (
         flat_config(get_config(file, size).to_dict()) for file in ("mixed", "partial")
@@ -164,10 +164,18 @@ def test_files_differ_by_their_task_and_what_partial_must_see(size):
     assert mixed["world_model.colour_scale"] == 1.0
     assert mixed["world_model.reward_layers"] > 0
     changed = {key for key in mixed if mixed[key] != partial[key]}
-    seen = {"world_model.colour_scale", "world_model.reward_layers"}
-    composed = {"data.complete_share"}
-    small = size not in ("full", "mini")
-    assert changed == {"task"} | (seen | composed if small else set())
+    if size in ("full", "mini"):
+        assert changed == {"task"}
+        return
+    assert changed - {"moto.horizon", "moto.starts_share"} == {
+        *("task", "data.complete_share"),
+        *("world_model.colour_scale", "world_model.reward_layers"),
+        *("replay.behaviour_rows_after", "moto.value_divisor"),
+        *("moto.critic_layers", "moto.critic_learning_rate"),
+    }
+    assert ("moto.horizon" in changed) == (size != "tiny")
+    # Other agents' networks and rates are the same for either task.
+    assert not any(key.startswith(("critic.", "optimizer.")) for key in changed)
 
 
 def test_an_empty_size_is_the_papers():

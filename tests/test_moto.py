@@ -244,6 +244,39 @@ class TestBuilding:
         del section["rematerialise"]
         assert read(section).rematerialise is False
 
+    def test_its_critics_may_have_layers_of_their_own(self):
+        def critics(name, **numbers):
+            config = get_config("tiny")
+            config.agent = name
+            config.moto.update(numbers)
+            agent = make_agent(config, action_size=9, image_size=64)
+            state = jax.eval_shape(agent.init, jax.random.key(0))
+            learners = state if name == "moto" else state.learners
+            return jax.tree.map(lambda leaf: leaf.shape, learners.critic.params)
+
+        as_everyone = critics("moto")
+        # Deter 8, stochastic 4 x 4, action 9: no layer between them and the value.
+        linear = critics("moto", critic_layers=0)["VmapMLP_0"]
+        assert linear == {"Dense_0": {"kernel": (2, 33, 1), "bias": (2, 1)}}
+        assert critics("moto", critic_layers=2) == as_everyone
+        other = critics("dreamer_v2", critic_layers=0)
+        assert other == critics("dreamer_v2")
+
+    def test_its_critics_may_have_a_rate_of_their_own(self, monkeypatch):
+        made = []
+        monkeypatch.setattr(
+            "moto_jax.agents.model_based.make_optimizer",
+            lambda rate, **others: made.append(rate) or optax.sgd(rate),
+        )
+        config = get_config("tiny")
+        for rate in (0.0, 0.25):
+            config.moto.critic_learning_rate = rate
+            make_agent(config, action_size=9, image_size=64)
+        rates = config.optimizer.learning_rates
+        assert made == [*(rates.model, rates.actor, rates.critic)] + [
+            *(rates.model, rates.actor, 0.25)
+        ]
+
     @pytest.mark.parametrize(
         "field", ["disagreement", "target_reduction", "value_divisor", "row_weights"]
     )

@@ -24,7 +24,9 @@ def random_tree(seed):
     random = np.random.default_rng(seed)
     # Of sizes far apart, as gradients of different layers are.
     return jax.tree.map(
-        lambda shape: jnp.float32(10 ** random.uniform(-3, 2) * random.normal(size=shape)),
+        lambda shape: jnp.float32(
+            10 ** random.uniform(-3, 2) * random.normal(size=shape)
+        ),
         SHAPES,
         is_leaf=lambda node: isinstance(node, tuple),
     )

@@ -84,6 +84,8 @@ def test_another_configuration_is_refused_by_key(
     ("key", "without", "other"),
     [
         ("init_from", "", "runs/a"),
+        ("moto.critic_layers", -1, 0),
+        ("moto.critic_learning_rate", 0.0, 0.01),
         ("optimizer.muon_scale", 0.0, 10.0),
         ("training.episodes_per_round", 1, 2),
         ("training.updates_per_program", 1, 2),

@@ -172,6 +172,10 @@ def _full() -> ConfigDict:
             # and that are decoded; the paper: all.
             "starts_share": 1.0,
             "decoded_share": 1.0,
+            # Hidden layers of MOTO's critics, and their learning rate; -1 and 0: as in
+            # config.critic and config.optimizer, which are the other agents' too.
+            "critic_layers": -1,
+            "critic_learning_rate": 0.0,
         }
     )
     config.dreamer_v2 = ConfigDict(

@@ -147,8 +147,14 @@ def make_actor(config: Any, action_size: int) -> tuple[Actor, FeaturePolicy]:
     return actor, policy
 
 
-def make_optimizers(config: Any, *names: str) -> list[Any]:
-    """Returns the optimisers of some learnables, by `config.optimizer`."""
+def make_optimizers(config: Any, *names: str, **other_rates: float) -> list[Any]:
+    """Returns the optimisers of some learnables, by `config.optimizer`.
+
+    Args:
+      config: the run's.
+      *names: of the learnables.
+      **other_rates: learning rates that take the place of the configuration's.
+    """
     shared = dict(config.optimizer)
-    rates = shared.pop("learning_rates")
+    rates = {**shared.pop("learning_rates"), **other_rates}
     return [make_optimizer(rates[name], **shared) for name in names]

@@ -120,6 +120,10 @@ def make_moto(
       ValueError: for an image size or a choice that does not exist.
     """
     dtype = jnp.dtype(config.compute_dtype)
+    hyper = read_section(config, "moto", Hyperparameters, _CHOICES)
+    critic = dict(config.critic)
+    if hyper.critic_layers >= 0:
+        critic["layers"] = hyper.critic_layers
     networks = Networks(
         make_model(
             action_size=action_size,
@@ -128,10 +132,10 @@ def make_moto(
             **config.world_model,
         ),
         Actor(action_size, dtype=dtype, **config.actor),
-        CriticEnsemble(dtype=dtype, **config.critic),
+        CriticEnsemble(dtype=dtype, **critic),
     )
-    optimizers = Optimizers(*make_optimizers(config, *Optimizers._fields))
-    hyper = read_section(config, "moto", Hyperparameters, _CHOICES)
+    rates = {"critic": hyper.critic_learning_rate} if hyper.critic_learning_rate else {}
+    optimizers = Optimizers(*make_optimizers(config, *Optimizers._fields, **rates))
     update = make_update(networks, optimizers, hyper, config.acting_average)
     return Agent(
         init=lambda key: init_state(key, networks, optimizers, action_size),

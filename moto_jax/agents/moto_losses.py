@@ -75,6 +75,8 @@ class Hyperparameters(NamedTuple):
     rematerialise: bool = False
     starts_share: float = 1.0
     decoded_share: float = 1.0
+    critic_layers: int = -1
+    critic_learning_rate: float = 0.0
 
 
 def model_loss(

@@ -1,9 +1,9 @@
-"""Muon (Jordan, 2024) for weight matrices, of which many are made orthogonal at once.
+"""Muon (Jordan, 2024) for weight matrices, many of them made orthogonal at once.
 
-`optax.contrib.muon` takes each matrix by itself, some 26 kernels on a GPU, and an update
-has 23 of them. Here those of like sizes are padded with zeros and stacked, which changes
-nothing: zero rows and columns stay zero in every product of Newton and Schulz. State and
-numbers are optax's, but for rounding.
+`optax.contrib.muon` takes each matrix by itself, some 26 kernels on a GPU, and an
+update has 23 of them. Here those of like sizes are padded with zeros and stacked, which
+changes nothing: zero rows and columns stay zero in every product of Newton and Schulz.
+State and numbers are optax's, but for rounding.
 """
 
 import dataclasses
@@ -62,10 +62,10 @@ def muon(
     epsilon: float,
     weight_decay: float,
 ) -> optax.GradientTransformation:
-    """Returns Muon for kernels with several outputs, AdamW with Nesterov's for the rest.
+    """Returns Muon for kernels with several outputs, and AdamW for the rest.
 
     Kernels are [in, out], [members, in, out] of an ensemble, or [height, width, in,
-    out] of a convolution, one matrix of all its taps.
+    out] of a convolution, one matrix of all its taps. Both have Nesterov's momentum.
 
     Args:
       learning_rate: of the matrices.
@@ -93,7 +93,7 @@ def muon(
     )
 
 
-def plan_stacks(shapes: Sequence[tuple[int, int, int]]) -> list[Stack]:
+def plan_stacks(shapes: Sequence[tuple[int, ...]]) -> list[Stack]:
     """Returns stacks of all leaves, joined where padding costs less than a stack.
 
     Args:
@@ -118,43 +118,46 @@ def plan_stacks(shapes: Sequence[tuple[int, int, int]]) -> list[Stack]:
 
 def _scale_by_muon(epsilon: float) -> optax.GradientTransformation:
     """Nesterov's momentum made orthogonal; the state is `optax.contrib.MuonState`."""
-    # Its Newton-Schulz iteration alone, for the momentum is taken before.
-    orthogonalise = optax.contrib.scale_by_muon(
-        beta=0.0,
-        nesterov=False,
-        eps=epsilon,
-        weight_dimension_numbers=lambda stacks: [
-            optax.contrib.MuonDimensionNumbers(1, 2) for _ in stacks
-        ],
-    )
 
     def init(params: Params) -> optax.OptState:
         return optax.contrib.scale_by_muon().init(params)
 
-    def update(gradients: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
         del params
         count = optax.safe_increment(state.count)
-        mean = optax.tree.update_moment(gradients, state.mu, _MOMENTUM, 1)
-        ahead = jax.tree.map(
+        mean = optax.tree.update_moment(updates, state.mu, _MOMENTUM, 1)
+        ahead: Any = jax.tree.map(
             lambda mean, gradient: _MOMENTUM * mean + (1 - _MOMENTUM) * gradient,
             optax.tree.bias_correction(mean, _MOMENTUM, optax.safe_increment(count)),
-            optax.tree.bias_correction(gradients, _MOMENTUM, count),
+            optax.tree.bias_correction(updates, _MOMENTUM, count),
         )
         leaves, structure = jax.tree.flatten(ahead)
-        matrices = [_matrices(leaf) for leaf in leaves]
-        for stack in plan_stacks([matrix.shape for matrix in matrices]):
-            padded = jnp.concatenate([_padded(matrices[n], stack) for n in stack.leaves])
-            (moved,), _ = orthogonalise.update([padded], orthogonalise.init([padded]))
-            end = 0
-            for n in stack.leaves:
-                start, end = end, end + len(matrices[n])
-                part = _unpadded(moved[start:end], matrices[n].shape)
-                leaves[n] = part.reshape(leaves[n].shape)
-        return jax.tree.unflatten(structure, leaves), state._replace(
-            count=count, mu=mean
-        )
+        moved = jax.tree.unflatten(structure, _orthogonal(leaves, epsilon))
+        return moved, state._replace(count=count, mu=mean)
 
     return optax.GradientTransformation(init, update)
+
+
+def _orthogonal(leaves: Sequence[jax.Array], epsilon: float) -> list[jax.Array]:
+    """Returns kernels with their matrices' singular values near one."""
+    # Optax's iteration of Newton and Schulz alone: no momentum.
+    orthogonalise = optax.contrib.scale_by_muon(
+        beta=0.0,
+        nesterov=False,
+        eps=epsilon,
+        weight_dimension_numbers=optax.contrib.MuonDimensionNumbers(1, 2),
+    )
+    matrices = [_matrices(leaf) for leaf in leaves]
+    moved = list(leaves)
+    for stack in plan_stacks([each.shape for each in matrices]):
+        padded = jnp.concatenate([_padded(matrices[n], stack) for n in stack.leaves])
+        found: Any = orthogonalise.update(padded, orthogonalise.init(padded))[0]
+        end = 0
+        for n in stack.leaves:
+            start, end = end, end + len(matrices[n])
+            part = _unpadded(found[start:end], matrices[n].shape)
+            moved[n] = part.reshape(leaves[n].shape)
+    return moved
 
 
 def _matrices(leaf: jax.Array) -> jax.Array:

@@ -41,6 +41,8 @@ HOUSEKEEPING_KEYS = (
 # Keys that came later, with the value of the runs from before.
 LATER_KEYS = {
     "init_from": "",
+    "moto.critic_layers": -1,
+    "moto.critic_learning_rate": 0.0,
     "optimizer.muon_scale": 0.0,
     "training.episodes_per_round": 1,
     "training.updates_per_program": 1,
