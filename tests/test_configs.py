@@ -1,5 +1,6 @@
 import importlib
 import json
+import math
 from pathlib import Path
 
 import jax
@@ -208,6 +209,9 @@ def test_configurations_are_fresh_each_time():
         ({"moto.value_divisor": "two"}, "'two' in config.moto.value_divisor"),
         ({"moto.target_reduction": "max"}, "'max' in config.moto.target_reduction"),
         ({"moto.row_weights": "all"}, "'all' in config.moto.row_weights"),
+        ({"moto.critic_layers": -2}, "config.moto.critic_layers is -2.*or -1"),
+        ({"moto.critic_learning_rate": -0.1}, "critic_learning_rate is -0.1.*or 0"),
+        ({"moto.critic_learning_rate": math.nan}, "critic_learning_rate is nan"),
     ],
 )
 def test_what_no_agent_can_take_is_refused_by_name(changes, culprit):

@@ -6,6 +6,7 @@ penalty on the ensemble's disagreement, and the actor is regularised toward the
 successful part of the data. Both phases do the same update; only the data grow.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -121,6 +122,16 @@ def make_moto(
     """
     dtype = jnp.dtype(config.compute_dtype)
     hyper = read_section(config, "moto", Hyperparameters, _CHOICES)
+    if hyper.critic_layers < -1:
+        raise ValueError(
+            f"config.moto.critic_layers is {hyper.critic_layers}: use a number of "
+            "hidden layers, or -1 for that of config.critic"
+        )
+    if not 0 <= hyper.critic_learning_rate < math.inf:
+        raise ValueError(
+            f"config.moto.critic_learning_rate is {hyper.critic_learning_rate}: use a "
+            "positive number, or 0 for that of config.optimizer"
+        )
     critic = dict(config.critic)
     if hyper.critic_layers >= 0:
         critic["layers"] = hyper.critic_layers
