@@ -16,6 +16,7 @@ from typing import Any
 from absl import flags
 
 from experiments.command_line import fail, run_program
+from experiments.run_commands import parent_place
 from moto_jax.analysis.runs import (
     CONFIG_NAME,
     SUMMARY_NAME,
@@ -79,13 +80,10 @@ def without_places(config: dict[str, Any]) -> dict[str, Any]:
 
     The run that it started from is known by its name, and by which of its checkpoints.
     """
-    parent = Path(config.get("init_from") or "")
-    of_one_step = parent.parent.name == "checkpoints"
-    name = Path(*parent.parts[-3:]) if of_one_step else parent.name
     return {
         **config,
         "data": {**config["data"], "directory": ""},
-        "init_from": str(name),
+        "init_from": parent_place(config.get("init_from", "")),
     }
 
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.run_commands import run_command
+from experiments.run_commands import parent_place, run_command
 from moto_jax import provenance
 from moto_jax.analysis.runs import (
     POLICY_SUFFIXES,
@@ -27,7 +27,7 @@ _READING = (
 Rows = Sequence[Mapping[str, Any]]
 
 _PHASES = {
-    "before": "before training",
+    "before": "as it began",
     "offline": "offline",
     "online": "online",
 }
@@ -126,7 +126,11 @@ def _budget(files: RunFiles, rows: Rows, trained: TrainedPolicy) -> list[str]:
     section = trained.config.training
     offline = min(trained.updates, section.offline_updates)
     online = trained.updates - offline
-    lines = [f"{offline:,} offline updates"]
+    lines = []
+    if trained.config.init_from:
+        parent = parent_place(trained.config.init_from)
+        lines.append(f"began with all that `{parent}` had learnt, beside what follows")
+    lines.append(f"{offline:,} offline updates")
     if online and section.updates_per_episode:
         episodes = -(-online // section.updates_per_episode)
         lines.append(

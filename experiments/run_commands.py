@@ -2,6 +2,7 @@
 
 import importlib
 import shlex
+from pathlib import Path
 from typing import Any
 
 from moto_jax.analysis.runs import (
@@ -40,11 +41,27 @@ def run_command(run: RunFiles) -> str:
         f"--workdir={run.path.parent if several else run.path}",
     ]
     for key, value in sorted((LATER_KEYS | dict(config)).items()):
+        if key == "init_from" and Path(value).is_absolute():
+            value = parent_place(value)
         # A key that is no more cannot be given.
         known = key in preset and key != "data.directory"
         if known and as_flag(preset[key]) != as_flag(value):
             words.append(f"--config.{key}={as_flag(value)}")
     return shlex.join(words)
+
+
+def parent_place(init_from: str) -> str:
+    """Returns where the run that another began from lies for whoever does it again.
+
+    Args:
+      init_from: of the configuration: a run, or one step of its checkpoints, wherever
+        the machine had it; or nothing.
+    """
+    if not init_from:
+        return ""
+    path = Path(init_from)
+    of_one_step = path.parent.name == "checkpoints"
+    return str(Path("runs", *path.parts[-3 if of_one_step else -1 :]))
 
 
 def as_flag(value: Any) -> str:

@@ -159,6 +159,16 @@ def test_a_run_that_has_ended_tells_its_commit_and_all_its_minutes(run, tmp_path
     assert all("trained at commit abc123" in one for one in card.values())
 
 
+def test_the_card_of_a_branch_says_what_it_began_with(run):
+    trained = trained_policy(restore_agent(run, 5))
+    cards = []
+    for parent in ("", "/far/parent/checkpoints/20"):
+        trained.config.init_from = parent
+        cards.append(make_card(run, trained, 1.0, run / "seed5", None, "command"))
+    assert "began with" not in cards[0]
+    assert "* began with all that `runs/parent/checkpoints/20` had" in cards[1]
+
+
 def test_watching_counts_the_episodes_and_writes_videos(exported, tmp_path):
     _, path = exported
     out = tmp_path / "deep" / "watch"

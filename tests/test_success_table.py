@@ -95,6 +95,23 @@ def test_a_command_tells_what_a_run_from_before_a_key_did_without(colour_scale, 
     assert "muon" not in command
 
 
+@pytest.mark.parametrize(
+    ("parent", "told"),
+    [
+        ("", None),
+        ("/far/away/parent", "runs/parent"),
+        ("/far/parent/checkpoints/20", "runs/parent/checkpoints/20"),
+        # Whoever said it so can say it again.
+        ("elsewhere/parent", "elsewhere/parent"),
+    ],
+)
+def test_a_branchs_command_names_no_place_of_its_machine(parent, told):
+    config = flat_config(partial.get_config("tiny").to_dict())
+    command = run_command(RunFiles(Path("run"), config | {"init_from": parent}, (), {}))
+    words = [word for word in command.split() if "init_from" in word]
+    assert words == ([f"--config.init_from={told}"] if told else [])
+
+
 def test_the_program_writes_both_tables(run, tmp_path):
     out = tmp_path / "results" / "solved"
     done = run_program("success_table", str(run), f"--out={out}")
@@ -116,7 +133,7 @@ def test_what_is_kept_is_a_run_without_most_of_its_losses(run, tmp_path):
     (kept,) = keep(run, tmp_path / "kept")
     assert kept == tmp_path / "kept" / "run"
     before, after = read_run(run), read_run(kept)
-    places = {"data.directory": "", "init_from": "parent"}
+    places = {"data.directory": "", "init_from": "runs/parent"}
     assert after.config == {**before.config, **places}
     assert after.summary == before.summary
     # The losses of update 1050 alone are gone.
@@ -150,7 +167,8 @@ def test_no_run_is_refused_in_one_sentence(program, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("parent", "name"), [("", ""), ("/far/run/checkpoints/200", "run/checkpoints/200")]
+    ("parent", "name"),
+    [("", ""), ("/far/run/checkpoints/200", "runs/run/checkpoints/200")],
 )
 def test_a_kept_run_names_its_parent_and_which_checkpoint(tmp_path, parent, name):
     run = write_run(tmp_path / "run", rows=rows(), seeds=(3,), init_from=parent)
