@@ -203,7 +203,7 @@ class TestFigures:
         assert text.count("# Benchmarks") == 1 and text.count(row) == 2
         assert text.count("\n- a note\n\n    a drawing\n") == 2
         assert "\n    python -m experiments.benchmark --part=train\n" in text
-        assert "cores" in text and "jax" in text
+        assert "core" in text and "jax" in text
 
     def test_a_timeline_counts_by_column(self):
         updates, steps, _ = overlap.timeline(
