@@ -173,8 +173,7 @@ def test_files_differ_by_their_task_and_what_partial_needs(size):
         *("task", "data.complete_share"),
         *("world_model.colour_scale", "world_model.reward_layers"),
         *("replay.behaviour_rows_after", "replay.online_share"),
-        *("moto.value_divisor", "moto.value_scale"),
-        *("moto.critic_layers", "moto.critic_learning_rate"),
+        *("moto.value_divisor", "moto.critic_layers", "moto.critic_learning_rate"),
     }
     if size != "tiny":
         needed |= {"moto.horizon", "moto.starts_share"}

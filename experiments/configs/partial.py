@@ -36,14 +36,9 @@ def _go_beyond_the_demonstrations(config: ConfigDict) -> None:
     # Whoever has done the first three in order went on to a wrong one: what follows the
     # third is not to be cloned, not even ten rows of it.
     config.replay.behaviour_rows_after = 0
-    # Critics count as the reward does, and the value term is heard beside cloning, but
-    # not so loudly that the first three are lost.
-    config.moto.update(
-        value_divisor="one",
-        value_scale=0.25,
-        critic_layers=0,
-        critic_learning_rate=0.01,
-    )
+    # Critics count as the reward does, and the value term is heard beside cloning. A
+    # quarter of it loses no burner, but has not found the switch from the start.
+    config.moto.update(value_divisor="one", critic_layers=0, critic_learning_rate=0.01)
     # What the model takes for a way to the switch, the kitchen must deny or confirm.
     config.replay.online_share = 0.3
     if config.size != "tiny":
