@@ -219,7 +219,13 @@ def test_a_parent_from_before_there_were_colour_axes_had_none(monkeypatch, paren
     assert branching.find_parent(config, AGENT).seeds == 1
 
 
-def test_other_networks_are_refused_by_key(tmp_path, monkeypatch, parents):
+@pytest.mark.parametrize(
+    ("key", "wanted", "made_with"),
+    [("world_model.deter", 16, 8), ("moto.critic_layers", 0, -1)],
+)
+def test_other_networks_are_refused_by_key(
+    tmp_path, monkeypatch, parents, key, wanted, made_with
+):
     def init(key):
         state = make_fake_agent().init(key)
         return state.replace(weight=jnp.zeros(12))
@@ -227,8 +233,10 @@ def test_other_networks_are_refused_by_key(tmp_path, monkeypatch, parents):
     agent = make_fake_agent()._replace(init=init)
     monkeypatch.setattr(training, "make_agent", lambda config, **sizes: agent)
     config = branch_config(parents / "one")
-    config.world_model.deter = 16
-    with pytest.raises(RunError, match=r"config\.world_model\.deter is 16, .* with 8"):
+    config.update_from_flattened_dict({key: wanted})
+    with pytest.raises(
+        RunError, match=f"config.{key} is {wanted}, .* with {made_with}"
+    ):
         training.train(config, tmp_path / "run")
     # Where no key says why, the leaf does.
     with pytest.raises(CheckpointError, match=r"\.weight as float32 \(1, 9\)"):

@@ -168,7 +168,8 @@ def test_files_differ_by_their_task_and_what_partial_needs(size):
     if size in ("full", "mini"):
         assert changed == {"task"}
         return
-    # So that networks and rates of other agents are the same for either task.
+    # Networks and rates of other agents are the same for either task; only how long the
+    # rates decay goes with the budget.
     needed = {
         *("task", "data.complete_share"),
         *("world_model.colour_scale", "world_model.reward_layers"),

@@ -118,23 +118,12 @@ def make_moto(
       make_model: makes the world model, with `make_world_model`'s arguments.
 
     Raises:
-      ValueError: for an image size or a choice that does not exist.
+      ValueError: for an image size or a choice that does not exist, or numbers of the
+        critics that cannot be.
     """
     dtype = jnp.dtype(config.compute_dtype)
     hyper = read_section(config, "moto", Hyperparameters, _CHOICES)
-    if hyper.critic_layers < -1:
-        raise ValueError(
-            f"config.moto.critic_layers is {hyper.critic_layers}: use a number of "
-            "hidden layers, or -1 for that of config.critic"
-        )
-    if not 0 <= hyper.critic_learning_rate < math.inf:
-        raise ValueError(
-            f"config.moto.critic_learning_rate is {hyper.critic_learning_rate}: use a "
-            "positive number, or 0 for that of config.optimizer"
-        )
-    critic = dict(config.critic)
-    if hyper.critic_layers >= 0:
-        critic["layers"] = hyper.critic_layers
+    layers, rates = _own_critics(hyper)
     networks = Networks(
         make_model(
             action_size=action_size,
@@ -143,9 +132,8 @@ def make_moto(
             **config.world_model,
         ),
         Actor(action_size, dtype=dtype, **config.actor),
-        CriticEnsemble(dtype=dtype, **critic),
+        CriticEnsemble(dtype=dtype, **{**config.critic, **layers}),
     )
-    rates = {"critic": hyper.critic_learning_rate} if hyper.critic_learning_rate else {}
     optimizers = Optimizers(*make_optimizers(config, *Optimizers._fields, **rates))
     update = make_update(networks, optimizers, hyper, config.acting_average)
     return Agent(
@@ -161,6 +149,22 @@ def make_moto(
         model=networks.model,
         batch_shape=(config.replay.sequence_length, config.replay.batch_size),
     )
+
+
+def _own_critics(hyper: Hyperparameters) -> tuple[dict[str, int], dict[str, float]]:
+    """Returns the critics' layers and rate where they are not those of every agent."""
+    layers, rate = hyper.critic_layers, hyper.critic_learning_rate
+    if layers < -1:
+        raise ValueError(
+            f"config.moto.critic_layers is {layers}: use a number of hidden layers, or "
+            "-1 for that of config.critic"
+        )
+    if not 0 <= rate < math.inf:
+        raise ValueError(
+            f"config.moto.critic_learning_rate is {rate}: use a positive number, or 0 "
+            "for that of config.optimizer"
+        )
+    return {"layers": layers} if layers >= 0 else {}, {"critic": rate} if rate else {}
 
 
 def init_state(

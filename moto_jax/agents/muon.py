@@ -1,9 +1,9 @@
 """Muon (Jordan, 2024) for weight matrices, many of them made orthogonal at once.
 
-`optax.contrib.muon` takes each matrix by itself, some 26 kernels on a GPU, and an
-update has 23 of them. Here those of like sizes are padded with zeros and stacked, which
-changes nothing: zero rows and columns stay zero in every product of Newton and Schulz.
-State and numbers are optax's, but for rounding.
+`optax.contrib.muon` takes each leaf by itself, some 26 kernels on a GPU, and an update
+of the small presets has 23 of them. Here those of like sizes are padded with zeros and
+stacked, which changes nothing: zero rows and columns stay zero in every product of
+Newton and Schulz. State and numbers are optax's, but for rounding.
 """
 
 import dataclasses
@@ -42,7 +42,7 @@ class Stack:
 
     @property
     def cost(self) -> int:
-        """Multiplications of an iteration: X X', its square, and what X is times."""
+        """Multiplications of an iteration: X X', its square, and their sum times X."""
         return self.count * self.rows**2 * (self.rows + 2 * self.columns)
 
     def joined(self, other: "Stack") -> "Stack":
