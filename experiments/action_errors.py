@@ -23,7 +23,7 @@ from moto_jax.data.files import write_atomically
 
 if TYPE_CHECKING:
     from moto_jax.data.episodes import Episode
-    from moto_jax.restoring import Restored
+    from moto_jax.running.restoring import Restored
 
 _EPISODES = flags.DEFINE_integer(
     "episodes", 24, "Demonstrations, two seconds each to make.", lower_bound=1
@@ -41,7 +41,7 @@ def main(argv: Sequence[str]) -> None:
     """Prints a line a checkpoint; what is wrong is said in one sentence."""
     logging.set_verbosity(logging.WARNING)
     prepare_jax()
-    from moto_jax.envs.graphics import GraphicsError
+    from moto_jax.worlds.graphics import GraphicsError
 
     try:
         if len(argv) < 2:
@@ -52,10 +52,9 @@ def main(argv: Sequence[str]) -> None:
 
 
 def _compare(paths: Sequence[str]) -> None:
-    from moto_jax.assembly import demonstration, prepare
-    from moto_jax.envs import tasks
-    from moto_jax.envs.seeds import Purpose, environment_seed
-    from moto_jax.restoring import restore_agent
+    from moto_jax.acting.environment_seeds import Purpose, environment_seed
+    from moto_jax.running.restoring import restore_agent
+    from moto_jax.worlds.registry import make_world
 
     episodes: list[Episode] = []
     made_for, rows = None, []
@@ -66,11 +65,11 @@ def _compare(paths: Sequence[str]) -> None:
         section = drawn, config.task, config.data.action_noise
         if made_for is None:
             made_for = section
-            prepare(config)
+            world = make_world(config)
+            world.prepare()
             for number in range(_EPISODES.value):
                 seed = environment_seed(Purpose.HELD_OUT_DEMONSTRATIONS, number=number)
-                task = tasks.resolve_task(config.task)
-                episodes.append(demonstration(config, task, seed))
+                episodes.append(world.demonstrate(seed))
         elif section != made_for:
             raise ValueError(
                 f"{path} is of another environment, task or noise than {paths[0]}: "
@@ -95,19 +94,18 @@ def _errors(
     """Returns root mean squared error, low and high, by object and over all."""
     import jax
 
-    from moto_jax.diagnostics import actions_along, squared_action_errors
-    from moto_jax.envs import tasks
-    from moto_jax.evaluation import bootstrap_interval
+    from moto_jax.statistics import bootstrap_interval
+    from moto_jax.study.model_probes import actions_along, squared_action_errors
+    from moto_jax.worlds.registry import make_world
 
-    task = tasks.resolve_task(restored.config.task)
-    columns = tasks.object_columns(task)
+    world = make_world(restored.config)
     params = restored.agent.acting_params(restored.state)
     policy = restored.agent.policies["mean"]
     along = jax.jit(lambda *recorded: actions_along(policy, params, *recorded))
-    found = squared_action_errors(along, episodes, columns, _ROWS.value)
+    found = squared_action_errors(along, episodes, world.label, _ROWS.value)
     squared = {
         name: [error for error in column if error is not None]
-        for name, column in zip(task, zip(*found, strict=True), strict=True)
+        for name, column in zip(world.events, zip(*found, strict=True), strict=True)
     }
     for name, values in squared.items():
         if not values:

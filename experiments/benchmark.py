@@ -66,7 +66,7 @@ def main(argv: Sequence[str]) -> None:
     del argv
     logging.set_verbosity(logging.WARNING)
     prepare_jax()
-    from moto_jax.envs.graphics import choose_backend
+    from moto_jax.worlds.graphics import choose_backend
 
     try:
         choose_backend()
@@ -115,8 +115,8 @@ def _parts(preset: str | None) -> "dict[str, Callable[[], Part]]":
 def _measure(parts: "dict[str, Callable[[], Part]]") -> None:
     """Measures, shows and writes down part by part: an error loses what follows."""
     from experiments.benchmarks.measure import Figure
-    from moto_jax.provenance import describe, hardware
-    from moto_jax.run_control import return_free_memory
+    from moto_jax.running.provenance import describe, hardware
+    from moto_jax.running.run_control import return_free_memory
 
     console = Console(width=None if sys.stdout.isatty() else 100, highlight=False)
     machine = describe(hardware())
@@ -180,7 +180,7 @@ def markdown(
     arguments: Sequence[str], figures: "Sequence[Figure]", notes: Sequence[str]
 ) -> str:
     """Returns a section of the report: command, machine, versions, table, notes."""
-    from moto_jax.provenance import describe, hardware, versions
+    from moto_jax.running.provenance import describe, hardware, versions
 
     packages = ", ".join(f"{name} {number}" for name, number in versions().items())
     kinds = dict.fromkeys(figure.name.split("/")[0] for figure in figures)

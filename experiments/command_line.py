@@ -32,7 +32,7 @@ def run_program(
 
 def prepare_jax() -> None:
     """Settles memory and the cache of compiled programs; before JAX starts."""
-    from moto_jax.run_control import keep_compiled_programs, keep_freed_memory
+    from moto_jax.running.run_control import keep_compiled_programs, keep_freed_memory
 
     keep_freed_memory()
     keep_compiled_programs()

@@ -17,10 +17,12 @@ import numpy as np
 from absl import flags
 
 from experiments.command_line import fail, run_program
-from moto_jax.data.sources import record_episode
-from moto_jax.envs import tasks
-from moto_jax.envs.demonstrator import Demonstrator
-from moto_jax.envs.kitchen import KitchenEnv
+from moto_jax.data.episodes import first_rows
+from moto_jax.worlds.kitchen import tasks
+from moto_jax.worlds.kitchen.demonstrations import record_episode
+from moto_jax.worlds.kitchen.demonstrator import Demonstrator
+from moto_jax.worlds.kitchen.environment import KitchenEnv
+from moto_jax.worlds.kitchen.labels import require_objects
 
 _OUTPUT = flags.DEFINE_string(
     "output", "results/demonstrator", "Where to write, without .md and .csv."
@@ -53,14 +55,13 @@ def _run(
     """Returns reached, at end, other at end, step of the last completion, length."""
     objects, seed, action_noise = arguments
     demonstrator = Demonstrator(objects, seed, action_noise)
-    in_goal = record_episode(
-        _environment(), demonstrator, seed, tail_steps=0
-    ).objects_in_goal
+    episode = record_episode(_environment(), demonstrator, seed, tail_steps=0)
+    in_goal = require_objects(episode)
     columns = tasks.object_columns(objects)
-    reached = bool(tasks.objects_reached(in_goal, objects).all())
+    reached = bool(in_goal[:, columns].any(axis=0).all())
     at_end = bool(in_goal[-1, columns].all())
     other = int(in_goal[-1].sum()) > int(in_goal[-1, columns].sum())
-    last = int(tasks.first_completion(in_goal)[columns].max())
+    last = int(first_rows(in_goal)[columns].max())
     return reached, at_end, other, last, len(in_goal) - 1
 
 

@@ -18,12 +18,13 @@ from typing import TYPE_CHECKING
 from absl import flags, logging
 
 from experiments.command_line import fail, prepare_jax, run_program
-from moto_jax.analysis.runs import seed_directory
+from moto_jax.run_layout import seed_directory
 
 if TYPE_CHECKING:
-    from moto_jax.evaluation import EvaluationResult
-    from moto_jax.exports import TrainedPolicy
-    from moto_jax.restoring import Restored
+    from moto_jax.acting.evaluation import EvaluationResult
+    from moto_jax.running.exports import TrainedPolicy
+    from moto_jax.running.restoring import Restored
+    from moto_jax.worlds.world import World
 
 _CHECKPOINT = flags.DEFINE_string(
     "checkpoint",
@@ -80,18 +81,17 @@ def main(argv: Sequence[str]) -> None:
 
 def _evaluate() -> None:
     from experiments.playing import show
-    from moto_jax.assembly import prepare
-    from moto_jax.envs import tasks
-    from moto_jax.envs.seeds import Purpose, environment_seed
+    from moto_jax.acting.environment_seeds import Purpose, environment_seed
+    from moto_jax.worlds.registry import make_world
 
     trained, default_out = _open()
     config = trained.config
-    prepare(config)
     if _TASK.value is not None:
         config.task = _TASK.value
     if _WORKERS.value is not None:
         config.env.workers = _WORKERS.value
-    tasks.resolve_task(config.task)
+    world = make_world(config)
+    world.prepare()
     first = _FIRST_EPISODE.value
     seeds = [
         environment_seed(Purpose.TEST, number=number)
@@ -99,16 +99,16 @@ def _evaluate() -> None:
     ]
     out = Path(_OUT.value) if _OUT.value else default_out
     out.mkdir(parents=True, exist_ok=True)
-    results = _play(trained, seeds)
-    _write(out, trained, results)
+    results = _play(trained, world, seeds)
+    _write(out, trained, world, results)
     show(trained, results)
     print(f"written to {out}")
 
 
 def _open() -> tuple["TrainedPolicy", Path]:
     """Returns the policy, and the directory to write to unless --out says."""
-    from moto_jax.exports import SUFFIX, read_export, trained_policy
-    from moto_jax.restoring import restore_agent
+    from moto_jax.running.exports import SUFFIX, read_export, trained_policy
+    from moto_jax.running.restoring import restore_agent
 
     path = Path(_CHECKPOINT.value)
     if path.suffix != SUFFIX:
@@ -129,7 +129,7 @@ def _default_out(restored: "Restored") -> Path:
 
 
 def _play(
-    trained: "TrainedPolicy", seeds: Sequence[int]
+    trained: "TrainedPolicy", world: "World", seeds: Sequence[int]
 ) -> dict[str, "EvaluationResult"]:
     import jax
 
@@ -138,24 +138,27 @@ def _play(
     names = ["mean", "sampled"] if _POLICY.value == "both" else [_POLICY.value]
     # Each episode folds its environment seed in, so that it is the same in any command.
     keys = jax.random.key(0)[None]
-    return play_episodes(trained, names, keys, seeds)
+    return play_episodes(trained, world, names, keys, seeds)
 
 
 def _write(
-    out: Path, trained: "TrainedPolicy", results: Mapping[str, "EvaluationResult"]
+    out: Path,
+    trained: "TrainedPolicy",
+    world: "World",
+    results: Mapping[str, "EvaluationResult"],
 ) -> None:
     """Writes the videos, then the figures."""
-    from moto_jax import provenance
-    from moto_jax.evaluation import write_videos
-    from moto_jax.run_directory import write_json
+    from moto_jax.acting.videos import write_videos
+    from moto_jax.running import provenance
+    from moto_jax.running.run_directory import write_json
 
     if _VIDEO.value:
         for name, result in results.items():
-            write_videos(out, name, result)
+            write_videos(out, name, result, world.label)
     report = {
         "command": shlex.join(["python", "-m", "experiments.evaluate", *sys.argv[1:]]),
         "updates": trained.updates,
-        "task": next(iter(results.values())).task,
+        "task": world.events,
         "seed": trained.seed,
         "first_episode": _FIRST_EPISODE.value,
         "policies": {

@@ -19,7 +19,7 @@ from pathlib import Path
 from absl import flags, logging
 
 from experiments.command_line import fail, prepare_jax, run_program
-from moto_jax.analysis.runs import seed_directory
+from moto_jax.run_layout import seed_directory
 
 _CHECKPOINT = flags.DEFINE_string(
     "checkpoint",
@@ -52,8 +52,8 @@ def main(argv: Sequence[str]) -> None:
 def _export() -> None:
     from experiments.policy_card import make_card
     from moto_jax.data.files import write_atomically
-    from moto_jax.exports import SUFFIX, export_bytes, trained_policy
-    from moto_jax.restoring import restore_agent
+    from moto_jax.running.exports import SUFFIX, export_bytes, trained_policy
+    from moto_jax.running.restoring import restore_agent
 
     restored = restore_agent(_CHECKPOINT.value, _SEED.value)
     trained = trained_policy(restored)

@@ -6,27 +6,27 @@ from typing import TYPE_CHECKING
 
 import matplotlib
 
-from moto_jax.analysis import model_figures
-from moto_jax.analysis.comparison import ablation_drawing, comparison_drawing
-from moto_jax.analysis.drawings import Contents, Drawing, write, write_contents
-from moto_jax.analysis.gap_figure import gap_drawing
-from moto_jax.analysis.style import PRINT_STYLE
-from moto_jax.analysis.systems import MOTO, System, collect, find_runs
+from moto_jax.study import model_figures
+from moto_jax.study.comparison import ablation_drawing, comparison_drawing
+from moto_jax.study.drawings import Contents, Drawing, write, write_contents
+from moto_jax.study.gap_figure import gap_drawing
+from moto_jax.study.style import PRINT_STYLE
+from moto_jax.study.systems import MOTO, System, collect, find_runs
 
 if TYPE_CHECKING:
-    from experiments.figure_values import Models, World
+    from experiments.figure_values import MakeWorld, Models
 
 # Of figure 1's strip; the table has all.
 _DRAWN = 2
 
 
-def make_figures(runs: Path, out: Path, make_world: "Callable[[], World]") -> Contents:
+def make_figures(runs: Path, out: Path, make_world: "MakeWorld") -> Contents:
     """Writes all figures that the runs beneath a directory suffice for.
 
     Args:
       runs: that directory.
       out: of the figures; made where missing.
-      make_world: where episodes come from.
+      make_world: see `moto_jax.worlds.registry`.
 
     Raises:
       ValueError: if there is no run, or nothing can be drawn.
@@ -64,7 +64,7 @@ def make_figures(runs: Path, out: Path, make_world: "Callable[[], World]") -> Co
 
 
 def _open_all(
-    systems: Sequence[System], make_world: "Callable[[], World]"
+    systems: Sequence[System], make_world: "MakeWorld"
 ) -> "tuple[list[Models], list[str]]":
     """Returns MOTO's checkpoints on each task, and what is wrong with the others."""
     wanted = [system for system in systems if system.label == MOTO]
@@ -72,18 +72,18 @@ def _open_all(
         return [], ["there is no run of MOTO"]
     from experiments.figure_values import open_models
 
-    world, probes = make_world(), {}
+    probes = {}
     models, notes = [], []
     for system in wanted:
         try:
-            models.append(open_models(system, world, probes))
+            models.append(open_models(system, make_world, probes))
         except (ValueError, OSError, RuntimeError) as error:
             notes.append(f"MOTO on {system.task} is left out: {error}")
     return models, notes
 
 
 def _model_drawings(
-    models: "Sequence[Models]", make_world: "Callable[[], World]"
+    models: "Sequence[Models]", make_world: "MakeWorld"
 ) -> dict[int, Callable[[], Drawing]]:
     """Returns what draws figures 1, 4 and 5, by number."""
     if not models:
@@ -96,7 +96,7 @@ def _model_drawings(
             (one for one in models if one.system.task == "partial"), models[0]
         )
         predicted = figure_values.predictions(chosen)
-        *seen, last = chosen.objects
+        *seen, last = chosen.world.events
         what = (
             f"Task {chosen.system.task}: held-out demonstrations of "
             f"{', '.join(seen)} and {last}; drawn are {_DRAWN} of them, by MOTO's last "
@@ -108,8 +108,7 @@ def _model_drawings(
         return model_figures.reward_drawing([figure_values.rewards(m) for m in models])
 
     def figure_5() -> Drawing:
-        world = make_world()
-        several = [gap_values.gaps(one, world) for one in models]
+        several = [gap_values.gaps(one, make_world) for one in models]
         return gap_drawing(several, models[0].probe.horizon)
 
     return {1: figure_1, 4: figure_4, 5: figure_5}

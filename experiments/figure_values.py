@@ -1,6 +1,5 @@
 """Checkpoints of MOTO, and what figures 1 and 4 of the paper ask of them."""
 
-import contextlib
 import functools
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -10,21 +9,27 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from moto_jax import diagnostics
-from moto_jax.agents.model_based import make_actor
-from moto_jax.analysis.model_figures import Prediction, Rewards
-from moto_jax.analysis.runs import RunFiles, program_directory
-from moto_jax.analysis.systems import System
-from moto_jax.branching import dataset_directory
-from moto_jax.collection import Stage
-from moto_jax.data.episodes import Episode, read_episode, read_manifest
-from moto_jax.data.sources import dataset_directories
-from moto_jax.envs import tasks
-from moto_jax.envs.seeds import Purpose, environment_seed
-from moto_jax.imagination import open_loop
-from moto_jax.restoring import KeptCheckpoints, open_checkpoints
+from moto_jax.acting.environment_seeds import Purpose, environment_seed
+from moto_jax.data.episodes import (
+    Episode,
+    Label,
+    first_rows,
+    read_episode,
+    read_manifest,
+)
+from moto_jax.learning.imagination import open_loop
+from moto_jax.learning.model_based import make_actor
+from moto_jax.learning.world_model import DISAGREEMENTS
+from moto_jax.run_layout import program_directory
+from moto_jax.running.branching import dataset_directory
+from moto_jax.running.restoring import KeptCheckpoints, open_checkpoints
+from moto_jax.study import model_probes as diagnostics
+from moto_jax.study.model_figures import Prediction, Rewards
+from moto_jax.study.runs import RunFiles
+from moto_jax.study.systems import System
 from moto_jax.types import Config, Params
-from moto_jax.world_model import DISAGREEMENTS
+from moto_jax.worlds.sources import dataset_directories
+from moto_jax.worlds.world import World
 
 EPISODES = 10
 # Rollouts from each first frame of those episodes.
@@ -36,16 +41,8 @@ _PREDICTED = 4
 _COMPILED = ("agent", "world_model", "actor", "compute_dtype", "env", "moto")
 
 
-class World(NamedTuple):
-    """Where episodes come from; see `moto_jax.assembly`.
-
-    Attributes:
-      demonstration: (config, objects in order, seed) -> an episode.
-      make_stage: config -> a context manager that gives a Stage.
-    """
-
-    demonstration: Callable[[Config, Sequence[str], int], Episode]
-    make_stage: Callable[[Config], contextlib.AbstractContextManager[Stage]]
+# See `moto_jax.worlds.registry.make_world`.
+MakeWorld = Callable[[Config], World]
 
 
 class Probe(NamedTuple):
@@ -72,7 +69,7 @@ class Models(NamedTuple):
     Attributes:
       system: whose they are.
       config: the runs'; they differ in their seeds alone.
-      objects: of the task, in order.
+      world: where they were trained.
       programs: checkpoints, and the runs they are of by seed, a program each.
       probe: asks them.
       demonstrations: held-out episodes that do all objects.
@@ -81,7 +78,7 @@ class Models(NamedTuple):
 
     system: System
     config: Config
-    objects: tuple[str, ...]
+    world: World
     programs: tuple[tuple[KeptCheckpoints, dict[int, RunFiles]], ...]
     probe: Probe
     demonstrations: list[Episode]
@@ -124,12 +121,14 @@ def make_probe(config: Config, model: Any, action_size: int) -> Probe:
     )
 
 
-def open_models(system: System, world: World, probes: dict[str, Probe]) -> Models:
+def open_models(
+    system: System, make_world: MakeWorld, probes: dict[str, Probe]
+) -> Models:
     """Returns a system's checkpoints with held-out demonstrations of its task.
 
     Args:
       system: whose agent has a model.
-      world: makes the demonstrations.
+      make_world: where the demonstrations are made.
       probes: those made so far, by what they are compiled for; one may be added.
 
     Raises:
@@ -143,21 +142,20 @@ def open_models(system: System, world: World, probes: dict[str, Probe]) -> Model
     config, agent = programs[0][0].config, programs[0][0].agent
     if agent.model is None:
         raise ValueError(f"agent {config.agent} has no model to ask")
-    objects = tasks.resolve_task(config.task)
-    episodes = demonstrations(world, config, objects)
+    world = make_world(config)
+    world.prepare()
+    episodes = demonstrations(world)
     sections = {name: config[name] for name in _COMPILED}
     key = json.dumps(sections, sort_keys=True, default=lambda value: value.to_dict())
     if key not in probes:
         probes[key] = make_probe(config, agent.model, episodes[0].action.shape[-1])
     longest = max(episode.num_rows for episode in episodes)
     rows = max(longest, config.env.episode_steps + 1)
-    return Models(system, config, objects, programs, probes[key], episodes, rows)
+    return Models(system, config, world, programs, probes[key], episodes, rows)
 
 
-def demonstrations(
-    world: World, config: Config, objects: Sequence[str]
-) -> list[Episode]:
-    """Returns held-out demonstrations that do all objects, at most `EPISODES`.
+def demonstrations(world: World) -> list[Episode]:
+    """Returns held-out demonstrations that succeed, at most `EPISODES`.
 
     Raises:
       ValueError: if none of three times as many does.
@@ -165,14 +163,19 @@ def demonstrations(
     done = []
     for number in range(3 * EPISODES):
         seed = environment_seed(Purpose.HELD_OUT_DEMONSTRATIONS, number=number)
-        episode = world.demonstration(config, objects, seed)
-        if tasks.objects_reached(episode.objects_in_goal, objects).all():
+        episode = world.demonstrate(seed)
+        if succeeds(world, episode):
             done.append(episode)
         if len(done) == EPISODES:
             break
     if not done:
-        raise ValueError(f"no demonstration does all of {', '.join(objects)}")
+        raise ValueError(f"no demonstration does all of {', '.join(world.events)}")
     return done
+
+
+def succeeds(world: World, episode: Episode) -> bool:
+    """Returns whether each of the world's events was so at some row."""
+    return bool(world.label(episode).events.any(axis=0).all())
 
 
 def every(steps: tuple[int, ...]) -> tuple[int, ...]:
@@ -208,12 +211,13 @@ def checkpoints(
 def predictions(models: Models) -> list[Prediction]:
     """Returns held-out demonstrations predicted after all objects but one are done."""
     episodes = models.demonstrations[:_PREDICTED]
-    contexts = [seen_rows(episode, models.objects) for episode in episodes]
+    label = models.world.label
+    contexts = [seen_rows(label(episode).events) for episode in episodes]
     context = max(contexts)
     starts = [context - own for own in contexts]
     lengths = [episode.num_rows for episode in episodes]
     rows = max(start + own for start, own in zip(starts, lengths, strict=True))
-    batch = diagnostics.padded_batch(episodes, models.objects, rows, starts)
+    batch = diagnostics.padded_batch(episodes, label, rows, starts)
     predicted = []
     for run, _, params in checkpoints(models, newest):
         seed = run.config["seeds"][0]
@@ -234,14 +238,17 @@ def predictions(models: Models) -> list[Prediction]:
     return predicted
 
 
-def seen_rows(episode: Episode, objects: Sequence[str]) -> int:
-    """Returns how many rows show all objects but the last one done."""
-    first = tasks.first_completion(episode.objects_in_goal)
-    done = sorted(int(first[column]) for column in tasks.object_columns(objects))
+def seen_rows(events: np.ndarray) -> int:
+    """Returns how many rows show all events but the last one.
+
+    Args:
+      events: bool [L + 1, K].
+    """
+    done = sorted(first_rows(events).tolist())
     # One row more, since it is the next that shows the hand leave; but at least one is
     # left to be predicted.
     seen = (done[-2] if len(done) > 1 else 0) + 2
-    return min(seen, episode.num_rows - 1)
+    return min(seen, len(events) - 1)
 
 
 def rewards(models: Models) -> Rewards:
@@ -256,7 +263,7 @@ def rewards(models: Models) -> Rewards:
         return newest(tuple(step for step in steps if step <= offline_updates) or steps)
 
     episodes = models.demonstrations
-    batch = diagnostics.padded_batch(episodes, models.objects, models.rows)
+    batch = diagnostics.padded_batch(episodes, models.world.label, models.rows)
     lengths = np.array([episode.num_rows for episode in episodes])
     over = np.arange(models.rows)[:, None] >= lengths
     true = np.where(over, np.nan, batch.reward)
@@ -270,10 +277,9 @@ def rewards(models: Models) -> Rewards:
         imagined.append(
             np.asarray(models.probe.imagine_rewards(params, image, keys[1]))
         )
-    demonstrated = _highest(_demonstration_files(models), models.objects)
-    collected = (
-        _highest(_online_files(models), models.objects) if online else float("nan")
-    )
+    label = models.world.label
+    demonstrated = _highest(_demonstration_files(models), label)
+    collected = _highest(_online_files(models), label) if online else float("nan")
     return Rewards(
         task=models.system.task,
         true=true,
@@ -308,10 +314,9 @@ def _online_files(models: Models) -> list[Path]:
     ]
 
 
-def _highest(files: Sequence[Path], objects: Sequence[str]) -> float:
+def _highest(files: Sequence[Path], label: Label) -> float:
     """Returns the highest reward in episodes' files, NaN without any."""
     best = float("nan")
     for file in files:
-        in_goal = read_episode(file).objects_in_goal
-        best = float(np.fmax(best, tasks.task_reward(in_goal, objects).max()))
+        best = float(np.fmax(best, label(read_episode(file)).reward.max()))
     return best

@@ -18,7 +18,8 @@ from experiments.command_line import fail, prepare_jax, run_program
 from experiments.figure_drawings import make_figures
 
 if TYPE_CHECKING:
-    from experiments.figure_values import World
+    from moto_jax.types import Config
+    from moto_jax.worlds.world import World
 
 _RUNS = flags.DEFINE_string(
     "runs", None, "Directory beneath which the runs' directories lie.", required=True
@@ -34,7 +35,7 @@ def main(argv: Sequence[str]) -> None:
     logging.set_verbosity(logging.WARNING)
     prepare_jax()
     try:
-        contents = make_figures(Path(_RUNS.value), Path(_OUT.value), _real_world)
+        contents = make_figures(Path(_RUNS.value), Path(_OUT.value), _make_world)
     except (ValueError, OSError) as error:
         fail(error)
     for one in contents.figures:
@@ -43,20 +44,11 @@ def main(argv: Sequence[str]) -> None:
         print(f"note: {note}")
 
 
-def _real_world() -> "World":
-    """Returns the environments that the runs' configurations name."""
-    from experiments.figure_values import World
-    from moto_jax import assembly
+def _make_world(config: "Config") -> "World":
+    # Not needed where there are metrics alone.
+    from moto_jax.worlds.registry import make_world
 
-    def make_stage(config):
-        assembly.prepare(config)
-        return assembly.make_stage(config)
-
-    def demonstration(config, objects, seed):
-        assembly.prepare(config)
-        return assembly.demonstration(config, objects, seed)
-
-    return World(demonstration, make_stage)
+    return make_world(config)
 
 
 if __name__ == "__main__":

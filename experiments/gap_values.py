@@ -7,18 +7,23 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments.figure_values import EPISODES, Models, World, checkpoints
-from moto_jax import diagnostics
-from moto_jax.analysis.gap_figure import Gaps
-from moto_jax.analysis.runs import RunFiles
-from moto_jax.collection import Play
+from experiments.figure_values import (
+    EPISODES,
+    MakeWorld,
+    Models,
+    checkpoints,
+    succeeds,
+)
+from moto_jax.acting.collection import Play
+from moto_jax.acting.environment_seeds import Purpose, environment_seed
 from moto_jax.data.episodes import Episode
-from moto_jax.envs import tasks
-from moto_jax.envs.seeds import Purpose, environment_seed
-from moto_jax.restoring import KeptCheckpoints
+from moto_jax.running.restoring import KeptCheckpoints
+from moto_jax.study import model_probes as diagnostics
+from moto_jax.study.gap_figure import Gaps
+from moto_jax.study.runs import RunFiles
 
 
-def gaps(models: Models, world: World) -> Gaps:
+def gaps(models: Models, make_world: MakeWorld) -> Gaps:
     """Returns uncertainty and performance gap of every checkpoint with an evaluation.
 
     Raises:
@@ -30,9 +35,9 @@ def gaps(models: Models, world: World) -> Gaps:
         for run in runs.values()
         for step, row in _evaluations(run).items()
     }
-    episodes, name, returned = _expert(models, world, evaluated)
+    episodes, name, returned = _expert(models, make_world, evaluated)
     rows = max(models.rows, *(episode.num_rows for episode in episodes))
-    batch = diagnostics.padded_batch(episodes, models.objects, rows)
+    batch = diagnostics.padded_batch(episodes, models.world.label, rows)
     lengths = [episode.num_rows for episode in episodes]
     whole = diagnostics.whole_windows(lengths, rows, models.probe.horizon)
     points = []
@@ -65,7 +70,7 @@ def _evaluations(run: RunFiles) -> dict[int, Any]:
 
 
 def _expert(
-    models: Models, world: World, evaluated: dict[tuple[int, int], Any]
+    models: Models, make_world: MakeWorld, evaluated: dict[tuple[int, int], Any]
 ) -> tuple[list[Episode], str, float]:
     """Returns an expert's successful episodes, who that is, and their mean return.
 
@@ -82,7 +87,7 @@ def _expert(
                 best, score = (kept, seed, step), own
     if best is not None:
         kept, seed, step = best
-        successful = _play(models, world, *best)
+        successful = _play(models, make_world, *best)
         if successful:
             name = f"{models.system.label}, seed {seed} after {step} updates"
             count = f"{len(successful)} successes of {EPISODES}"
@@ -96,7 +101,11 @@ def _expert(
 
 
 def _play(
-    models: Models, world: World, kept: KeptCheckpoints, seed: int, step: int
+    models: Models,
+    make_world: MakeWorld,
+    kept: KeptCheckpoints,
+    seed: int,
+    step: int,
 ) -> list[Episode]:
     """Returns the successful ones of episodes with a checkpoint's mean policy."""
     index = list(kept.config.seeds).index(seed)
@@ -110,20 +119,16 @@ def _play(
     ]
     config = models.config.copy_and_resolve_references()
     config.env.workers = min(config.env.workers, os.cpu_count() or 1)
-    with world.make_stage(config) as stage:
+    with make_world(config).open_stage() as stage:
         episodes = list(stage.player(kept.agent.policies["mean"])(params, keys, plays))
-    return [
-        episode
-        for episode in episodes
-        if tasks.objects_reached(episode.objects_in_goal, models.objects).all()
-    ]
+    return [episode for episode in episodes if succeeds(models.world, episode)]
 
 
 def _mean_return(models: Models, episodes: Sequence[Episode]) -> float:
     steps = models.config.env.episode_steps
     returns = []
     for episode in episodes:
-        reward = tasks.task_reward(episode.objects_in_goal[1:], models.objects)
+        reward = models.world.label(episode).reward[1:]
         stays = max(0, steps - len(reward)) * reward[-1]
         returns.append(float(reward[:steps].sum() + stays))
     return float(np.mean(returns))

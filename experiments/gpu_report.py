@@ -61,7 +61,7 @@ def _parts() -> dict:
 
 def _do_part(name: str, limit: float) -> None:
     prepare_jax()
-    from moto_jax.envs.graphics import choose_backend
+    from moto_jax.worlds.graphics import choose_backend
 
     choose_backend()
     parts = _parts()

@@ -17,15 +17,14 @@ from absl import flags
 
 from experiments.command_line import fail, run_program
 from experiments.run_commands import parent_place
-from moto_jax.analysis.runs import (
+from moto_jax.data.files import write_atomically
+from moto_jax.run_layout import (
     CONFIG_NAME,
+    METRICS_NAME,
     SUMMARY_NAME,
     program_directory,
-    read_run,
-    seed_directories,
 )
-from moto_jax.data.files import write_atomically
-from moto_jax.metrics import METRICS_NAME
+from moto_jax.study.runs import read_run, seed_directories
 
 _OUT = flags.DEFINE_string(
     "out", None, "Directory of the copies, one folder a run.", required=True

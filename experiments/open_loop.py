@@ -20,12 +20,13 @@ import numpy as np
 from absl import flags, logging
 
 from experiments.command_line import fail, prepare_jax, run_program
-from moto_jax.analysis.figures import check_format, open_loop_strip
-from moto_jax.analysis.predictions import Cut, choose_cuts, prediction_errors
+from moto_jax.study.figures import check_format, open_loop_strip
+from moto_jax.study.predictions import Cut, choose_cuts, prediction_errors
 
 if TYPE_CHECKING:
-    from moto_jax.data.episodes import Episode
-    from moto_jax.restoring import Restored
+    from moto_jax.data.episodes import Episode, Rows
+    from moto_jax.running.restoring import Restored
+    from moto_jax.worlds.world import World
 
 _CHECKPOINT = flags.DEFINE_string(
     "checkpoint",
@@ -68,7 +69,7 @@ def main(argv: Sequence[str]) -> None:
     del argv
     logging.set_verbosity(logging.WARNING)
     prepare_jax()
-    from moto_jax.envs.graphics import GraphicsError
+    from moto_jax.worlds.graphics import GraphicsError
 
     try:
         _open_loop(Path(_OUT.value))
@@ -79,10 +80,10 @@ def main(argv: Sequence[str]) -> None:
 def _open_loop(out: Path) -> None:
     check_format(out)
     # Takes seconds, which a wrong name need not wait for.
-    from moto_jax.assembly import demonstration, prepare
-    from moto_jax.envs import tasks
-    from moto_jax.envs.seeds import Purpose, environment_seed
-    from moto_jax.restoring import restore_agent
+    from moto_jax.acting.environment_seeds import Purpose, environment_seed
+    from moto_jax.data.episodes import to_rows
+    from moto_jax.running.restoring import restore_agent
+    from moto_jax.worlds.registry import make_world
 
     seed = environment_seed(Purpose.HELD_OUT_DEMONSTRATIONS, number=_EPISODE.value)
     restored = restore_agent(_CHECKPOINT.value, _SEED.value)
@@ -91,12 +92,12 @@ def _open_loop(out: Path) -> None:
             f"{restored.path} is of agent {restored.config.agent}, which has no model "
             "to predict with: give a checkpoint of one that has"
         )
-    prepare(restored.config)
+    world = make_world(restored.config)
+    world.prepare()
     out.parent.mkdir(parents=True, exist_ok=True)
-    task = tasks.resolve_task(restored.config.task)
-    episode = demonstration(restored.config, task, seed)
-    cuts = _cuts(episode, restored.config.task)
-    truth, prediction = _predict(restored, episode, cuts)
+    episode = world.demonstrate(seed)
+    cuts = _cuts(episode, world)
+    truth, prediction = _predict(restored, to_rows(episode, world.label(episode)), cuts)
     model, copy = prediction_errors(truth, prediction, _CONTEXT.value)
     open_loop_strip(
         truth,
@@ -111,18 +112,17 @@ def _open_loop(out: Path) -> None:
     print(f"written to {out} and {out.with_suffix('.csv')}")
 
 
-def _cuts(episode: "Episode", task: str) -> list[Cut]:
-    """Returns where to look, by the task's first objects.
+def _cuts(episode: "Episode", world: "World") -> list[Cut]:
+    """Returns where to look, by the world's first events.
 
     Raises:
-      ValueError: if the demonstration is too short, or does no object.
+      ValueError: if the demonstration is too short, or does nothing.
     """
-    from moto_jax.envs import tasks
+    from moto_jax.data.episodes import first_rows
 
-    in_goal = episode.objects_in_goal
-    rows = dict(zip(tasks.OBJECTS, tasks.first_completion(in_goal), strict=True))
+    first = first_rows(world.label(episode).events).tolist()
     cuts = choose_cuts(
-        {name: int(rows[name]) for name in tasks.resolve_task(task)},
+        dict(zip(world.events, first, strict=True)),
         episode.num_rows,
         _CONTEXT.value,
         _PREDICTED.value,
@@ -133,17 +133,14 @@ def _cuts(episode: "Episode", task: str) -> list[Cut]:
 
 
 def _predict(
-    restored: "Restored", episode: "Episode", cuts: Sequence[Cut]
+    restored: "Restored", rows: "Rows", cuts: Sequence[Cut]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns what was and what is predicted, uint8 [T, B, height, width, 3] both."""
     import jax
 
-    from moto_jax.data.episodes import to_rows
-    from moto_jax.envs import tasks
-    from moto_jax.imagination import open_loop
+    from moto_jax.learning.imagination import open_loop
     from moto_jax.types import Batch
 
-    rows = to_rows(episode, tasks.resolve_task(restored.config.task))
     length = _CONTEXT.value + _PREDICTED.value
     batch = Batch(
         **{

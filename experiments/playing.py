@@ -8,53 +8,63 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from moto_jax.assembly import make_stage
-from moto_jax.collection import Play, PlayEpisodes, WorkerError
+from moto_jax.acting.collection import Play, PlayEpisodes
+from moto_jax.acting.evaluation import EvaluationResult, evaluate
+from moto_jax.acting.worker_pool import WorkerError
 from moto_jax.data.episodes import Episode
-from moto_jax.envs import tasks
-from moto_jax.envs.graphics import GraphicsError
-from moto_jax.evaluation import EvaluationResult, evaluate
-from moto_jax.exports import TrainedPolicy
+from moto_jax.running.exports import TrainedPolicy
 from moto_jax.types import Params
+from moto_jax.worlds.graphics import GraphicsError
+from moto_jax.worlds.world import World
 
 # What may be wrong with a policy, a machine or a directory to write to.
 FAULTS = (ValueError, OSError, FloatingPointError, GraphicsError, WorkerError)
 
 
 def play_episodes(
-    trained: TrainedPolicy, names: Sequence[str], keys: jax.Array, seeds: Sequence[int]
+    trained: TrainedPolicy,
+    world: World,
+    names: Sequence[str],
+    keys: jax.Array,
+    seeds: Sequence[int],
 ) -> dict[str, EvaluationResult]:
     """Plays one episode an environment seed with each policy; tells each as it ends.
 
     Args:
-      trained: what acts; its configuration says in which environment, on which task.
+      trained: what acts.
+      world: where, on which task.
       names: of the policies, "mean" and "sampled".
       keys: the one typed PRNG key of their noise, [1].
       seeds: of the environments' resets.
     """
-    task = tasks.resolve_task(trained.config.task)
     params = jax.tree.map(lambda leaf: np.asarray(leaf)[None], trained.params)
     results = {}
-    with make_stage(trained.config) as stage:
+    with world.open_stage() as stage:
         for name in names:
             print(f"{name} policy: {len(seeds)} episodes", file=sys.stderr, flush=True)
-            play = _told(stage.player(trained.agent.policies[name]), task)
-            results[name] = evaluate(play, params, keys, seeds, task)
+            play = _told(stage.player(trained.agent.policies[name]), world)
+            results[name] = evaluate(
+                play, params, keys, seeds, world.events, world.label
+            )
     return results
 
 
-def _told(play: PlayEpisodes, task: Sequence[str]) -> PlayEpisodes:
+def _told(play: PlayEpisodes, world: World) -> PlayEpisodes:
     """Returns what plays the same episodes and prints a line for each."""
 
     def play_and_tell(
         params: Params, keys: jax.Array, plays: Sequence[Play]
     ) -> Iterator[Episode]:
         for number, episode in enumerate(play(params, keys, plays), start=1):
-            reached = tasks.objects_reached(episode.objects_in_goal, task)
-            done = [name for name, one in zip(task, reached, strict=True) if one]
+            events = world.label(episode).events.T
+            done = [
+                name
+                for name, own in zip(world.events, events, strict=True)
+                if own.any()
+            ]
             print(
-                f"episode {number} of {len(plays)}: {len(done)} of {len(task)} objects"
-                f"{': ' if done else ''}{', '.join(done)}",
+                f"episode {number} of {len(plays)}: {len(done)} of {len(events)} "
+                f"objects{': ' if done else ''}{', '.join(done)}",
                 file=sys.stderr,
                 flush=True,
             )
@@ -84,10 +94,10 @@ def show(trained: TrainedPolicy, results: Mapping[str, EvaluationResult]) -> Non
             cells.append(cell)
         table.add_row(label, *cells)
 
-    for name in result.task:
+    for name in result.events:
         add(name, f"reached/{name}")
     table.add_section()
-    add(f"objects of {len(result.task)}", "objects", interval=True)
+    add(f"objects of {len(result.events)}", "objects", interval=True)
     add("success", "success", interval=True)
     add("success at the end", "success_at_end")
     add("return", "return")

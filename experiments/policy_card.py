@@ -6,17 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from experiments.run_commands import parent_place, run_command
-from moto_jax import provenance
-from moto_jax.analysis.runs import (
-    POLICY_SUFFIXES,
-    RunFiles,
-    program_directory,
-    read_run,
-)
 from moto_jax.data.episodes import DatasetError, read_manifest
-from moto_jax.envs import tasks
-from moto_jax.exports import TrainedPolicy
+from moto_jax.run_layout import POLICY_SUFFIXES, program_directory
+from moto_jax.running import provenance
+from moto_jax.running.exports import TrainedPolicy
+from moto_jax.study.runs import RunFiles, read_run
 from moto_jax.types import Config
+from moto_jax.worlds.registry import make_world
 
 _READING = (
     "In brackets 95 % intervals over episodes. Objects: the mean number of the task's "
@@ -65,7 +61,7 @@ def make_card(
         f"# {policy.stem}",
         "",
         f"The policy of `{config.agent}` on the task `{config.task}` "
-        f"({', '.join(tasks.resolve_task(config.task))}) in the environment "
+        f"({', '.join(make_world(config).events)}) in the environment "
         f"`{config.env.name}`, from {config.env.image_size}x{config.env.image_size} "
         f"images alone: seed {trained.seed} after {trained.updates:,} updates. "
         f"`{policy.name}`, {megabytes:.2f} MB, holds what acting "
@@ -112,7 +108,7 @@ def _demonstrations(config: Config, run: Path) -> str:
         manifest = read_manifest(Path(data.directory or beside / "dataset"))
     except DatasetError:
         return f"{data.episodes} demonstrations, source `{data.source}`"
-    task = set(tasks.resolve_task(config.task))
+    task = set(make_world(config).events)
     number = len(manifest.episodes)
     complete = sum(task <= set(record.objects) for record in manifest.episodes)
     return (
@@ -214,7 +210,7 @@ def _read_evaluation(path: Path, trained: TrainedPolicy) -> dict[str, Any]:
             "experiments.evaluate has written"
         ) from None
     wanted = (trained.seed, trained.updates)
-    task = list(tasks.resolve_task(trained.config.task))
+    task = list(make_world(trained.config).events)
     if made != wanted or evaluation["task"] != task:
         raise ValueError(
             f"--evaluation={path} is of seed {made[0]}, {made[1]} updates and the task "

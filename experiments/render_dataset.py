@@ -25,16 +25,12 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments.command_line import fail, run_program
-from moto_jax.data import sources
-from moto_jax.data.building import progress_bar
-from moto_jax.data.episodes import (
-    Manifest,
-    behaviour_rows,
-    load_dataset,
-    read_manifest,
-)
-from moto_jax.envs import tasks
-from moto_jax.envs.graphics import GraphicsError
+from moto_jax.acting.building import progress_bar
+from moto_jax.data.episodes import Manifest, load_dataset, read_manifest
+from moto_jax.worlds.graphics import GraphicsError
+from moto_jax.worlds.kitchen import demonstrations as sources
+from moto_jax.worlds.kitchen import tasks
+from moto_jax.worlds.kitchen.labels import make_label
 
 _DIRECTORY = flags.DEFINE_string(
     "directory", None, "Where the dataset is, or is to be.", required=True
@@ -97,11 +93,10 @@ def _show(manifest: Manifest) -> None:
         _DIRECTORY.value, manifest.render_profile, manifest.image_size
     )
     task = tasks.resolve_task(_TASK.value)
+    label = make_label(task)
     groups = collections.defaultdict(list)
     for record, episode in zip(manifest.episodes, episodes, strict=True):
-        groups[record.objects].append(
-            (record.rows, behaviour_rows(episode.objects_in_goal, task))
-        )
+        groups[record.objects].append((record.rows, label(episode).behaviour_rows))
     table = Table(title=f"{_DIRECTORY.value}: {manifest.source}")
     for name in ("objects, in order of completion", "episodes", "rows", "cloned rows"):
         table.add_column(name, justify="left" if name[0] == "o" else "right")

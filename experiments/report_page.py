@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from experiments.run_commands import run_command
-from moto_jax.analysis.comparison_rows import result_rows
-from moto_jax.analysis.drawings import Contents, read_contents
-from moto_jax.analysis.page import Grid, Listing, Picture, page
-from moto_jax.analysis.runs import RunFiles, program_directory
-from moto_jax.analysis.runs import results as run_results
-from moto_jax.analysis.systems import (
+from moto_jax.run_layout import POLICIES, program_directory
+from moto_jax.study.comparison_rows import result_rows
+from moto_jax.study.drawings import Contents, read_contents
+from moto_jax.study.page import Grid, Listing, Picture, page
+from moto_jax.study.runs import RunFiles
+from moto_jax.study.runs import results as run_results
+from moto_jax.study.systems import (
     ABLATIONS,
     MOTO,
-    POLICIES,
     RESULT_EPISODES,
     System,
     collect,
@@ -179,7 +179,7 @@ def _commands(runs: Sequence[RunFiles], directory: Path, figures: Path) -> Listi
 def _made_with(runs: Sequence[RunFiles]) -> list[Listing]:
     """Returns machines and versions, each once."""
     # With jax, which nothing else here needs.
-    from moto_jax.provenance import describe
+    from moto_jax.running.provenance import describe
 
     machines = {
         describe(run.summary["hardware"]): None

@@ -27,9 +27,10 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments.command_line import fail, prepare_jax, run_program
-from moto_jax.analysis.figures import curves
-from moto_jax.analysis.runs import SUMMARY_NAME, seed_directories
-from moto_jax.run_directory import read_json
+from moto_jax.run_layout import SUMMARY_NAME
+from moto_jax.running.run_directory import read_json
+from moto_jax.study.figures import curves
+from moto_jax.study.runs import seed_directories
 from moto_jax.types import Config
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -71,15 +72,15 @@ def main(argv: Sequence[str]) -> None:
     # Orbax tells every step of every save.
     logging.set_verbosity(logging.WARNING)
     prepare_jax()
-    from moto_jax import machines
-    from moto_jax.assembly import prepare
+    from moto_jax.running import machines
+    from moto_jax.worlds.registry import make_world
 
     joined = False
     try:
         config = _CONFIG.value
         if _INIT_FROM.value:
             config.init_from = _INIT_FROM.value
-        prepare(config)
+        make_world(config).prepare()
         if config.distributed:
             machines.join()
             joined = True
@@ -101,7 +102,7 @@ def _train(config: Config) -> tuple[int | None, Path]:
     """Trains in the run's directory; returns the stopping signal and the directory."""
     import jax
 
-    from moto_jax.training import train
+    from moto_jax.running.training import train
 
     workdir = Path(_WORKDIR.value or default_workdir(config))
     if config.size == "full" and jax.default_backend() == "cpu":

@@ -5,13 +5,8 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from moto_jax.analysis.runs import (
-    LATER_KEYS,
-    RunFiles,
-    flat_config,
-    program_directory,
-    read_config,
-)
+from moto_jax.run_layout import LATER_KEYS, flat_config, program_directory
+from moto_jax.study.runs import RunFiles, read_config
 
 # Tasks with a file of their own under experiments/configs; others are set by a flag.
 _CONFIG_FILES = ("mixed", "partial")

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from experiments.run_commands import run_command
-from moto_jax.analysis.runs import RunFiles, results
-from moto_jax.analysis.systems import POLICIES
-from moto_jax.evaluation import wilson_interval
+from moto_jax.run_layout import POLICIES
+from moto_jax.statistics import wilson_interval
+from moto_jax.study.runs import RunFiles, results
 
 PHASES = ("offline", "online")
 

@@ -20,10 +20,10 @@ from absl import flags
 
 from experiments.command_line import fail, run_program
 from experiments.success_rows import PHASES, Row, table_row
-from moto_jax.analysis.runs import read_run, seed_directories
-from moto_jax.analysis.systems import POLICIES
 from moto_jax.data.files import write_atomically
-from moto_jax.envs import tasks
+from moto_jax.run_layout import POLICIES
+from moto_jax.study.runs import read_run, seed_directories
+from moto_jax.worlds.kitchen import tasks
 
 _OUT = flags.DEFINE_string(
     "out", None, "Where to write, without .md and .csv.", required=True

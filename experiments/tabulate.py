@@ -19,9 +19,9 @@ from absl import flags
 
 from experiments.command_line import fail, run_program
 from experiments.run_commands import as_flag, run_command
-from moto_jax.analysis.runs import (
-    PHASES,
-    POLICY_SUFFIXES,
+from moto_jax.data.files import write_atomically
+from moto_jax.run_layout import PHASES, POLICY_SUFFIXES
+from moto_jax.study.runs import (
     RunFiles,
     differing_keys,
     mean_results,
@@ -31,8 +31,7 @@ from moto_jax.analysis.runs import (
     seed_groups,
     up_to,
 )
-from moto_jax.analysis.systems import episodes_played
-from moto_jax.data.files import write_atomically
+from moto_jax.study.systems import episodes_played
 
 _OUT = flags.DEFINE_string(
     "out", None, "Where to write, without .md and .csv.", required=True
@@ -161,7 +160,7 @@ def _episodes(runs: Sequence[RunFiles]) -> str:
 def _hardware_lines(runs: Sequence[RunFiles]) -> list[str]:
     """Returns a sentence a machine that runs were made on."""
     # With jax, which nothing else here needs.
-    from moto_jax.provenance import describe
+    from moto_jax.running.provenance import describe
 
     lines = []
     for run in runs:

@@ -54,14 +54,15 @@ def _watch(path: Path) -> None:
     import jax
 
     from experiments.playing import play_episodes, show
-    from moto_jax.assembly import prepare
-    from moto_jax.envs.seeds import Purpose, environment_seed
-    from moto_jax.evaluation import write_videos
-    from moto_jax.exports import read_export
+    from moto_jax.acting.environment_seeds import Purpose, environment_seed
+    from moto_jax.acting.videos import write_videos
+    from moto_jax.running.exports import read_export
+    from moto_jax.worlds.registry import make_world
 
     trained = read_export(path)
-    prepare(trained.config)
     trained.config.env.workers = _WORKERS.value
+    world = make_world(trained.config)
+    world.prepare()
     out = Path(_OUT.value)
     out.mkdir(parents=True, exist_ok=True)
     # Of the held-out tests: no run has met them, neither in its data nor evaluated.
@@ -70,8 +71,9 @@ def _watch(path: Path) -> None:
         for number in range(_EPISODES.value)
     ]
     name = _WHICH.value
-    results = play_episodes(trained, [name], jax.random.key(0)[None], seeds)
-    write_videos(out, name, results[name])
+    keys = jax.random.key(0)[None]
+    results = play_episodes(trained, world, [name], keys, seeds)
+    write_videos(out, name, results[name], world.label)
     show(trained, results)
     for what, ending in (
         ("best episode", "best.mp4"),

@@ -14,10 +14,9 @@ from rich.table import Table
 from rich.text import Text
 
 from launch.runs import SESSION_MARK, STOPPED, SweepRun
-from moto_jax.analysis.runs import (
-    CONFIG_NAME,
+from moto_jax.run_layout import CONFIG_NAME, SUMMARY_NAME
+from moto_jax.study.runs import (
     METRICS_NAME,
-    SUMMARY_NAME,
     RunFileError,
     read_config,
     seed_directories,

@@ -11,7 +11,8 @@ from ml_collections import config_flags
 from launch.runs import PROGRAM, SweepRun
 from launch.status import saved_config
 from moto_jax.agents import AGENTS
-from moto_jax.analysis.runs import RunFileError, flat_config
+from moto_jax.run_layout import flat_config
+from moto_jax.study.runs import RunFileError
 
 TASKS = ("mixed", "partial")
 

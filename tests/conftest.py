@@ -11,8 +11,8 @@ os.environ.setdefault("JAX_NUMPY_RANK_PROMOTION", "raise")
 import jax
 import pytest
 
-from moto_jax.collection import WorkerPool
-from moto_jax.envs import graphics
+from moto_jax.acting.worker_pool import WorkerPool
+from moto_jax.worlds import graphics
 from tests.fake_kitchen import FakeKitchen
 
 # Programs that are slower, compiled in less than half the time.

@@ -20,10 +20,10 @@ import jax
 import numpy as np
 
 from experiments.configs.base import get_config
-from moto_jax import devices
 from moto_jax.agents import make_agent
-from moto_jax.compilation import compile_updates
-from moto_jax.players import run_keys
+from moto_jax.running import devices
+from moto_jax.running.compilation import compile_updates
+from moto_jax.running.players import run_keys
 from tests.fakes import random_batch
 
 SEEDS, BATCH_SIZE, UPDATES = (0, 1), 4, 3

@@ -5,9 +5,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from moto_jax.agents import actor_critic
-from moto_jax.agents.actor_critic import Transitions
-from moto_jax.distributions import TruncatedNormal
+from moto_jax.learning import actor_critic
+from moto_jax.learning.actor_critic import Transitions
+from moto_jax.learning.distributions import TruncatedNormal
 
 COUNT, PIXELS, FEATURE, ACTION_SIZE, CRITICS = 6, 4, 3, 2, 2
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from moto_jax.acting.building import Made
 from moto_jax.data.episodes import DatasetError, Episode
 
 
@@ -29,7 +30,7 @@ class FakeJob:
     def file(self) -> str:
         return f"{self.index:06d}.npz"
 
-    def run(self) -> tuple[Episode, int]:
+    def run(self) -> Made:
         with self.log.open("a") as log:
             log.write(f"{self.index} {'jax' in sys.modules}\n")
         if self.fault.exists() and self.fault.read_text() == str(self.index):
@@ -45,4 +46,4 @@ class FakeJob:
             objects_in_goal=np.zeros((num_rows, 7), np.bool_),
             qpos=np.zeros((num_rows, 30), np.float32),
         )
-        return episode, 1
+        return Made(episode)

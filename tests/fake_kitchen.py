@@ -7,7 +7,7 @@ import gymnasium
 import numpy as np
 
 from moto_jax.data.episodes import Episode
-from moto_jax.envs import tasks
+from moto_jax.worlds.kitchen import tasks
 
 
 class FakeKitchen(gymnasium.Env):

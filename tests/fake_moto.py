@@ -6,9 +6,9 @@ import numpy as np
 
 from experiments.configs.base import get_config
 from moto_jax.agents import moto
-from moto_jax.agents.base import read_section
 from moto_jax.agents.moto_losses import Hyperparameters, Networks
-from moto_jax.networks.rssm import LatentState
+from moto_jax.learning.learners import make_update, read_section
+from moto_jax.learning.networks.rssm import LatentState
 from tests import fakes
 
 LENGTH, SIZE, HORIZON = 4, 3, 3
@@ -24,6 +24,20 @@ def hyperparameters(**changes) -> Hyperparameters:
     section.update(horizon=HORIZON, discount=0.9, lambda_=0.7, alpha=0.8, beta=0.5)
     config = {"moto": {**section, **changes}}
     return read_section(config, "moto", Hyperparameters, moto._CHOICES)
+
+
+def make_moto(networks, optimizers, hyper, acting_average=0.5):
+    """Returns (key -> state) and the update of these networks."""
+    step = moto.make_step(networks, optimizers, hyper)
+    return (
+        lambda key: moto.init_agent(key, networks, optimizers, fakes.ACTION_SIZE),
+        make_update(step, moto.acting_params, acting_average),
+    )
+
+
+def with_learners(state, **changes):
+    """Returns a state with other learners."""
+    return state.replace(learners=state.learners.replace(**changes))
 
 
 def recorded_batch():

@@ -3,7 +3,7 @@
 import json
 
 from experiments.configs import mixed, partial
-from moto_jax.analysis.runs import seed_directory
+from moto_jax.run_layout import seed_directory
 
 OFFLINE_UPDATES, UPDATES_PER_EPISODE, EPISODES, EPISODE_STEPS = 20, 10, 2, 40
 OBJECTS = ("microwave", "kettle", "bottom burner", "light switch")

@@ -24,11 +24,14 @@ import pytest
 from flax import struct
 
 from experiments.configs import base
-from moto_jax import assembly, checkpoints, collection, evaluation, training
-from moto_jax.collection import WorkerPool, make_policy_step
-from moto_jax.envs.seeds import Purpose
-from moto_jax.metrics import MetricsWriter
+from moto_jax.acting import collection, videos
+from moto_jax.acting.collection import PoolStage, make_policy_step
+from moto_jax.acting.environment_seeds import Purpose
+from moto_jax.acting.worker_pool import WorkerPool
+from moto_jax.running import checkpoints, training
+from moto_jax.running.metrics import MetricsWriter
 from moto_jax.types import Agent, Policy
+from moto_jax.worlds import registry
 from tests.fake_kitchen import FakeKitchen, demonstrations
 
 DEMONSTRATIONS = demonstrations()
@@ -160,14 +163,20 @@ def install(
       pool: of fake kitchens; runs share it and leave it open.
       agent: what learns.
     """
-    replace(assembly, "make_dataset", lambda config, directory: DEMONSTRATIONS)
-    replace(assembly, "choose_backend", lambda: "")
     replace(collection, "make_policy_step", _policy_step_once)
-    replace(evaluation, "write_video", lambda path, frames: path.write_bytes(b""))
+    replace(videos, "write_video", lambda path, frames: path.write_bytes(b""))
+
+    def make_world(config):
+        return registry.make_world(config)._replace(
+            open_stage=lambda: contextlib.nullcontext(PoolStage(pool)),
+            prepare=lambda: None,
+            renderer_name=lambda: None,
+        )
+
     replacements = {
-        "announce_renderer": lambda config: None,
+        "load_demonstrations": lambda source, world, directory: DEMONSTRATIONS,
         "make_agent": lambda config, **sizes: agent,
-        "make_stage": lambda config: contextlib.nullcontext(pool),
+        "make_world": make_world,
     }
     for name, replacement in replacements.items():
         replace(training, name, replacement)

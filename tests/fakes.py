@@ -11,10 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from moto_jax.distributions import sample_one_hot
-from moto_jax.networks.rssm import LatentState
+from moto_jax.learning.distributions import sample_one_hot
+from moto_jax.learning.networks.rssm import LatentState
+from moto_jax.learning.world_model import WorldModel, make_world_model
 from moto_jax.types import Batch
-from moto_jax.world_model import WorldModel, make_world_model
 
 ACTION_SIZE = 2
 DETER = 2

@@ -19,8 +19,8 @@ from types import SimpleNamespace
 import jax
 
 from experiments import run
-from moto_jax import machines
-from moto_jax.collection import WorkerPool
+from moto_jax.acting.worker_pool import WorkerPool
+from moto_jax.running import machines
 from tests.fake_kitchen import FakeKitchen
 from tests.fake_training import install, on_update, small_config
 

@@ -4,7 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from moto_jax.envs import minikitchen, tasks
+from moto_jax.worlds.kitchen import tasks
+from moto_jax.worlds.mini import minikitchen
 
 KEY = jax.random.key(0)
 NUMBER = {name: index for index, name in enumerate(tasks.OBJECTS)}

@@ -18,13 +18,18 @@ import jax.numpy as jnp
 import numpy as np
 
 from moto_jax.agents import moto
-from moto_jax.agents.base import init_learnable, make_optimizer
-from moto_jax.agents.model_based import fit_model
 from moto_jax.agents.moto_losses import Networks
-from moto_jax.networks.heads import Actor, CriticEnsemble
-from moto_jax.networks.rssm import LatentState
+from moto_jax.learning.learners import (
+    AgentState,
+    init_learnable,
+    make_optimizer,
+    make_update,
+)
+from moto_jax.learning.model_based import fit_model
+from moto_jax.learning.networks.heads import Actor, CriticEnsemble
+from moto_jax.learning.networks.rssm import LatentState
+from moto_jax.learning.world_model import WorldModel, make_world_model
 from moto_jax.types import Batch, Params
-from moto_jax.world_model import WorldModel, make_world_model
 from tests.fake_moto import hyperparameters
 
 SIDE, LAMP_PERIOD = 6, 3
@@ -310,15 +315,16 @@ def _line_program(broken: str) -> Callable[..., Any]:
     def update(state, batch, rates, numbers):
         hyper = fixed._replace(**numbers)
         optimizers = _line_optimizers(rates)
-        return moto.make_update(LINE_NETWORKS, optimizers, hyper, 0.0)(state, batch)[0]
+        step = moto.make_step(LINE_NETWORKS, optimizers, hyper)
+        return make_update(step, moto.acting_params, 0.0)(state, batch)[0]
 
     return quick_jit(update)
 
 
 @functools.cache
-def _line_state(seed: int) -> moto.MotoState:
+def _line_state(seed: int) -> AgentState:
     optimizers = _line_optimizers({})
-    init = quick_jit(lambda key: moto.init_state(key, LINE_NETWORKS, optimizers, 1))
+    init = quick_jit(lambda key: moto.init_agent(key, LINE_NETWORKS, optimizers, 1))
     return init(jax.random.key(seed))
 
 
@@ -327,7 +333,9 @@ def peaked_critics(height: float, peak: float) -> Params:
 
     The best action is the peak in every state; at height 0 they are all 0.
     """
-    params = jax.tree.map(np.zeros_like, jax.device_get(_line_state(0).critic.params))
+    params = jax.tree.map(
+        np.zeros_like, jax.device_get(_line_state(0).learners.critic.params)
+    )
     hidden, output = params["VmapMLP_0"]["Dense_0"], params["VmapMLP_0"]["Dense_1"]
     for unit, sign in enumerate((1.0, -1.0)):
         hidden["kernel"][:, -1, unit] = sign
@@ -347,7 +355,7 @@ def learn_on_the_line(
     critic: Params = None,
     zero_targets: bool = False,
     broken: str = "",
-) -> moto.MotoState:
+) -> AgentState:
     """Returns the state after MOTO's updates of the parts that have a rate.
 
     Args:
@@ -362,13 +370,15 @@ def learn_on_the_line(
       broken: names what has been broken in the package.
     """
     state, generator = _line_state(seed), np.random.default_rng(seed)
-    model = state.model.replace(params=jax.tree.map(jnp.float32, world))
-    state = state.replace(model=model)
+    learners = state.learners
+    model = learners.model.replace(params=jax.tree.map(jnp.float32, world))
+    learners = learners.replace(model=model)
     if critic is not None:
-        state = state.replace(critic=state.critic.replace(params=critic))
+        learners = learners.replace(critic=learners.critic.replace(params=critic))
     if zero_targets:
-        zeros = jax.tree.map(jnp.zeros_like, state.target_critic)
-        state = state.replace(target_critic=zeros)
+        zeros = jax.tree.map(jnp.zeros_like, learners.target_critic)
+        learners = learners.replace(target_critic=zeros)
+    state = state.replace(learners=learners)
     rates = dict.fromkeys(moto.Optimizers._fields, 0.0) | rates
     numbers = LINE_NUMBERS | numbers
     program = _line_program(broken)

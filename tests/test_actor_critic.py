@@ -10,7 +10,7 @@ import numpy as np
 import optax
 import pytest
 
-from moto_jax.agents import actor_critic
+from moto_jax.learning import actor_critic
 from tests import reference
 from tests.fake_actor_critic import (
     ACTION_SIZE,

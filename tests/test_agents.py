@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 
 from experiments.configs.base import get_config
-from moto_jax import checkpoints
-from moto_jax.agents import AGENTS, actor_critic, combo, cql, lompo, make_agent
-from moto_jax.agents.base import Learnable
-from moto_jax.imagination import open_loop
-from moto_jax.world_model import log_density_deviation
+from moto_jax.agents import AGENTS, combo, cql, lompo, make_agent
+from moto_jax.learning import actor_critic
+from moto_jax.learning.imagination import open_loop
+from moto_jax.learning.learners import Learnable
+from moto_jax.learning.world_model import log_density_deviation
+from moto_jax.running import checkpoints
 from tests import fakes
 
 # The smallest image has the fewest layers to compile.
@@ -126,7 +127,7 @@ def expectation(name: str, phase: str) -> Expectation:
 def fields(state: Any) -> dict[str, Any]:
     """A state's fields, with those of its learners instead of `learners`."""
     own = dict(vars(state))
-    return own | vars(own.pop("learners")) if "learners" in own else own
+    return own | vars(own.pop("learners"))
 
 
 # Three updates are fast however they are compiled, and compiling them is not.

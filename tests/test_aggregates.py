@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from moto_jax.analysis import aggregates
+from moto_jax.study import aggregates
 
 
 def test_the_middle_half_by_hand():

@@ -6,9 +6,9 @@ import pytest
 from matplotlib.image import imread
 
 from experiments.configs import mixed
-from moto_jax import run_directory
-from moto_jax.analysis import figures, predictions, runs
-from moto_jax.run_control import Stopwatch
+from moto_jax.running import run_directory
+from moto_jax.running.run_control import Stopwatch
+from moto_jax.study import figures, predictions, runs
 from tests.programs import assert_refused, run_program
 
 HARDWARE = {"cpu": "abacus", "cores": 2, "memory_gb": 1.5}

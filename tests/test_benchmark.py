@@ -24,7 +24,7 @@ from experiments.benchmarks import (
     update,
 )
 from experiments.benchmarks.measure import Figure
-from moto_jax.world_model import make_world_model, world_model_loss
+from moto_jax.learning.world_model import make_world_model, world_model_loss
 from tests.fakes import random_batch
 
 TINY = update.Size("tiny", 2, 6, updates=1, rounds=2)

@@ -13,8 +13,8 @@ import optax
 import pytest
 from flax import struct
 
-from moto_jax import checkpoints
-from moto_jax.checkpoints import CheckpointError
+from moto_jax.running import checkpoints
+from moto_jax.running.checkpoints import CheckpointError
 
 METADATA = {"config": {"task": "mixed", "rate": 3e-4}, "replay": ["a.npz", "b.npz"]}
 
@@ -338,3 +338,59 @@ def test_a_foreign_directory_with_a_manifest_is_named(run):
     checkpoints._write_manifest(newest)
     with pytest.raises(CheckpointError, match="metadata.json does not describe"):
         checkpoints.read_metadata(run)
+
+
+@struct.dataclass
+class Learners:
+    model: Any
+    average: Any
+
+
+@struct.dataclass
+class Framed:
+    """As an agent's state is now."""
+
+    key: Any
+    step: Any
+    learners: Any
+
+
+@struct.dataclass
+class Flat:
+    """As MOTO's was."""
+
+    key: Any
+    step: Any
+    model: Any
+    average: Any
+
+
+def test_learners_that_were_saved_beside_the_rest_are_read(tmp_path):
+    model = {"kernel": jnp.arange(6.0).reshape(2, 3), "bias": jnp.ones(3)}
+    flat = Flat(jax.random.key(3), jnp.int32(7), model, jnp.float32(0.5))
+    checkpoints.save(tmp_path, 7, flat, {"updates": 7})
+    framed = Framed(flat.key, flat.step, Learners(flat.model, flat.average))
+    abstract = jax.eval_shape(lambda: framed)
+    found, metadata = checkpoints.restore(tmp_path, abstract)
+    assert metadata == {"updates": 7}
+    assert jax.tree.structure(found) == jax.tree.structure(framed)
+    assert jax.random.key_data(found.key).tolist() == [0, 3]
+    for ours, theirs in zip(
+        jax.tree.leaves(found.replace(key=0)),
+        jax.tree.leaves(framed.replace(key=0)),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(ours, theirs)
+    # Saved again it lies as all others do.
+    checkpoints.save(tmp_path, 8, found, {"updates": 8})
+    again, _ = checkpoints.restore(tmp_path / "8", abstract)
+    np.testing.assert_array_equal(again.learners.average, 0.5)
+    # What does not fit is named as it was asked for, in either layout.
+    wrong = abstract.replace(
+        learners=Learners(abstract.learners.model, jax.ShapeDtypeStruct((2,), "f4"))
+    )
+    for step in ("7", "8"):
+        with pytest.raises(
+            CheckpointError, match=r"average as float32 \(\), .* \(2,\)"
+        ):
+            checkpoints.restore(tmp_path / step, wrong)

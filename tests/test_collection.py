@@ -11,15 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from moto_jax.collection import (
-    Play,
-    WorkerError,
-    WorkerPool,
-    collect_episodes,
-    make_policy_step,
-)
-from moto_jax.envs.kitchen import KitchenEnv
+from moto_jax.acting.collection import Play, collect_episodes, make_policy_step
+from moto_jax.acting.worker_pool import WorkerError, WorkerPool
 from moto_jax.types import Policy
+from moto_jax.worlds.kitchen.environment import KitchenEnv
 from tests.fake_envs import (
     NUM_ACTIONS,
     BrokenEnv,
@@ -113,7 +108,7 @@ def test_workers_do_not_import_the_main_module(tmp_path):
         "import jax\n"
         "from tests.fake_envs import CountingEnv\n"
         "from tests.test_collection import collect\n"
-        "from moto_jax.collection import WorkerPool\n"
+        "from moto_jax.acting.collection import WorkerPool\n"
         "with WorkerPool(CountingEnv, 1) as pool:\n"
         "    print(collect(pool, [0])[0].qpos[:, 1].max())\n"
     )
@@ -285,7 +280,7 @@ def test_a_worker_killed_from_outside_is_replaced(pool):
         ("raises", "RuntimeError: the simulator is unstable"),
         ("dies", "exit code -9"),
         ("hangs", "no answer within 0.2 s"),
-        ("nan", "NaN or infinite joint positions"),
+        ("nan", "NaN or infinite qpos"),
         (
             "shape",
             r"uint8\[3, 4, 3\] where its observation space says uint8\[4, 4, 3\]",
@@ -388,7 +383,7 @@ def test_close_ends_the_processes():
 def test_workers_end_with_the_process_that_made_them():
     program = (
         "import os\n"
-        "from moto_jax.collection import WorkerPool\n"
+        "from moto_jax.acting.collection import WorkerPool\n"
         "from tests.fake_envs import CountingEnv\n"
         "pool = WorkerPool(CountingEnv, 1)\n"
         "os.kill(os.getpid(), 9)\n"

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from moto_jax.networks.pixels import Decoder, Encoder, colour_axes
-from moto_jax.world_model import make_world_model, world_model_loss
+from moto_jax.learning.networks.pixels import Decoder, Encoder, colour_axes
+from moto_jax.learning.world_model import make_world_model, world_model_loss
 from tests import fakes
 
 

@@ -6,7 +6,7 @@ import io
 import numpy as np
 import pytest
 
-from moto_jax.analysis import comparison, comparison_rows, drawings, systems
+from moto_jax.study import comparison, comparison_rows, drawings, systems
 from tests.fake_results import RISING, write_runs
 
 DOUBLE = [2 * objects for objects in RISING[:-1]] + [4.0]

@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from moto_jax.agents.base import init_state
-from moto_jax.compilation import compile_updates, gpu_options, known_options
+from moto_jax.learning.learners import init_state
+from moto_jax.running.compilation import compile_updates, gpu_options, known_options
 from moto_jax.types import Agent
 
 GRAPHS, UNROLLED = (

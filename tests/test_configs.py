@@ -10,13 +10,15 @@ from ml_collections import ConfigDict
 
 from experiments.configs import base
 from moto_jax.agents import AGENTS, make_agent
-from moto_jax.analysis.runs import flat_config
-from moto_jax.data.composition import composition
-from moto_jax.envs import minikitchen, tasks
-from moto_jax.envs.renderer import RENDER_PROFILES
-from moto_jax.run_directory import RunError, bind, claimed
-from moto_jax.schedule import make_schedule
+from moto_jax.run_layout import flat_config
+from moto_jax.running.run_directory import RunError, bind, claimed
+from moto_jax.running.schedule import make_schedule
 from moto_jax.types import Batch
+from moto_jax.worlds.kitchen import tasks
+from moto_jax.worlds.kitchen.composition import composition
+from moto_jax.worlds.kitchen.renderer import RENDER_PROFILES
+from moto_jax.worlds.mini import minikitchen
+from moto_jax.worlds.registry import make_world
 
 FILES = sorted(
     path.stem
@@ -32,7 +34,7 @@ def get_config(file, size):
 def build(config):
     return make_agent(
         config,
-        action_size=tasks.action_size(config.env.name),
+        action_size=make_world(config).action_size,
         image_size=config.env.image_size,
     )
 
@@ -130,9 +132,7 @@ def test_one_update_of_every_size_keeps_the_state_as_it_was(name, size):
     rows = agent.batch_shape
     image = (config.env.image_size, config.env.image_size, 3)
     flag = jax.ShapeDtypeStruct(rows, np.bool_)
-    action = jax.ShapeDtypeStruct(
-        (*rows, tasks.action_size(config.env.name)), np.float32
-    )
+    action = jax.ShapeDtypeStruct((*rows, make_world(config).action_size), np.float32)
     batch = Batch(
         image=jax.ShapeDtypeStruct((*rows, *image), np.uint8),
         prev_action=action,

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from moto_jax.networks.convolutions import DoublingConv, HalvingConv
+from moto_jax.learning.networks.convolutions import DoublingConv, HalvingConv
 
 FEATURES = 4
 # (side, kernel): even and odd both ways, as in the encoder and the decoder; a decoder

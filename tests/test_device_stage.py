@@ -3,12 +3,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from moto_jax.collection import Play
-from moto_jax.device_stage import DeviceStage
-from moto_jax.envs import minikitchen, tasks
-from moto_jax.envs.minikitchen import MiniKitchen
-from moto_jax.envs.minikitchen_env import MiniKitchenEnv
+from moto_jax.acting.collection import Play
+from moto_jax.acting.device_stage import DeviceStage
 from moto_jax.types import Policy
+from moto_jax.worlds.kitchen import tasks
+from moto_jax.worlds.mini import minikitchen
+from moto_jax.worlds.mini.environment import MiniKitchenEnv
+from moto_jax.worlds.mini.minikitchen import MiniKitchen
 
 KEY = jax.random.key(3)
 STEPS = 6

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from experiments.configs.base import get_config
-from moto_jax import devices
+from moto_jax.running import devices
 
 ROOT = Path(__file__).parents[1]
 PIXELS = 64 * 64 * 3

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from moto_jax import distributions
-from moto_jax.distributions import TruncatedNormal
-from moto_jax.networks.heads import Actor
+from moto_jax.learning import distributions
+from moto_jax.learning.distributions import TruncatedNormal
+from moto_jax.learning.networks.heads import Actor
 from tests import reference
 
 MEANS = [-1.0, -0.999, -0.4, 0.0, 0.7, 1.0]

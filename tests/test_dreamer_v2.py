@@ -8,8 +8,8 @@ import optax
 import pytest
 
 from moto_jax.agents import dreamer_v2, moto_losses
-from moto_jax.agents.base import init_learnable
-from moto_jax.value_targets import lambda_mixture
+from moto_jax.learning.learners import init_learnable
+from moto_jax.learning.value_targets import lambda_mixture
 from tests import fake_actor_critic, fake_moto, fakes, reference
 from tests.fake_moto import HORIZON, LENGTH, SIZE, posterior, recorded_batch
 

@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 
 from experiments.configs import base
-from moto_jax.collection import Play
+from moto_jax.acting import environment_seeds as seeds
+from moto_jax.acting.collection import Play
+from moto_jax.acting.environment_seeds import Purpose, environment_seed
 from moto_jax.data.replay import Replay
-from moto_jax.envs import seeds
-from moto_jax.envs.seeds import Purpose, environment_seed
-from moto_jax.players import Players, check_plays, run_keys
-from moto_jax.schedule import Round
+from moto_jax.running.players import Players, check_plays, run_keys
+from moto_jax.running.schedule import Round
+from moto_jax.worlds.kitchen.labels import make_label
+from moto_jax.worlds.registry import make_world
 
 LARGE = (0, 1, 20261127, 2**32 - 1)
 
@@ -89,7 +91,9 @@ def test_seeds_stay_as_they_are():
 
 
 def test_the_module_is_free_of_jax():
-    text = "import sys, moto_jax.envs.seeds; sys.exit('jax' in sys.modules)"
+    text = (
+        "import sys, moto_jax.acting.environment_seeds; sys.exit('jax' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", text]).returncode == 0
 
 
@@ -112,7 +116,9 @@ def asked(monkeypatch):
         config.evaluation.update(episodes=20, phase_end_episodes=60)
         _, *keys = run_keys(run_seeds)
         policies = {"sampled": "judged", config.training.collect_with: "collecting"}
-        return Players(config, policies, Stage(), tuple(keys), range(len(run_seeds)))
+        world = make_world(config)
+        held = range(len(run_seeds))
+        return Players(config, policies, world, Stage(), tuple(keys), held)
 
     return made, plays
 
@@ -165,8 +171,8 @@ def test_every_evaluation_plays_episodes_of_its_own(asked):
 def test_seeds_of_any_size_start_a_run(seed):
     config = base.get_config("tiny")
     config.seeds, config.data.seed = (seed,), seed
-    check_plays(config)
-    Replay(("kettle",), 2, 2, seed)
+    check_plays(config, None)
+    Replay(make_label(("kettle",)), 2, 2, seed)
     assert jax.random.key_data(jax.random.key(seed)).tolist()[1] == seed
     # On the device a seed is uint32: the same key.
     traced = jax.jit(jax.random.key)(np.uint32(seed))
@@ -180,11 +186,11 @@ def test_a_seed_of_more_than_32_bits_is_refused_at_the_start(seed):
     config = base.get_config("tiny")
     config.seeds = (0, seed)
     with pytest.raises(ValueError, match=r"config\.seeds is .* less than 2\*\*32"):
-        check_plays(config)
+        check_plays(config, None)
     config = base.get_config("tiny")
     config.data.seed = seed
     with pytest.raises(ValueError, match=rf"config\.data\.seed is {seed}: "):
-        check_plays(config)
+        check_plays(config, None)
 
 
 @pytest.mark.parametrize(
@@ -194,4 +200,4 @@ def test_more_episodes_than_seeds_are_refused_at_the_start(training):
     config = base.get_config("tiny")
     config.training.update(training)
     with pytest.raises(ValueError, match="have environment seeds of their own"):
-        check_plays(config)
+        check_plays(config, None)

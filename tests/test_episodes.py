@@ -17,8 +17,6 @@ from moto_jax.data.episodes import (
     Episode,
     EpisodeRecord,
     Manifest,
-    behaviour_rows,
-    completion_order,
     load_dataset,
     read_episode,
     read_manifest,
@@ -26,7 +24,14 @@ from moto_jax.data.episodes import (
     write_episode,
     write_manifest,
 )
-from moto_jax.envs import tasks
+from moto_jax.worlds.kitchen import tasks
+from moto_jax.worlds.kitchen.labels import (
+    behaviour_rows,
+    completion_order,
+    make_label,
+    require_objects,
+)
+from moto_jax.worlds.rewards import make_reward_label
 
 MIXED = tasks.TASKS["mixed"]
 FIELDS = ("image", "action", "objects_in_goal", "qpos")
@@ -201,15 +206,22 @@ def changed(**changes):
         ("action", changed(action=np.full((4, 9), np.nan, np.float32))),
         ("action", changed(action=np.zeros((0, 9), np.float32))),
         ("qpos", changed(qpos=np.full((5, 30), np.inf, np.float32))),
-        ("qpos", changed(qpos=np.zeros((5, 29), np.float32))),
+        ("qpos", changed(qpos=np.zeros((5, 0), np.float32))),
         ("qpos", changed(qpos=np.zeros((4, 30), np.float32))),
         ("qpos", changed(qpos=np.asfortranarray(np.ones((5, 30), np.float32)))),
         ("qpos", changed(qpos=np.zeros((5, 30), ">f4"))),
-        ("objects_in_goal", changed(objects_in_goal=np.zeros((5, 6), np.bool_))),
+        ("objects_in_goal", changed(objects_in_goal=np.zeros((5, 0), np.bool_))),
         ("objects_in_goal", changed(objects_in_goal=np.zeros((5, 7), np.uint8))),
         ("objects_in_goal", changed(objects_in_goal=np.zeros((6, 7), np.bool_))),
-        ("qpos", {k: v for k, v in make_fields().items() if k != "qpos"}),
-        ("reward", changed(reward=np.zeros(5, np.float32))),
+        ("action", {k: v for k, v in make_fields().items() if k != "action"}),
+        ("colour", changed(colour=np.zeros(5, np.float32))),
+        ("reward", changed(reward=np.zeros(4, np.float32))),
+        ("reward", changed(reward=np.full(5, np.nan, np.float32))),
+        ("is_terminal", changed(is_terminal=np.zeros(5, np.float32))),
+        (
+            "objects_in_goal",
+            {k: v for k, v in make_fields().items() if k in ("image", "action")},
+        ),
     ],
 )
 def test_wrong_field_is_named(tmp_path, field, fields):
@@ -274,7 +286,7 @@ def test_rows_by_hand():
         objects_in_goal=in_goal,
         qpos=np.zeros((4, 30), np.float32),
     )
-    rows = to_rows(episode, ("kettle",))
+    rows = to_rows(episode, make_label(("kettle",))(episode))
     np.testing.assert_array_equal(rows.image[:, 0, 0, 0], [0, 1, 2, 3])
     np.testing.assert_array_equal(
         rows.prev_action, np.array([[0.0], [0.1], [0.2], [0.3]], np.float32)
@@ -287,7 +299,7 @@ def test_rows_by_hand():
     # The hinge cabinet came first, so nothing is cloned for this task ...
     assert not rows.is_behaviour.any()
     # ... but for this one everything that has an action.
-    rows = to_rows(episode, ("hinge cabinet", "kettle"))
+    rows = to_rows(episode, make_label(("hinge cabinet", "kettle"))(episode))
     np.testing.assert_array_equal(rows.is_behaviour, [True, True, True, False])
     # Nothing led to row 0, so it has no reward, whatever is in its goal there.
     np.testing.assert_array_equal(rows.reward, [0, 1, 2, 2])
@@ -304,7 +316,7 @@ def test_intended_actions_are_cloned_if_asked_for_and_never_executed(asked_for, 
     fields = make_fields()
     intended = -fields["action"]
     episode = Episode(**fields, intended_action=intended if known else None)
-    rows = to_rows(episode, MIXED, clone_intended=asked_for)
+    rows = to_rows(episode, make_label(MIXED)(episode), clone_intended=asked_for)
     np.testing.assert_array_equal(rows.prev_action[1:], fields["action"])
     wanted = intended if known and asked_for else fields["action"]
     np.testing.assert_array_equal(rows.behaviour_action[:-1], wanted)
@@ -448,7 +460,7 @@ def test_malformed_manifest_is_refused(tmp_path, field, value):
         ("file", ""),
         ("sha256", None),
         ("rows", "4"),
-        ("objects", ["toaster"]),
+        ("objects", [3]),
         ("surprise", 1),
     ],
 )
@@ -477,10 +489,76 @@ def test_missing_dataset_is_refused(tmp_path):
 def test_worker_modules_import_no_jax():
     code = (
         "import sys\n"
-        "import moto_jax.data.episodes, moto_jax.data.sources\n"
-        "import moto_jax.envs.demonstrator\n"
+        "import moto_jax.data.episodes, moto_jax.worlds.kitchen.demonstrations\n"
+        "import moto_jax.worlds.kitchen.demonstrator\n"
         "sys.exit('jax' in sys.modules or 'flax' in sys.modules)"
     )
     root = Path(__file__).parents[1]
     done = subprocess.run([sys.executable, "-c", code], cwd=root, check=False)
     assert done.returncode == 0
+
+
+def test_a_kitchens_labels_want_its_seven_objects():
+    fields = make_fields()
+    label = make_label(MIXED)
+    episode = Episode(**{**fields, "objects_in_goal": np.zeros((5, 6), np.bool_)})
+    with pytest.raises(DatasetError, match=r"'objects_in_goal' is bool\[5, 6\] where"):
+        label(episode)
+    del fields["objects_in_goal"]
+    episode = Episode(**fields, reward=np.zeros(5, np.float32))
+    with pytest.raises(DatasetError, match="'objects_in_goal' is missing where"):
+        require_objects(episode)
+
+
+def test_joint_positions_are_optional_and_a_reward_may_stand_for_objects(tmp_path):
+    fields = make_fields()
+    del fields["qpos"], fields["objects_in_goal"]
+    fields["reward"] = np.arange(5, dtype=np.float32)
+    fields["is_terminal"] = np.arange(5) == 4
+    checksum = write_episode(tmp_path / "a.npz", Episode(**fields))
+    back = read_episode(tmp_path / "a.npz", checksum)
+    assert back.qpos is None and back.objects_in_goal is None
+    assert back.fields().keys() == fields.keys()
+    for name, value in fields.items():
+        np.testing.assert_array_equal(back.fields()[name], value)
+
+
+def rewarded(*reward, **fields):
+    reward = np.float32(reward)
+    shape = (len(reward), 2, 2, 3)
+    return Episode(
+        image=np.zeros(shape, np.uint8),
+        action=np.zeros((len(reward) - 1, 9), np.float32),
+        reward=reward,
+        **fields,
+    )
+
+
+def test_by_rewards_rows_are_cloned_until_some_after_the_last_rise():
+    label = make_reward_label(2.0, rows_after=2)
+    labels = label(rewarded(0, 0, 1, 1, 2, 2, 2, 2, 2))
+    assert labels.behaviour_rows == 6
+    assert labels.events[:, 0].tolist() == [False] * 4 + [True] * 5
+    assert not labels.is_terminal.any()
+    # A fall is no rise, and what follows it is not cloned.
+    assert label(rewarded(0, 1, 1, 1, 0.5, 0.5, 0.5)).behaviour_rows == 3
+    # The last row has no action.
+    assert label(rewarded(0, 0, 1)).behaviour_rows == 2
+    # Nothing of an episode that ends without reward, or never rose.
+    assert label(rewarded(0, 1, 0)).behaviour_rows == 0
+    assert label(rewarded(0, -2, -1)).behaviour_rows == 0
+    assert label(rewarded(1, 1, 1)).behaviour_rows == 0
+    ended = rewarded(0, 2, is_terminal=np.array([False, True]))
+    assert label(ended).is_terminal.tolist() == [False, True]
+    with pytest.raises(DatasetError, match="'reward' is missing"):
+        label(Episode(**make_fields()))
+
+
+def test_a_kitchens_task_takes_rewards_for_objects_where_there_is_nothing_else():
+    label = make_label(MIXED, rows_after=1)
+    labels = label(rewarded(0, 3, 4, 4))
+    assert labels.events.tolist() == [[False] * 4] * 2 + [[True] * 4] * 2
+    np.testing.assert_array_equal(labels.reward, [0, 3, 4, 4])
+    assert labels.behaviour_rows == 3
+    early = make_label(MIXED, success_reward=3.0)(rewarded(0, 3, 4, 4))
+    assert early.events[1].all()

@@ -11,10 +11,12 @@ import pytest
 from matplotlib.image import imread
 
 from experiments.configs import mixed
-from moto_jax import assembly, checkpoints, evaluation
+from moto_jax import statistics
+from moto_jax.acting.environment_seeds import Purpose, environment_seed
 from moto_jax.agents import make_agent
-from moto_jax.envs import tasks
-from moto_jax.envs.seeds import Purpose, environment_seed
+from moto_jax.running import checkpoints
+from moto_jax.worlds.kitchen import tasks
+from moto_jax.worlds.registry import make_world
 from tests.programs import assert_refused, run_program
 
 STEPS = 10
@@ -62,7 +64,7 @@ def test_evaluates_a_checkpoint_on_another_task(run):
         assert word in done.stdout
     assert "microwave" not in done.stdout and "mean policy" not in done.stdout
     # Nobody can lift a kettle in ten steps; Wilson's interval is of two episodes.
-    _, high = evaluation.wilson_interval(0, 2)
+    _, high = statistics.wilson_interval(0, 2)
     assert f"0.00  (0.00 to {high:.2f})" in done.stdout
 
     out = run / "seed5" / "evaluation-7"
@@ -158,7 +160,7 @@ def test_action_errors_of_checkpoints_on_unseen_demonstrations(run, tmp_path):
     assert rows[:5] == rows[5:]
     # Parameters of zero choose zero: what is left is what the demonstrator meant.
     seed = environment_seed(Purpose.HELD_OUT_DEMONSTRATIONS, number=0)
-    episode = assembly.demonstration(mixed.get_config("tiny"), task, seed)
+    episode = make_world(mixed.get_config("tiny")).demonstrate(seed)
     done = episode.objects_in_goal[:, tasks.object_columns(task)].argmax(axis=0)
     expected = [
         np.mean(np.square(episode.intended_action[row - 20 : row])) for row in done

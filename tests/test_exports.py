@@ -10,10 +10,15 @@ import numpy as np
 import pytest
 
 from experiments.configs.base import get_config
-from moto_jax import exports
 from moto_jax.agents import AGENTS
-from moto_jax.exports import ExportError, TrainedPolicy, export_bytes, read_export
-from moto_jax.restoring import build_agent
+from moto_jax.running import exports
+from moto_jax.running.exports import (
+    ExportError,
+    TrainedPolicy,
+    export_bytes,
+    read_export,
+)
+from moto_jax.running.restoring import build_agent
 from tests.programs import ROOT
 
 # The smallest image has the fewest layers.

@@ -11,9 +11,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from experiments import figure_drawings, figure_values, gap_values
-from experiments.figure_values import World
-from moto_jax import checkpoints, diagnostics, restoring
-from moto_jax.analysis import systems
+from moto_jax.acting.environment_seeds import Purpose, environment_seed
 from moto_jax.data.episodes import (
     Episode,
     EpisodeRecord,
@@ -21,8 +19,12 @@ from moto_jax.data.episodes import (
     write_episode,
     write_manifest,
 )
-from moto_jax.envs import tasks
-from moto_jax.envs.seeds import Purpose, environment_seed
+from moto_jax.running import checkpoints, restoring
+from moto_jax.study import model_probes as diagnostics
+from moto_jax.study import systems
+from moto_jax.worlds.kitchen import tasks
+from moto_jax.worlds.kitchen.labels import make_label
+from moto_jax.worlds.registry import make_world
 from tests.fake_results import EPISODE_STEPS, RISING, write_runs
 from tests.programs import assert_refused, run_program
 
@@ -56,12 +58,11 @@ class FakeWorld:
         self.played = []
         self.successes_every = successes_every
 
-    def demonstration(self, config, objects, seed):
-        assert tuple(objects) == TASK
-        return episode(objects[:3] if seed % 3 == 0 else objects, seed)
+    def demonstrate(self, seed):
+        return episode(TASK[:3] if seed % 3 == 0 else TASK, seed)
 
     @contextlib.contextmanager
-    def make_stage(self, config):
+    def open_stage(self):
         yield self
 
     def player(self, policy):
@@ -78,8 +79,13 @@ class FakeWorld:
 
 
 def world(successes_every=1):
+    """Returns the fake and what makes a world of it."""
     fake = FakeWorld(successes_every)
-    return fake, World(fake.demonstration, fake.make_stage)
+    return fake, lambda config: make_world(config)._replace(
+        demonstrate=fake.demonstrate,
+        open_stage=fake.open_stage,
+        prepare=lambda: None,
+    )
 
 
 def random_leaf(leaf, generator):
@@ -134,7 +140,7 @@ def drawn(runs, models, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         # Compiled once for all tests.
         patch.setattr(figure_values, "make_probe", lambda *unused: models.probe)
-        return figure_drawings.make_figures(runs, out, lambda: world()[1]), out
+        return figure_drawings.make_figures(runs, out, world()[1]), out
 
 
 def rows_of(path):
@@ -156,14 +162,12 @@ def test_all_figures_are_drawn(drawn):
 def test_only_demonstrations_that_do_all_are_asked_about(models):
     assert len(models.demonstrations) == figure_values.EPISODES
     for one in models.demonstrations:
-        assert tasks.objects_reached(one.objects_in_goal, TASK).all()
+        assert make_label(TASK)(one).events.any(axis=0).all()
     assert models.rows == EPISODE_STEPS + 1
 
-    def never(config, objects, seed):
-        return episode(objects[:2], seed)
-
+    never = models.world._replace(demonstrate=lambda seed: episode(TASK[:2], seed))
     with pytest.raises(ValueError, match="no demonstration does all of microwave"):
-        figure_values.demonstrations(World(never, models), models.config, TASK)
+        figure_values.demonstrations(never)
 
 
 def test_predictions_begin_when_three_objects_are_done(models):
@@ -277,7 +281,7 @@ def test_uncertainty_is_of_each_checkpoints_own_model(models):
         episode(TASK, environment_seed(Purpose.EXPERTS, number=number), EPISODE_STEPS)
         for number in range(10)
     ]
-    batch = diagnostics.padded_batch(episodes, TASK, EPISODE_STEPS + 1)
+    batch = diagnostics.padded_batch(episodes, make_label(TASK), EPISODE_STEPS + 1)
     params = jax.tree.map(lambda leaf: leaf[1], models.programs[0][0].acting_params(20))
     uncertain = models.probe.uncertainty(params["model"], batch, jax.random.key(5))
     np.testing.assert_allclose(found.uncertainty[1], uncertain.mean(), rtol=1e-5)
@@ -295,7 +299,9 @@ def failing(models):
 
 def test_what_lies_after_an_episode_is_not_asked_about(models):
     found = gap_values.gaps(failing(models), world()[1])
-    batch = diagnostics.padded_batch(models.demonstrations, TASK, EPISODE_STEPS + 1)
+    batch = diagnostics.padded_batch(
+        models.demonstrations, make_label(TASK), EPISODE_STEPS + 1
+    )
     params = jax.tree.map(lambda leaf: leaf[0], models.programs[0][0].acting_params(20))
     uncertain = models.probe.uncertainty(params["model"], batch, jax.random.key(3))
     windows = LENGTH + 1 - models.probe.horizon
@@ -331,7 +337,7 @@ def test_what_cannot_be_drawn_is_said(tmp_path):
     write_runs(tmp_path / "runs", "moto")
     write_runs(tmp_path / "runs", "neither", **{"moto.alpha": 0.0, "moto.beta": 0.0})
     out = tmp_path / "out"
-    contents = figure_drawings.make_figures(tmp_path / "runs", out, lambda: world()[1])
+    contents = figure_drawings.make_figures(tmp_path / "runs", out, world()[1])
     assert [one["name"] for one in contents.figures] == ["figure2", "figure3"]
     (note,) = contents.notes
     assert note.startswith("figures 1, 4 and 5: MOTO on partial is left out: no check")

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from moto_jax.envs import graphics
+from moto_jax.worlds import graphics
 
 ALL = {"libEGL.so.1", "libEGL_mesa.so.0"}
 
@@ -77,7 +77,7 @@ def test_other_systems_keep_mujocos_default(unset_backend):
 
 def test_the_check_imports_neither_mujoco_nor_jax():
     program = (
-        "import sys; import moto_jax.envs.graphics; "
+        "import sys; import moto_jax.worlds.graphics; "
         "print(sorted({'mujoco', 'jax', 'numpy'} & set(sys.modules)))"
     )
     output = subprocess.run(

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 
-from moto_jax.envs import mujoco_compat, tasks
-from moto_jax.envs.demonstrator import Demonstrator
-from moto_jax.envs.kitchen import KitchenEnv
+from moto_jax.worlds.kitchen import mujoco_compat, tasks
+from moto_jax.worlds.kitchen.demonstrator import Demonstrator
+from moto_jax.worlds.kitchen.environment import KitchenEnv
 
 MIXED = tasks.TASKS["mixed"]
 
@@ -277,8 +277,9 @@ def test_actions_beyond_the_bounds_act_like_the_bounds():
 def test_workers_import_no_jax_and_physics_makes_no_graphics_context():
     program = """
 import sys
-import moto_jax.envs.graphics, moto_jax.envs.renderer, moto_jax.envs.tasks
-from moto_jax.envs.kitchen import KitchenEnv
+import moto_jax.worlds.graphics
+import moto_jax.worlds.kitchen.renderer, moto_jax.worlds.kitchen.tasks
+from moto_jax.worlds.kitchen.environment import KitchenEnv
 env = KitchenEnv(render_frames=False)
 env.reset(seed=0)
 env.step([0.0] * 9)

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from moto_jax.agents import latent_rows
-from moto_jax.networks.rssm import LatentState
+from moto_jax.learning import latent_rows
+from moto_jax.learning.networks.rssm import LatentState
 
 CAPACITY, DETER, GROUPS, CLASSES, ACTION_SIZE = 8, 2, 3, 4, 2
 

@@ -10,8 +10,9 @@ import numpy as np
 import optax
 import pytest
 
-from moto_jax.agents import actor_critic, bc, iql
-from moto_jax.agents.base import init_learnable
+from moto_jax.agents import bc, iql
+from moto_jax.learning import actor_critic
+from moto_jax.learning.learners import init_learnable
 from tests import fake_actor_critic as fake
 from tests import reference
 

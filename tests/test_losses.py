@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from moto_jax.agents import losses
-from moto_jax.distributions import TruncatedNormal
+from moto_jax.learning import losses
+from moto_jax.learning.distributions import TruncatedNormal
 from tests import fakes, reference
 
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import jax
 import pytest
 
-from moto_jax import checkpoints, machines
+from moto_jax.running import checkpoints, machines
 from tests.fake_training import EPISODES, UPDATES, abstract_states, metrics_lines
 from tests.machine_program import SEEDS
 

@@ -4,7 +4,7 @@ import mujoco
 import numpy as np
 import pytest
 
-from moto_jax.envs import mesh_thinning
+from moto_jax.worlds.kitchen import mesh_thinning
 
 SLICES, STACKS, RADIUS = 32, 16, 0.5
 

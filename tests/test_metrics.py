@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from moto_jax import metrics, provenance
-from moto_jax.metrics import MetricsWriter, TerminalView
+from moto_jax.running import metrics, provenance
+from moto_jax.running.metrics import MetricsWriter, TerminalView
 
 
 def lines(run_dir) -> list[dict]:

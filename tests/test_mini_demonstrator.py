@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 
 from experiments.configs.base import get_config
-from moto_jax.data.composition import HUMAN_SEQUENCES
-from moto_jax.data.episodes import completion_order
-from moto_jax.envs import mini_demonstrator, minikitchen, tasks
-from moto_jax.envs.minikitchen import KETTLE, NOTHING
+from moto_jax.worlds.kitchen import tasks
+from moto_jax.worlds.kitchen.composition import HUMAN_SEQUENCES
+from moto_jax.worlds.kitchen.labels import completion_order
+from moto_jax.worlds.mini import demonstrator as mini_demonstrator
+from moto_jax.worlds.mini import minikitchen
+from moto_jax.worlds.mini.minikitchen import KETTLE, NOTHING
 from tests.mini_states import KEY, NUMBER, at_handle, place
 
 

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from experiments.configs.mixed import get_config
-from moto_jax import evaluation, training
-from moto_jax.analysis.runs import read_run
+from moto_jax.acting import evaluation
 from moto_jax.data.episodes import read_episode, read_manifest
+from moto_jax.running import training
+from moto_jax.study.runs import read_run
 from moto_jax.types import Policy
 from tests.fake_training import make_fake_agent
 

@@ -5,17 +5,13 @@ import numpy as np
 import pytest
 
 from experiments.configs.mixed import get_config
-from moto_jax import assembly
-from moto_jax.data import mini_sources
-from moto_jax.data.composition import composition
-from moto_jax.data.episodes import (
-    DatasetError,
-    completion_order,
-    load_dataset,
-    read_manifest,
-)
-from moto_jax.data.mini_sources import mini_demonstration, mini_episodes
-from moto_jax.envs.seeds import Purpose, environment_seed
+from moto_jax.acting.environment_seeds import Purpose, environment_seed
+from moto_jax.data.episodes import DatasetError, load_dataset, read_manifest
+from moto_jax.worlds.kitchen.composition import composition
+from moto_jax.worlds.kitchen.labels import completion_order
+from moto_jax.worlds.mini import demonstrations as mini_sources
+from moto_jax.worlds.mini.demonstrations import mini_demonstration, mini_episodes
+from moto_jax.worlds.registry import make_world
 
 SMALL = {"task": "mixed", "num_episodes": 5, "image_size": 16}
 
@@ -109,8 +105,9 @@ def test_a_held_out_demonstration_is_of_what_is_asked_for():
     config = get_config("mini")
     config.env.image_size = 16
     objects = ("kettle", "top burner")
+    config.task = ",".join(objects)
     one, same, other = (
-        assembly.demonstration(config, objects, seed)
+        make_world(config).demonstrate(seed)
         for seed in (2**32 - 2, 2**32 - 2, 2**32 - 1)
     )
     assert completion_order(one.objects_in_goal) == objects
@@ -120,15 +117,15 @@ def test_a_held_out_demonstration_is_of_what_is_asked_for():
     assert completion_order(noiseless.objects_in_goal) == objects
 
 
-def test_no_recorded_data_fit_the_miniature(tmp_path):
+def test_no_recorded_data_fit_the_miniature():
     config = get_config("mini")
     config.data.source = "d4rl"
     with pytest.raises(ValueError, match="data.source is 'd4rl': use scripted"):
-        assembly.make_dataset(config, tmp_path)
+        make_world(config)
 
 
 def test_the_miniature_is_drawn_in_one_way_alone():
     config = get_config("mini")
     config.env.render_profile = "fast"
     with pytest.raises(ValueError, match="render_profile is 'fast'.*'mini' alone"):
-        assembly.prepare(config)
+        make_world(config)

@@ -4,9 +4,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from moto_jax.envs import minikitchen, tasks
-from moto_jax.envs.minikitchen import KETTLE, NOTHING, MiniKitchen
-from moto_jax.envs.minikitchen_env import MiniKitchenEnv
+from moto_jax.worlds.kitchen import tasks
+from moto_jax.worlds.mini import minikitchen
+from moto_jax.worlds.mini.environment import MiniKitchenEnv
+from moto_jax.worlds.mini.minikitchen import KETTLE, NOTHING, MiniKitchen
 from tests.mini_states import KEY, NUMBER, at_handle, place
 
 OPEN, CLOSE = -1.0, 1.0

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from moto_jax.analysis import gap_figure, model_figures
-from moto_jax.analysis.gap_figure import Gaps
-from moto_jax.analysis.model_figures import Prediction, Rewards
+from moto_jax.study import gap_figure, model_figures
+from moto_jax.study.gap_figure import Gaps
+from moto_jax.study.model_figures import Prediction, Rewards
 
 
 def prediction(length, context, name, seed=0):

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from moto_jax.agents import model_free
+from moto_jax.learning import model_free
 from moto_jax.types import Batch
 from tests import fakes
 

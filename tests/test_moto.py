@@ -11,12 +11,20 @@ import pytest
 
 from experiments.configs.base import get_config
 from moto_jax.agents import make_agent, moto
-from moto_jax.agents.base import read_section
-from moto_jax.agents.model_based import make_policies
 from moto_jax.agents.moto_losses import Hyperparameters, Networks
-from moto_jax.networks.heads import Actor, CriticEnsemble
+from moto_jax.learning.learners import read_section
+from moto_jax.learning.model_based import make_policies
+from moto_jax.learning.networks.heads import Actor, CriticEnsemble
 from tests import fakes
-from tests.fake_moto import LENGTH, NETWORKS, SIZE, hyperparameters, recorded_batch
+from tests.fake_moto import (
+    LENGTH,
+    NETWORKS,
+    SIZE,
+    hyperparameters,
+    make_moto,
+    recorded_batch,
+    with_learners,
+)
 
 OPTIMIZERS = moto.Optimizers(*[optax.adam(0.01)] * 3)
 
@@ -25,12 +33,13 @@ OPTIMIZERS = moto.Optimizers(*[optax.adam(0.01)] * 3)
 def update(state, batch, weights, average):
     """An update of the fakes; `weights` replaces numbers of the hyper-parameters."""
     hyper = hyperparameters(target_period=3)._replace(**weights)
-    return moto.make_update(NETWORKS, OPTIMIZERS, hyper, average)(state, batch)
+    return make_moto(NETWORKS, OPTIMIZERS, hyper, average)[1](state, batch)
 
 
 @functools.cache
 def initial_state():
-    return moto.init_state(jax.random.key(0), NETWORKS, OPTIMIZERS, fakes.ACTION_SIZE)
+    init, _ = make_moto(NETWORKS, OPTIMIZERS, hyperparameters())
+    return init(jax.random.key(0))
 
 
 def updated(**weights):
@@ -54,8 +63,8 @@ def changed(first, second) -> set[str]:
         if any(
             np.any(a != b)
             for a, b in zip(
-                jax.tree.leaves(getattr(first, name).params),
-                jax.tree.leaves(getattr(second, name).params),
+                jax.tree.leaves(getattr(first.learners, name).params),
+                jax.tree.leaves(getattr(second.learners, name).params),
                 strict=True,
             )
         )
@@ -90,8 +99,10 @@ class TestUpdate:
 
     def test_the_actor_follows_the_live_critics_and_they_their_targets(self):
         state = initial_state()
-        targets = jax.tree.map(lambda x: x + 1.0, state.target_critic)
-        other, _ = updated()(state.replace(target_critic=targets), recorded_batch())
+        targets = jax.tree.map(lambda x: x + 1.0, state.learners.target_critic)
+        other, _ = updated()(
+            with_learners(state, target_critic=targets), recorded_batch()
+        )
         assert changed(self.after(), other) == {"critic"}
 
     def test_each_step_draws_anew_and_the_same_step_the_same(self):
@@ -102,40 +113,49 @@ class TestUpdate:
 
     def test_targets_are_copied_every_period_and_not_between(self):
         state = initial_state()
-        target = state.critic.params
+        target = state.learners.critic.params
         for number in range(1, 8):
             state, _ = updated()(state, recorded_batch())
             if number in (3, 6):
-                target = state.critic.params
-            chex.assert_trees_all_equal(state.target_critic, target)
+                target = state.learners.critic.params
+            chex.assert_trees_all_equal(state.learners.target_critic, target)
             assert state.step == number
 
     def test_acting_parameters_are_a_running_average_that_starts_short(self):
         state = initial_state()
-        average = state.model.params["push"]
+        average = state.learners.model.params["push"]
         for number in range(1, 13):
             state, _ = updated()(state, recorded_batch())
             # A tenth of an update's share is the first's, the config's 0.5 the last's.
             keep = min(0.5, number / (number + 10))
-            average = keep * average + (1 - keep) * state.model.params["push"]
+            average = keep * average + (1 - keep) * state.learners.model.params["push"]
             np.testing.assert_allclose(
                 state.acting["model"]["push"], average, rtol=1e-5
             )
-        assert np.any(state.acting["actor"]["bias"] != state.actor.params["bias"])
+        assert np.any(
+            state.acting["actor"]["bias"] != state.learners.actor.params["bias"]
+        )
 
     def test_without_an_average_the_learnt_parameters_act(self):
         state = self.after(acting_average=0.0)
-        live = {"model": state.model.params, "actor": state.actor.params}
+        live = {
+            "model": state.learners.model.params,
+            "actor": state.learners.actor.params,
+        }
         chex.assert_trees_all_close(state.acting, live, rtol=1e-6)
 
     def test_return_range_follows_the_spread_of_returns(self):
         state, metrics = updated()(initial_state(), recorded_batch())
         spread = metrics["actor/return_range"]
         assert spread > 0
-        np.testing.assert_allclose(state.return_range, 0.01 * spread, rtol=1e-4)
+        np.testing.assert_allclose(
+            state.learners.return_range, 0.01 * spread, rtol=1e-4
+        )
         later, metrics = updated()(state, recorded_batch())
-        expected = 0.99 * state.return_range + 0.01 * metrics["actor/return_range"]
-        np.testing.assert_allclose(later.return_range, expected, rtol=1e-4)
+        expected = (
+            0.99 * state.learners.return_range + 0.01 * metrics["actor/return_range"]
+        )
+        np.testing.assert_allclose(later.learners.return_range, expected, rtol=1e-4)
 
     @pytest.mark.parametrize("bad", [np.nan, np.inf])
     def test_a_bad_batch_changes_nothing_and_is_counted(self, bad):
@@ -165,11 +185,10 @@ def test_bfloat16_computes_finite_losses_and_keeps_its_state_in_float32():
         Actor(fakes.ACTION_SIZE, **sizes),
         CriticEnsemble(2, **sizes),
     )
-    update = jax.jit(
-        moto.make_update(networks, OPTIMIZERS, hyperparameters(), 0.5), donate_argnums=0
-    )
-    state = moto.init_state(jax.random.key(0), networks, OPTIMIZERS, fakes.ACTION_SIZE)
-    initial_params = jax.tree.map(np.array, state.critic.params)
+    init, update = make_moto(networks, OPTIMIZERS, hyperparameters())
+    update = jax.jit(update, donate_argnums=0)
+    state = init(jax.random.key(0))
+    initial_params = jax.tree.map(np.array, state.learners.critic.params)
     image = np.random.default_rng(0).integers(0, 256, (LENGTH, SIZE, 1, 1, 8))
     batch = recorded_batch().replace(image=np.uint8(image))
     for _ in range(2):
@@ -180,7 +199,7 @@ def test_bfloat16_computes_finite_losses_and_keeps_its_state_in_float32():
         assert leaf.dtype in (jnp.float32, jnp.int32)
     for old, new in zip(
         jax.tree.leaves(initial_params),
-        jax.tree.leaves(state.critic.params),
+        jax.tree.leaves(state.learners.critic.params),
         strict=True,
     ):
         assert np.any(old != new)
@@ -251,8 +270,7 @@ class TestBuilding:
             config.moto.update(numbers)
             agent = make_agent(config, action_size=9, image_size=64)
             state = jax.eval_shape(agent.init, jax.random.key(0))
-            learners = state if name == "moto" else state.learners
-            return jax.tree.map(lambda leaf: leaf.shape, learners.critic.params)
+            return jax.tree.map(lambda leaf: leaf.shape, state.learners.critic.params)
 
         as_everyone = critics("moto")
         # Deter 8, stochastic 4 x 4, action 9: no layer between them and the value.
@@ -265,7 +283,7 @@ class TestBuilding:
     def test_its_critics_may_have_a_rate_of_their_own(self, monkeypatch):
         made = []
         monkeypatch.setattr(
-            "moto_jax.agents.model_based.make_optimizer",
+            "moto_jax.learning.model_based.make_optimizer",
             lambda rate, **others: made.append(rate) or optax.sgd(rate),
         )
         config = get_config("tiny")

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from moto_jax.agents import moto_losses
+from moto_jax.agents.moto_losses import Recorded, make_losses
 from tests import fakes, reference
 from tests.fake_moto import (
     HORIZON,
@@ -42,17 +42,13 @@ def exact(params):
 def actor_loss(params, batch, return_range=0.0, settings=(), **weights):
     """The loss and its aux; `settings` are names of choices, `weights` numbers."""
     hyper = hyperparameters(**dict(settings))._replace(**weights)
-    return moto_losses.actor_loss(
+    return make_losses(NETWORKS, hyper).actor(
         params["actor"],
-        NETWORKS,
-        hyper,
-        params["model"],
-        params["critic"],
-        posterior(),
-        batch,
-        ALL,
-        return_range,
-        jax.random.key(1),
+        model=params["model"],
+        critic=params["critic"],
+        recorded=Recorded(batch, posterior(), ALL),
+        return_range=return_range,
+        key=jax.random.key(1),
     )
 
 
@@ -225,29 +221,25 @@ class TestActorLoss:
 def targets_of(
     target_params, model_params, dream, batch, key, reduction="min", starts=ALL
 ):
-    return moto_losses.critic_targets(
+    losses = make_losses(NETWORKS, hyperparameters(target_reduction=reduction))
+    rows = ALL if starts is ALL else jnp.array(starts)
+    return losses.critic_targets(
         target_params,
-        NETWORKS,
-        hyperparameters(target_reduction=reduction),
-        model_params,
-        dream,
-        batch,
-        ALL if starts is ALL else jnp.array(starts),
-        key,
+        model=model_params,
+        dream=dream,
+        recorded=Recorded(batch, posterior(), rows),
+        key=key,
     )
 
 
 @functools.partial(jax.jit, static_argnames="starts")
 def critic_loss(params, dream, batch, targets, starts=ALL):
-    return moto_losses.critic_loss(
+    rows = ALL if starts is ALL else jnp.array(starts)
+    return make_losses(NETWORKS, hyperparameters()).critic(
         params,
-        NETWORKS,
-        hyperparameters(),
-        dream,
-        posterior().feature,
-        batch,
-        ALL if starts is ALL else jnp.array(starts),
-        *targets,
+        dream=dream,
+        recorded=Recorded(batch, posterior(), rows),
+        targets=targets,
     )
 
 

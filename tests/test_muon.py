@@ -8,7 +8,7 @@ import optax
 import optax.contrib
 import pytest
 
-from moto_jax.agents.muon import muon, plan_stacks
+from moto_jax.learning.muon import muon, plan_stacks
 
 SHAPES = {
     "square": {"kernel": (8, 8), "bias": (8,)},
@@ -51,7 +51,7 @@ class TestMuon:
     @pytest.mark.parametrize("worth", [-1, 1_000, 10**12])
     def test_moves_and_remembers_what_optax_does(self, worth, monkeypatch):
         """Each leaf by itself, some together, all in one stack."""
-        monkeypatch.setattr("moto_jax.agents.muon._STACK_WORTH", worth)
+        monkeypatch.setattr("moto_jax.learning.muon._STACK_WORTH", worth)
         several = [(1, 8, 8), (1, 20, 8), (1, 8, 30), (3, 8, 9), (1, 24, 5), (1, 7, 3)]
         assert len(plan_stacks(several)) == {-1: 6, 1_000: 5, 10**12: 1}[worth]
         ours = muon(*self.RATES, epsilon=1e-5, weight_decay=0.3)

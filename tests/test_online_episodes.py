@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from moto_jax import machines, online_episodes
 from moto_jax.data.episodes import DatasetError, Episode
-from moto_jax.online_episodes import OnlineEpisodes
-from moto_jax.schedule import Round
+from moto_jax.running import machines, online_episodes
+from moto_jax.running.online_episodes import OnlineEpisodes
+from moto_jax.running.schedule import Round
 from tests.test_schedule import alone
 
 

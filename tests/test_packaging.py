@@ -34,15 +34,18 @@ def test_the_lock_is_pinned_hashed_and_names_no_index():
 
 def test_data_files_are_in_the_package():
     assert (
-        importlib.resources.files("moto_jax.envs").joinpath("keyframes.json").is_file()
+        importlib.resources.files("moto_jax.worlds.kitchen")
+        .joinpath("keyframes.json")
+        .is_file()
     )
 
 
 def test_what_worker_processes_import_is_free_of_jax():
     program = (
         "import sys\n"
-        "import moto_jax.envs.kitchen, moto_jax.envs.renderer, moto_jax.envs.worker\n"
-        "import moto_jax.data.sources\n"
+        "import moto_jax.worlds.kitchen.environment, moto_jax.acting.worker\n"
+        "import moto_jax.worlds.kitchen.renderer\n"
+        "import moto_jax.worlds.kitchen.demonstrations\n"
         "print(sorted({'jax', 'flax', 'jaxlib'} & set(sys.modules)))\n"
     )
     done = subprocess.run(

@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 
 from experiments.configs import base
-from moto_jax import machines
-from moto_jax.players import Players, acting_device, check_plays, run_keys
-from moto_jax.schedule import Round
+from moto_jax.running import machines
+from moto_jax.running.players import Players, acting_device, check_plays, run_keys
+from moto_jax.running.schedule import Round
+from moto_jax.worlds.registry import make_world
 
 SEEDS = (3, 0, 5)
 
@@ -19,7 +20,8 @@ def made(monkeypatch, process, shares):
     monkeypatch.setattr(machines, "gather", lambda own: shares)
     monkeypatch.setattr(jax, "process_index", lambda: process)
     _, *keys = run_keys(SEEDS)
-    return Players(config, {}, None, tuple(keys), shares[process])
+    world = make_world(config)
+    return Players(config, {}, world, None, tuple(keys), shares[process])
 
 
 @pytest.mark.parametrize(
@@ -91,10 +93,10 @@ def test_a_round_has_at_most_as_many_episodes_as_workers():
     config = base.get_config("tiny")
     config.env.workers = 3
     config.training.episodes_per_round = 3
-    check_plays(config)
+    check_plays(config, make_world(config).most_at_once)
     config.training.episodes_per_round = 4
     with pytest.raises(ValueError, match="episodes_per_round is 4 with 3 workers"):
-        check_plays(config)
+        check_plays(config, make_world(config).most_at_once)
     # Which plays on the device, without workers.
-    config.env.name = "minikitchen"
-    check_plays(config)
+    config.env.update(name="minikitchen", render_profile="mini")
+    check_plays(config, make_world(config).most_at_once)

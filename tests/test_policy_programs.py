@@ -10,9 +10,9 @@ import pytest
 
 from experiments.configs import mixed
 from experiments.policy_card import make_card
-from moto_jax import checkpoints
-from moto_jax.exports import read_export, trained_policy
-from moto_jax.restoring import build_agent, restore_agent
+from moto_jax.running import checkpoints
+from moto_jax.running.exports import read_export, trained_policy
+from moto_jax.running.restoring import build_agent, restore_agent
 from tests.programs import assert_refused, run_program
 
 UPDATES = 7

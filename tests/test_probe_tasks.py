@@ -16,9 +16,9 @@ import pytest
 
 from experiments.configs.base import get_config
 from moto_jax.agents import make_agent, moto_losses
-from moto_jax.imagination import imagine, open_loop
+from moto_jax.learning.imagination import imagine, open_loop
+from moto_jax.learning.world_model import observe_sequence
 from moto_jax.types import Batch
-from moto_jax.world_model import observe_sequence
 from tests import probe_parts as parts
 from tests import probe_task
 from tests.probe_parts import LineParams, ModelScales, filled, rolled, unchanged
@@ -179,7 +179,7 @@ def learnt_values(
     )
     x, action = np.repeat([-1.0, 1.0], 3), np.tile([-1.0, 0.0, 1.0], 2)
     value = parts.LINE_NETWORKS.q_values(
-        state.critic.params, parts.line_feature(x), action[:, None]
+        state.learners.critic.params, parts.line_feature(x), action[:, None]
     )
     return np.asarray(value).reshape(-1, 2, 3).mean(axis=(0, 2))
 
@@ -266,7 +266,7 @@ def learnt_actions(
         critic=parts.peaked_critics(height, peak),
         broken=broken,
     )
-    policy = parts.LINE_NETWORKS.policy(state.actor.params)
+    policy = parts.LINE_NETWORKS.policy(state.learners.actor.params)
     return np.asarray(policy(parts.line_feature(POSITIONS)).mode()[:, 0])
 
 

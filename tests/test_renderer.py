@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from moto_jax.envs import renderer, tasks
-from moto_jax.envs.graphics import GraphicsError
-from moto_jax.envs.kitchen import KitchenEnv
+from moto_jax.worlds.graphics import GraphicsError
+from moto_jax.worlds.kitchen import renderer, tasks
+from moto_jax.worlds.kitchen.environment import KitchenEnv
 
 # The stove's left half, which the lamp lights: rows and columns of a 64-pixel image.
 LAMP_SPOT = (slice(22, 36), slice(28, 44))

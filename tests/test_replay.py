@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh
 
-from moto_jax import devices
 from moto_jax.data.episodes import DatasetError, Episode, Rows, to_rows
 from moto_jax.data.replay import Replay, device_batches, prefetch
-from moto_jax.envs import tasks
+from moto_jax.running import devices
+from moto_jax.worlds.kitchen import tasks
+from moto_jax.worlds.kitchen.labels import make_label
 
-TASK = tasks.TASKS["mixed"]
+LABEL = make_label(tasks.TASKS["mixed"])
 
 
 def make_episode(number: int, num_rows: int, image_size: int = 2) -> Episode:
@@ -39,7 +40,7 @@ def make_episode(number: int, num_rows: int, image_size: int = 2) -> Episode:
 def make_replay(
     lengths, batch_size=8, sequence_length=4, seed=0, image_size=2, **options
 ) -> Replay:
-    replay = Replay(TASK, batch_size, sequence_length, seed, **options)
+    replay = Replay(LABEL, batch_size, sequence_length, seed, **options)
     for number, num_rows in enumerate(lengths):
         replay.add(make_episode(number, num_rows, image_size), f"episode-{number}")
     return replay
@@ -68,7 +69,7 @@ def test_batch_is_time_major_with_the_dtypes_of_rows():
 def test_sequences_are_contiguous_rows_of_one_episode():
     lengths, first_rows = [4, 7, 30], [0, 4, 11]
     rows = [
-        to_rows(make_episode(i, length), TASK, first_row)
+        to_rows(one := make_episode(i, length), LABEL(one), first_row)
         for i, (length, first_row) in enumerate(zip(lengths, first_rows, strict=True))
     ]
     replay = make_replay(lengths)
@@ -159,7 +160,7 @@ def test_samples_do_not_share_memory():
 
 def test_add_copies_no_image():
     episode = make_episode(0, 100, image_size=64)
-    replay = Replay(TASK, 1, 4, 0)
+    replay = Replay(LABEL, 1, 4, 0)
     tracemalloc.start()
     try:
         replay.add(episode, "large")
@@ -195,7 +196,7 @@ def test_online_share(online_share, expected):
 
 
 def test_online_episodes_alone_are_all_that_is_drawn():
-    replay = Replay(TASK, 8, 4, 0, online_share=0.25)
+    replay = Replay(LABEL, 8, 4, 0, online_share=0.25)
     replay.add(make_episode(7, 20), "online", online=True)
     assert {episode for episode, _ in origins(replay.sample(0))} == {7}
 
@@ -213,21 +214,21 @@ def test_unusable_episodes_are_refused_and_leave_the_replay_as_it_was():
 
 def test_empty_replay_and_bad_options_are_named():
     with pytest.raises(DatasetError, match="holds no episode"):
-        Replay(TASK, 1, 4, 0).sample(0)
+        Replay(LABEL, 1, 4, 0).sample(0)
     with pytest.raises(ValueError, match="batch_size 0"):
-        Replay(TASK, 0, 4, 0)
+        Replay(LABEL, 0, 4, 0)
     with pytest.raises(ValueError, match="seed -1"):
-        Replay(TASK, 1, 4, -1)
+        Replay(LABEL, 1, 4, -1)
     with pytest.raises(ValueError, match="online_share 1.5"):
-        Replay(TASK, 1, 4, 0, online_share=1.5)
+        Replay(LABEL, 1, 4, 0, online_share=1.5)
     with pytest.raises(ValueError, match="behaviour_share"):
-        Replay(TASK, 1, 4, 0, behaviour_share=-0.5)
+        Replay(LABEL, 1, 4, 0, behaviour_share=-0.5)
 
 
 def test_a_share_of_sequences_is_drawn_around_rows_that_are_cloned():
     # Of 120 rows the first 35 are cloned, and none of the second episode's.
     replays = {
-        share: Replay(TASK, 400, 4, seed=0, behaviour_share=share)
+        share: Replay(LABEL, 400, 4, seed=0, behaviour_share=share)
         for share in (0.0, 0.6, 1.0)
     }
     done = make_episode(0, 50)
@@ -237,7 +238,7 @@ def test_a_share_of_sequences_is_drawn_around_rows_that_are_cloned():
     for replay in replays.values():
         replay.add(done, "done")
         replay.add(nothing, "nothing")
-    rows = to_rows(done, TASK)
+    rows = to_rows(done, LABEL(done))
     assert rows.is_behaviour.sum() == 35
     found = {
         share: [place for step in range(10) for place in origins(replay.sample(step))]
@@ -251,7 +252,7 @@ def test_a_share_of_sequences_is_drawn_around_rows_that_are_cloned():
         expected = share + (1 - share) * 50 / 120
         assert abs(of_first - expected) < 0.03
     # Where nothing is cloned all rows are drawn as ever.
-    replay = Replay(TASK, 8, 4, seed=0, behaviour_share=1.0)
+    replay = Replay(LABEL, 8, 4, seed=0, behaviour_share=1.0)
     replay.add(nothing, "nothing")
     assert {start for _, start in origins(replay.sample(0))} <= set(range(67))
 

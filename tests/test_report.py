@@ -7,7 +7,7 @@ import re
 import pytest
 
 from experiments.report_page import make_report
-from moto_jax.analysis import comparison, drawings, page, systems
+from moto_jax.study import comparison, drawings, page, systems
 from tests.fake_results import RISING, write_runs
 from tests.programs import assert_refused, run_program
 

@@ -11,12 +11,13 @@ from pathlib import Path
 import jax
 import pytest
 
-from moto_jax import checkpoints, collection, players, provenance, training
-from moto_jax.checkpoints import CheckpointError
-from moto_jax.collection import WorkerError
+from moto_jax.acting import collection
+from moto_jax.acting.environment_seeds import Purpose, environment_seed
+from moto_jax.acting.worker_pool import WorkerError
 from moto_jax.data.episodes import DatasetError
-from moto_jax.envs.seeds import Purpose, environment_seed
-from moto_jax.run_directory import RunError
+from moto_jax.running import checkpoints, players, provenance, training
+from moto_jax.running.checkpoints import CheckpointError
+from moto_jax.running.run_directory import RunError
 from tests.fake_training import (
     OFFLINE,
     TOTAL,

@@ -9,9 +9,8 @@ import optax
 import pytest
 
 from moto_jax.agents import moto
-from moto_jax.world_model import some_rows, world_model_loss
-from tests import fakes
-from tests.fake_moto import LENGTH, NETWORKS, hyperparameters, recorded_batch
+from moto_jax.learning.world_model import some_rows, world_model_loss
+from tests.fake_moto import LENGTH, NETWORKS, hyperparameters, make_moto, recorded_batch
 
 
 def drawn(seed, length=8, share=0.5):
@@ -75,8 +74,8 @@ def test_rollouts_start_from_a_share_of_the_rows_drawn_anew_each_update(monkeypa
     monkeypatch.setattr(moto, "some_rows", record)
     optimizers = moto.Optimizers(*[optax.sgd(0.0)] * 3)
     hyper = hyperparameters(starts_share=0.5)
-    update = jax.jit(moto.make_update(NETWORKS, optimizers, hyper, 0.0))
-    state = moto.init_state(jax.random.key(0), NETWORKS, optimizers, fakes.ACTION_SIZE)
+    init, update = make_moto(NETWORKS, optimizers, hyper, 0.0)
+    update, state = jax.jit(update), init(jax.random.key(0))
     for _ in range(10):
         state, metrics = update(state, recorded_batch())
         assert jnp.isfinite(metrics["actor/loss"])

@@ -8,8 +8,8 @@ import threading
 
 import pytest
 
-from moto_jax import run_control
-from moto_jax.run_control import StopRequest, Stopwatch
+from moto_jax.running import run_control
+from moto_jax.running.run_control import StopRequest, Stopwatch
 
 
 @pytest.fixture
@@ -90,7 +90,7 @@ def run_python(program, **environment):
 
 FAULTS = """
 import json, resource
-from moto_jax.run_control import keep_freed_memory
+from moto_jax.running.run_control import keep_freed_memory
 kept = {keep} and keep_freed_memory()
 faults = []
 for _ in range(4):
@@ -117,7 +117,7 @@ def test_freed_memory_is_kept_for_the_next_to_ask():
 COMPILE = """
 import json, sys
 import jax, jax.monitoring
-from moto_jax.run_control import keep_compiled_programs
+from moto_jax.running.run_control import keep_compiled_programs
 events = []
 jax.monitoring.register_event_listener(lambda name, **kwargs: events.append(name))
 directory = keep_compiled_programs()

@@ -5,7 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from moto_jax.run_directory import RunError, bind, claimed, read_json, write_json
+from moto_jax.running.run_directory import (
+    RunError,
+    bind,
+    claimed,
+    read_json,
+    write_json,
+)
 
 ROOT = Path(__file__).parents[1]
 
@@ -18,7 +24,7 @@ CONFIG = {
 # Claims the directory that it is given, says so, and keeps it until its input closes.
 HOLDER = """
 import pathlib, sys
-from moto_jax.run_directory import claimed
+from moto_jax.running.run_directory import claimed
 with claimed(pathlib.Path(sys.argv[1]), {}):
     print("claimed", flush=True)
     sys.stdin.read()

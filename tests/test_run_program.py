@@ -11,10 +11,11 @@ import pytest
 
 from experiments import run
 from experiments.configs import base
-from moto_jax import assembly, training
+from moto_jax.acting.worker_pool import WorkerError
 from moto_jax.agents import make_agent
-from moto_jax.collection import WorkerError
-from moto_jax.envs import graphics
+from moto_jax.running import training
+from moto_jax.worlds import graphics
+from moto_jax.worlds.kitchen import world as kitchen
 from tests.fake_training import install, metrics_lines, on_line, outcome, small_config
 
 ROOT = Path(__file__).parents[1]
@@ -84,7 +85,7 @@ def main(tmp_path, monkeypatch):
 @pytest.fixture
 def graphics_found(monkeypatch):
     """Frames could be drawn, whether or not this machine can."""
-    monkeypatch.setattr(assembly, "choose_backend", lambda: "")
+    monkeypatch.setattr(kitchen, "choose_backend", lambda: "")
 
 
 def work(*args, **kwargs):
@@ -114,8 +115,8 @@ def test_what_cannot_be_run_is_refused_before_anything_is_done(
     tmp_path, monkeypatch, main, graphics_found, config, culprit
 ):
     for maker in ("scripted_episodes", "d4rl_episodes"):
-        monkeypatch.setattr(assembly, maker, work)
-    for maker in ("make_stage", "make_replays", "announce_renderer"):
+        monkeypatch.setattr(kitchen, maker, work)
+    for maker in ("load_demonstrations", "make_replays", "announce_renderer"):
         monkeypatch.setattr(training, maker, work)
     assert_one_sentence(main(config), culprit)
     assert not (tmp_path / "run").exists()
@@ -134,7 +135,7 @@ def test_data_that_cannot_be_read_do_not_bind_the_directory(
     tmp_path, monkeypatch, main, graphics_found, data, culprit
 ):
     """The command can be mended and given again with the same --workdir."""
-    monkeypatch.setattr(training, "make_stage", work)
+    monkeypatch.setattr(kitchen, "open_pool", work)
     (tmp_path / "text.hdf5").write_text("not HDF5")
     config = changed(**{f"data.{key}": value for key, value in data.items()})
     assert_one_sentence(main(config), culprit)

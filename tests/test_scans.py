@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax.extend.core import jaxprs_in_params
 
-from moto_jax.scans import controlled_scan, keep
+from moto_jax.learning.scans import controlled_scan, keep
 
 STEPS, ROWS, STATE, CONTROL = 7, 3, 4, 5
 

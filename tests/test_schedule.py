@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from moto_jax.schedule import Block, Round, Schedule, make_schedule
+from moto_jax.running.schedule import Block, Round, Schedule, make_schedule
 
 RHYTHM = {"log_every": 2, "evaluate_every": 4, "checkpoint_every": 3}
 

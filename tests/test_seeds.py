@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from experiments.benchmarks.scale import differences
-from moto_jax import checkpoints, collection, devices, players, restoring, training
-from moto_jax.analysis.runs import read_run, seed_directories
-from moto_jax.checkpoints import CheckpointError
-from moto_jax.envs.seeds import Purpose, environment_seed
+from moto_jax.acting import collection
+from moto_jax.acting.environment_seeds import Purpose, environment_seed
+from moto_jax.running import checkpoints, devices, players, restoring, training
+from moto_jax.running.checkpoints import CheckpointError
+from moto_jax.study.runs import read_run, seed_directories
 from tests.fake_training import (
     AGENT,
     EPISODES,

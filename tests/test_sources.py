@@ -10,20 +10,22 @@ import numpy as np
 import pytest
 from fake_jobs import FakeJob
 
-from moto_jax.data import sources
-from moto_jax.data.building import JOURNAL_NAME, build_dataset
-from moto_jax.data.composition import HUMAN_SEQUENCES, composition
-from moto_jax.data.d4rl import read_d4rl
+from moto_jax.acting.building import JOURNAL_NAME, build_dataset
+from moto_jax.acting.environment_seeds import Purpose, environment_seed
 from moto_jax.data.episodes import (
     DatasetError,
     Manifest,
+    first_rows,
     load_dataset,
     read_manifest,
     to_rows,
 )
-from moto_jax.envs import tasks
-from moto_jax.envs.demonstrator import Demonstrator, demonstrable_order
-from moto_jax.envs.seeds import Purpose, environment_seed
+from moto_jax.worlds.kitchen import demonstrations as sources
+from moto_jax.worlds.kitchen import tasks
+from moto_jax.worlds.kitchen.composition import HUMAN_SEQUENCES, composition
+from moto_jax.worlds.kitchen.d4rl import read_d4rl
+from moto_jax.worlds.kitchen.demonstrator import Demonstrator, demonstrable_order
+from moto_jax.worlds.kitchen.labels import make_label
 
 MIXED, PARTIAL = tasks.TASKS["mixed"], tasks.TASKS["partial"]
 D4RL_FILE = (
@@ -126,7 +128,7 @@ def test_real_demonstrations_do_the_task_in_order():
         reward = tasks.task_reward(in_goal, MIXED)
         recorded.append((reward == rewards[start:stop]).mean())
         assert reward.max() == 4
-        first = tasks.first_completion(in_goal)[tasks.object_columns(MIXED)]
+        first = first_rows(in_goal)[tasks.object_columns(MIXED)]
         assert (np.diff(first) > 0).all()
         assert first[0] > 0
     # D4RL counted with the same rule.
@@ -146,13 +148,13 @@ def test_d4rl_episode_shows_each_observation(monkeypatch):
     qpos, action = read_d4rl(D4RL_FILE)[3]
     job = sources.D4rlJob(3, qpos, action, "fast", 4)
     assert job.file == "000003-microwave-kettle-light_switch-slide_cabinet.npz"
-    episode, attempts = job.run()
+    episode, _, attempts = job.run()
     assert attempts == 1
     assert episode.num_rows == len(qpos) == len(action) + 1
     np.testing.assert_array_equal(
         episode.image[:, 0, 0, 0], (np.abs(qpos[:, 22]) * 100).astype(np.uint8)
     )
-    rows = to_rows(episode, MIXED)
+    rows = to_rows(episode, make_label(MIXED)(episode))
     np.testing.assert_array_equal(rows.prev_action[1:], action)
     assert rows.reward[-1] == 4
     assert rows.is_behaviour.sum() > 100
@@ -405,7 +407,7 @@ def test_bad_request_is_refused_before_anything_is_made(tmp_path, changes, word)
 @pytest.fixture
 def physics(monkeypatch):
     """The kitchen without frames, also for jobs that run in this process."""
-    from moto_jax.envs.kitchen import KitchenEnv
+    from moto_jax.worlds.kitchen.environment import KitchenEnv
 
     env = KitchenEnv(render_frames=False)
     monkeypatch.setattr(sources, "_environment", lambda profile, size: env)
@@ -479,7 +481,7 @@ def test_scripted_dataset_end_to_end(tmp_path):
         manifest.episodes, load_dataset(directory, "fast", 16), strict=True
     ):
         assert record.objects == MIXED
-        rows = to_rows(episode, MIXED)
+        rows = to_rows(episode, make_label(MIXED)(episode))
         assert rows.reward[-1] == 4
         # What was executed is what was meant with noise of 0.1, cut to the ends.
         noise = (episode.action - episode.intended_action)[:, :7]
@@ -497,7 +499,7 @@ def test_d4rl_rows_are_drawn_by_the_kitchens_renderer():
     qpos, action = read_d4rl(D4RL_FILE)[0]
     rows = [0, 60, len(qpos) - 1]
     job = sources.D4rlJob(0, qpos[rows], action[: len(rows) - 1], "fast", 32)
-    image = job.run()[0].image.astype(int)
+    image = job.run().episode.image.astype(int)
     assert image.shape == (3, 32, 32, 3)
     assert 50 < image.mean() < 150
     assert np.abs(image[0] - image[1]).mean() > 1

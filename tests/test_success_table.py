@@ -10,8 +10,9 @@ import pytest
 from experiments.configs import partial
 from experiments.run_commands import run_command
 from experiments.success_rows import last_evaluations, table_row
-from moto_jax.analysis.runs import RunFiles, flat_config, read_run
-from moto_jax.evaluation import wilson_interval
+from moto_jax.run_layout import flat_config
+from moto_jax.statistics import wilson_interval
+from moto_jax.study.runs import RunFiles, read_run
 from tests.programs import assert_refused, run_program
 from tests.test_analysis import write_run
 

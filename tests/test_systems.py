@@ -3,8 +3,8 @@ import json
 import numpy as np
 import pytest
 
-from moto_jax.analysis import systems
-from moto_jax.analysis.runs import RunFileError
+from moto_jax.study import systems
+from moto_jax.study.runs import RunFileError
 from tests.fake_results import RISING, write_runs
 
 

@@ -1,14 +1,16 @@
 import numpy as np
 import pytest
 
-from moto_jax import checkpoints, collection, players, training
-from moto_jax.collection import collect_episodes
-from moto_jax.compilation import cpu_options
+from moto_jax.acting import collection
+from moto_jax.acting.collection import collect_episodes
+from moto_jax.acting.environment_seeds import Purpose, environment_seed
 from moto_jax.data.episodes import read_episode
 from moto_jax.data.replay import Replay
-from moto_jax.envs import tasks
-from moto_jax.envs.seeds import Purpose, environment_seed
-from moto_jax.online_episodes import OnlineEpisodes
+from moto_jax.running import checkpoints, players, training
+from moto_jax.running.compilation import cpu_options
+from moto_jax.running.online_episodes import OnlineEpisodes
+from moto_jax.worlds.kitchen import tasks
+from moto_jax.worlds.kitchen.labels import make_label
 from tests.fake_training import (
     AGENT,
     DEMONSTRATIONS,
@@ -124,7 +126,8 @@ def test_a_round_of_two_is_stored_whole_before_the_updates_for_both(tmp_path, ta
     paths = [tmp_path / "online" / f"{number:06d}.npz" for number in range(2)]
     in_goal = [read_episode(path).objects_in_goal for path in paths]
     task = tasks.resolve_task(config.task)
-    objects = [tasks.objects_reached(rows, task).sum() for rows in in_goal]
+    columns = tasks.object_columns(task)
+    objects = [rows[:, columns].any(axis=0).sum() for rows in in_goal]
     returns = [tasks.task_reward(rows[1:], task).sum() for rows in in_goal]
     assert line["objects"] == np.mean(objects) and line["return"] == np.mean(returns)
     assert len(set(returns)) == 2
@@ -154,7 +157,7 @@ def test_evaluations_report_both_policies_and_the_cloned_share(tmp_path, fakes):
     config = small_config(offline_updates=2, online_episodes=0)
     config.evaluation.episodes = 3
     training.train(config, tmp_path)
-    replay = Replay(tasks.resolve_task("mixed"), 1, 1, 0)
+    replay = Replay(make_label(tasks.resolve_task("mixed")), 1, 1, 0)
     for name, episode in DEMONSTRATIONS:
         replay.add(episode, name)
     for line in lines_of(tmp_path, "evaluation offline").values():
@@ -200,7 +203,7 @@ def test_every_update_sees_its_own_batch_of_the_episodes_of_its_block(tmp_path, 
     assert len(signals) == TOTAL
     share = config.replay.behaviour_share
     replay = Replay(
-        tasks.resolve_task("mixed"), 2, 4, *config.seeds, behaviour_share=share
+        make_label(tasks.TASKS["mixed"]), 2, 4, *config.seeds, behaviour_share=share
     )
     for name, episode in DEMONSTRATIONS:
         replay.add(episode, name)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from moto_jax import value_targets
+from moto_jax.learning import value_targets
 from tests import reference
 
 

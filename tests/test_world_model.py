@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from moto_jax import world_model
-from moto_jax.networks.pixels import check_image_size
-from moto_jax.networks.rssm import RSSM, LatentState
+from moto_jax.learning import world_model
+from moto_jax.learning.networks.pixels import check_image_size
+from moto_jax.learning.networks.rssm import RSSM, LatentState
 from tests import fakes, reference
 from tests.test_scans import equations_of, scans_of
 

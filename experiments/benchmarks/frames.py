@@ -13,25 +13,26 @@ import numpy as np
 
 from experiments.benchmarks.measure import Part, compare, cpu_rate, rate, seconds
 from experiments.benchmarks.update import make_agent
-from moto_jax.collection import (
+from moto_jax.acting.collection import (
     Play,
-    WorkerPool,
     collect_episodes,
     make_policy_step,
 )
+from moto_jax.acting.worker import Reset, Step
+from moto_jax.acting.worker_pool import WorkerPool
 from moto_jax.data.episodes import Episode
-from moto_jax.data.sources import record_episode
-from moto_jax.envs import tasks
-from moto_jax.envs.demonstrator import Demonstrator
-from moto_jax.envs.graphics import software_warning
-from moto_jax.envs.kitchen import KitchenEnv
-from moto_jax.envs.minikitchen import MiniKitchen
-from moto_jax.envs.renderer import (
+from moto_jax.worlds.graphics import software_warning
+from moto_jax.worlds.kitchen import tasks
+from moto_jax.worlds.kitchen.demonstrations import record_episode
+from moto_jax.worlds.kitchen.demonstrator import Demonstrator
+from moto_jax.worlds.kitchen.environment import KitchenEnv
+from moto_jax.worlds.kitchen.renderer import (
     RENDER_PROFILES,
     KitchenRenderer,
     box_filter,
 )
-from moto_jax.envs.worker import Reset, Step
+from moto_jax.worlds.mini import minikitchen
+from moto_jax.worlds.mini.minikitchen import MiniKitchen
 
 _POLICY_ROWS = 4
 
@@ -97,6 +98,7 @@ def _states(number: int) -> np.ndarray:
     rows = []
     for seed, (task, half) in enumerate(zip(("mixed", "partial"), halves, strict=True)):
         qpos = _demonstration(task, seed).qpos
+        assert qpos is not None
         rows.append(qpos[np.linspace(0, len(qpos) - 1, half).astype(int)])
     return np.concatenate(rows).astype(np.float64)
 
@@ -201,7 +203,7 @@ def _many_minikitchens(
 
     def advance(states: Any, key: jax.Array) -> Any:
         action_key, step_key = jax.random.split(key)
-        shape = (environments, tasks.action_size("minikitchen"))
+        shape = (environments, minikitchen.NUM_ACTIONS)
         actions = jax.random.uniform(action_key, shape, minval=-1.0)
         keys = jax.random.split(step_key, environments)
         states = jax.vmap(kitchen.step)(states, actions, keys)

@@ -13,23 +13,24 @@ from experiments.benchmarks.measure import Part, figure_of, seconds
 from experiments.benchmarks.sampling import make_episode
 from experiments.benchmarks.scale import compile_program
 from experiments.benchmarks.update import preset_config
-from moto_jax import devices
-from moto_jax.assembly import make_pool
-from moto_jax.collection import (
+from moto_jax.acting.collection import (
     Play,
     PolicyStep,
-    WorkerPool,
     collect_episodes,
     make_policy_step,
 )
+from moto_jax.acting.worker import Observation
+from moto_jax.acting.worker_pool import WorkerPool
 from moto_jax.data.episodes import Episode
 from moto_jax.data.replay import Replay, device_batches
-from moto_jax.envs import tasks
-from moto_jax.envs.worker import Observation
-from moto_jax.online_episodes import OnlineEpisodes
-from moto_jax.players import acting_device
-from moto_jax.schedule import Round
+from moto_jax.running import devices
+from moto_jax.running.online_episodes import OnlineEpisodes
+from moto_jax.running.players import acting_device
+from moto_jax.running.schedule import Round
 from moto_jax.types import Config
+from moto_jax.worlds.kitchen import tasks
+from moto_jax.worlds.kitchen.labels import make_label
+from moto_jax.worlds.kitchen.world import open_pool
 
 _TIMELINE_COLUMNS = 72
 _KEYS = jax.random.split(jax.random.key(0), 1)
@@ -61,7 +62,7 @@ class Loop:
         """
         section = config.replay
         self.replay = Replay(
-            tasks.resolve_task(config.task),
+            make_label(tasks.resolve_task(config.task)),
             section.batch_size,
             section.sequence_length,
             seed=0,
@@ -113,7 +114,7 @@ def measure_overlap(preset: str = "cpu", rounds: int = 3) -> Part:
     config = preset_config(preset)
     with (
         tempfile.TemporaryDirectory() as directory,
-        make_pool(config, _TimedPool) as pool,
+        open_pool(config, _TimedPool) as pool,
     ):
         loop = Loop(config, pool)
         online = OnlineEpisodes(

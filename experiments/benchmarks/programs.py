@@ -13,11 +13,11 @@ from jax.experimental import topologies
 from experiments.benchmarks.cards import target_config
 from experiments.benchmarks.kernels import Kernels, count_kernels
 from experiments.benchmarks.update import preset_config, random_batch, size_of
-from moto_jax import devices
 from moto_jax.agents import make_agent
-from moto_jax.compilation import gpu_options
 from moto_jax.data.files import write_atomically
-from moto_jax.envs import tasks
+from moto_jax.running import devices
+from moto_jax.running.compilation import gpu_options
+from moto_jax.worlds.kitchen import tasks
 
 # What the check compiles with beside a run's own options. Kernels made by Triton are
 # chosen by timing them on the card; without one, XLA gives some products tiles that do

@@ -11,8 +11,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from moto_jax.networks.pixels import KERNELS
-from moto_jax.world_model import WorldModel, make_world_model
+from moto_jax.learning.networks.pixels import KERNELS
+from moto_jax.learning.world_model import WorldModel, make_world_model
 
 
 class PlainEncoder(nn.Module):

@@ -23,13 +23,17 @@ from experiments.benchmarks.frames import exchange
 from experiments.benchmarks.measure import rate, seconds
 from experiments.benchmarks.scale import Program, config_of
 from experiments.benchmarks.update import flops_of, measured_peak
-from moto_jax.analysis.runs import RunFileError, read_run
-from moto_jax.assembly import make_pool
-from moto_jax.collection import WorkerPool
-from moto_jax.envs import tasks
-from moto_jax.envs.renderer import RENDER_PROFILES, KitchenRenderer, renderer_name
-from moto_jax.envs.worker import Reset, Step
-from moto_jax.provenance import commit, describe, hardware, versions
+from moto_jax.acting.worker import Reset, Step
+from moto_jax.acting.worker_pool import WorkerPool
+from moto_jax.running.provenance import commit, describe, hardware, versions
+from moto_jax.study.runs import RunFileError, read_run
+from moto_jax.worlds.kitchen import tasks
+from moto_jax.worlds.kitchen.renderer import (
+    RENDER_PROFILES,
+    KitchenRenderer,
+    renderer_name,
+)
+from moto_jax.worlds.kitchen.world import open_pool
 
 _TASK = "mixed"
 # Largest kernels that are named.
@@ -90,7 +94,7 @@ def drawing(
         for number in (1, workers):
             config = config_of("full", 1)
             config.env.update(render_profile=profile, workers=number)
-            with make_pool(config, WorkerPool) as pool:
+            with open_pool(config, WorkerPool) as pool:
                 slots = range(number)
                 exchange(pool, {slot: Reset(slot) for slot in slots})
                 step = {slot: Step(action) for slot in slots}

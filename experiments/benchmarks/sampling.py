@@ -9,9 +9,10 @@ import numpy as np
 from experiments.benchmarks.measure import Part, compare, figure_of, rate
 from moto_jax.data.episodes import Episode
 from moto_jax.data.replay import Replay
-from moto_jax.envs import tasks
-from moto_jax.provenance import rss_bytes
-from moto_jax.run_control import return_free_memory
+from moto_jax.running.provenance import rss_bytes
+from moto_jax.running.run_control import return_free_memory
+from moto_jax.worlds.kitchen import tasks
+from moto_jax.worlds.kitchen.labels import make_label
 
 # What the paper's whole run stores.
 _STEPS = 500_000
@@ -26,7 +27,8 @@ def measure_replay(
     calls: int = 10,
 ) -> Part:
     """Yields frames a second, bytes held, and what one more episode costs."""
-    replay = Replay(tasks.TASKS["mixed"], batch_size, sequence_length, seed=0)
+    label = make_label(tasks.TASKS["mixed"])
+    replay = Replay(label, batch_size, sequence_length, seed=0)
     return_free_memory()
     before = rss_bytes()
     adding = _fill(replay, steps, image_size)

@@ -25,9 +25,9 @@ from experiments.benchmarks.update import (
     random_batch,
     size_of,
 )
-from moto_jax import devices
-from moto_jax.compilation import compile_updates, initialise
-from moto_jax.players import run_keys
+from moto_jax.running import devices
+from moto_jax.running.compilation import compile_updates, initialise
+from moto_jax.running.players import run_keys
 from moto_jax.types import Agent, Batch, Config
 
 _SEEDS = (1, 2, 4, 8)

@@ -16,10 +16,10 @@ from experiments.benchmarks.reference import (
 )
 from experiments.configs.base import get_config
 from moto_jax.agents.moto import make_moto
-from moto_jax.compilation import compile_updates
-from moto_jax.envs import tasks
+from moto_jax.learning.world_model import WorldModel, make_world_model
+from moto_jax.running.compilation import compile_updates
 from moto_jax.types import Agent, Batch, Config
-from moto_jax.world_model import WorldModel, make_world_model
+from moto_jax.worlds.kitchen import tasks
 
 # Side of the square matrices whose product is the machine's peak.
 _PEAK_SIDE = {"cpu": 2048, "gpu": 8192}

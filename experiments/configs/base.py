@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 from ml_collections import ConfigDict
 
-from moto_jax.data.episodes import BEHAVIOUR_ROWS_AFTER
-from moto_jax.envs.tasks import EPISODE_STEPS
+from moto_jax.worlds.kitchen.labels import BEHAVIOUR_ROWS_AFTER
+from moto_jax.worlds.kitchen.tasks import EPISODE_STEPS
 
 
 def _full() -> ConfigDict:
@@ -24,12 +24,13 @@ def _full() -> ConfigDict:
     # In [0, 2**32). Each trains an agent of its own; all at once, in one program.
     config.seeds = (0,)
     # Directory of a run whose newest checkpoint this one starts from, with the same
-    # networks and demonstrations (moto_jax/branching.py); empty: from the beginning.
+    # networks and demonstrations (moto_jax/running/branching.py); empty: anew.
     config.init_from = ""
     # Devices: `seed` groups, between which the seeds are split, of `data` devices, over
     # which a group's batches are split; 0: as many as divide seeds and batch.
     config.mesh = ConfigDict({"seed": 0, "data": 0})
-    # Whether this is one of several processes of the run; see moto_jax/machines.py.
+    # Whether this is one of several processes of the run, which find each other as
+    # moto_jax/running/machines.py says.
     config.distributed = False
     # Dtype of the networks' arithmetic, "float32" or "bfloat16"; parameters, losses and
     # optimisers are float32 always. DreamerV2 computes in half precision too.
@@ -50,6 +51,9 @@ def _full() -> ConfigDict:
             "object_noise_ratio": 0.0005,
             # Control steps an episode, 0.08 s each in the kitchen; then a truncation.
             "episode_steps": EPISODE_STEPS,
+            # Reward with which an episode is a success where nothing tells of objects;
+            # 0: of a kitchen, as much as its task has objects.
+            "success_reward": 0.0,
             # Processes that step environments, for each process of the run; results
             # depend on their number only in the last bits.
             "workers": 10,

@@ -13,9 +13,9 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from moto_jax.agents import losses, model_free
-from moto_jax.agents.actor_critic import Transitions
-from moto_jax.agents.base import (
+from moto_jax.learning import losses, model_free
+from moto_jax.learning.actor_critic import Transitions
+from moto_jax.learning.learners import (
     Learnable,
     gradient_step,
     init_learnable,

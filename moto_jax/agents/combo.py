@@ -11,13 +11,13 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from moto_jax.agents.actor_critic import (
+from moto_jax.learning.actor_critic import (
     Conservatism,
     make_conservative,
     where_imagined,
 )
-from moto_jax.agents.base import read_section
-from moto_jax.agents.latent_actor_critic import make_latent_actor_critic
+from moto_jax.learning.latent_actor_critic import make_latent_actor_critic
+from moto_jax.learning.learners import read_section
 from moto_jax.types import Agent
 
 

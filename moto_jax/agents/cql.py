@@ -9,13 +9,9 @@ it is SAC.
 
 from typing import Any
 
-from moto_jax.agents.actor_critic import (
-    Conservatism,
-    everywhere,
-    make_conservative,
-)
-from moto_jax.agents.base import read_section
 from moto_jax.agents.sac import make_sac
+from moto_jax.learning.actor_critic import Conservatism, everywhere, make_conservative
+from moto_jax.learning.learners import read_section
 from moto_jax.types import Agent
 
 

@@ -18,8 +18,9 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from moto_jax.agents import losses, model_based
-from moto_jax.agents.base import (
+from moto_jax.learning import losses, model_based
+from moto_jax.learning.imagination import Imagined, imagine
+from moto_jax.learning.learners import (
     Learnable,
     copy_params,
     gradient_step,
@@ -29,12 +30,11 @@ from moto_jax.agents.base import (
     named_keys,
     read_section,
 )
-from moto_jax.imagination import Imagined, imagine
-from moto_jax.networks.heads import MLP
-from moto_jax.networks.rssm import LatentState
+from moto_jax.learning.networks.heads import MLP
+from moto_jax.learning.networks.rssm import LatentState
+from moto_jax.learning.value_targets import lambda_returns
+from moto_jax.learning.world_model import WorldModel
 from moto_jax.types import Agent, Batch, Metrics, Params
-from moto_jax.value_targets import lambda_returns
-from moto_jax.world_model import WorldModel
 
 
 class Section(NamedTuple):

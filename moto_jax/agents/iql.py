@@ -16,8 +16,8 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from moto_jax.agents import actor_critic, losses, model_free
-from moto_jax.agents.base import (
+from moto_jax.learning import actor_critic, losses, model_free
+from moto_jax.learning.learners import (
     Learnable,
     copy_params,
     gradient_step,

@@ -8,7 +8,6 @@ successful part of the data. Both phases do the same update; only the data grow.
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
@@ -16,66 +15,53 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from moto_jax.agents import losses
-from moto_jax.agents.base import (
-    Learnable,
-    accept_if_finite,
-    average_acting,
-    copy_params,
-    gradient_step,
-    init_learnable,
-    named_keys,
-    read_section,
-)
-from moto_jax.agents.model_based import (
-    make_optimizers,
-    make_policies,
-)
 from moto_jax.agents.moto_losses import (
     Hyperparameters,
     Networks,
-    actor_loss,
-    critic_loss,
-    critic_targets,
-    model_loss,
+    Recorded,
+    make_losses,
 )
-from moto_jax.networks.heads import Actor, CriticEnsemble
-from moto_jax.types import Agent, Batch, Metrics, Params
-from moto_jax.value_targets import CRITIC_REDUCTIONS
-from moto_jax.world_model import (
+from moto_jax.learning.learners import (
+    AgentState,
+    Learnable,
+    copy_params,
+    gradient_step,
+    init_learnable,
+    init_state,
+    make_update,
+    named_keys,
+    read_section,
+)
+from moto_jax.learning.losses import cumulative_discounts
+from moto_jax.learning.model_based import make_optimizers, make_policies
+from moto_jax.learning.networks.heads import Actor, CriticEnsemble
+from moto_jax.learning.value_targets import CRITIC_REDUCTIONS
+from moto_jax.learning.world_model import (
     DISAGREEMENTS,
     WorldModel,
     make_world_model,
     some_rows,
 )
+from moto_jax.types import Agent, Batch, Metrics, Params
 
 
 @struct.dataclass
-class MotoState:
-    """Everything that an update changes.
+class Learners:
+    """What learns, and what follows it.
 
     Attributes:
-      key: the run's one key; each update folds its step into it.
-      step: int, updates done.
       model: world model.
       actor: policy.
       critic: C critics.
       target_critic: their parameters, copied every so many updates.
-      acting: world model and actor parameters that the policies act with, a running
-        average of the learnt ones.
       return_range: running range of imagined returns.
-      skipped: int, updates in a row that were thrown away for not being finite.
     """
 
-    key: jax.Array
-    step: jax.Array
     model: Learnable
     actor: Learnable
     critic: Learnable
     target_critic: Params
-    acting: dict[str, Params]
     return_range: jax.Array
-    skipped: jax.Array
 
 
 class Optimizers(NamedTuple):
@@ -96,7 +82,7 @@ _CHOICES: dict[str, dict[str, Any]] = {
     },
     "row_weights": {
         "uniform": lambda horizon, discount: 1.0,
-        "cumulative_discount": losses.cumulative_discounts,
+        "cumulative_discount": cumulative_discounts,
     },
 }
 
@@ -135,9 +121,10 @@ def make_moto(
         CriticEnsemble(dtype=dtype, **{**config.critic, **layers}),
     )
     optimizers = Optimizers(*make_optimizers(config, *Optimizers._fields, **rates))
-    update = make_update(networks, optimizers, hyper, config.acting_average)
+    step = make_step(networks, optimizers, hyper)
+    update = make_update(step, acting_params, config.acting_average)
     return Agent(
-        init=lambda key: init_state(key, networks, optimizers, action_size),
+        init=lambda key: init_agent(key, networks, optimizers, action_size),
         updates={"offline": update, "online": update},
         policies=make_policies(
             networks.model,
@@ -149,6 +136,11 @@ def make_moto(
         model=networks.model,
         batch_shape=(config.replay.sequence_length, config.replay.batch_size),
     )
+
+
+def acting_params(learners: Learners) -> Params:
+    """Returns what the policies act with, before it is averaged."""
+    return {"model": learners.model.params, "actor": learners.actor.params}
 
 
 def _own_critics(hyper: Hyperparameters) -> tuple[dict[str, int], dict[str, float]]:
@@ -167,77 +159,79 @@ def _own_critics(hyper: Hyperparameters) -> tuple[dict[str, int], dict[str, floa
     return {"layers": layers} if layers >= 0 else {}, {"critic": rate} if rate else {}
 
 
-def init_state(
+def init_agent(
     key: jax.Array, networks: Networks, optimizers: Optimizers, action_size: int
-) -> MotoState:
+) -> AgentState:
     """Returns the state before the first update."""
     key, model_key, actor_key, critic_key = jax.random.split(key, 4)
-    model_params = networks.model.init(model_key)
     feature = networks.model.initial((1,)).feature
     action = jnp.zeros((1, action_size))
+    model_params = networks.model.init(model_key)
     actor_params = networks.actor.init(actor_key, feature)["params"]
     critic_params = networks.critic.init(critic_key, feature, action)["params"]
-
-    return MotoState(
-        key=key,
-        step=jnp.zeros((), jnp.int32),
+    learners = Learners(
         model=init_learnable(model_params, optimizers.model),
         actor=init_learnable(actor_params, optimizers.actor),
         critic=init_learnable(critic_params, optimizers.critic),
         target_critic=copy_params(critic_params),
-        acting=copy_params({"model": model_params, "actor": actor_params}),
         return_range=jnp.zeros(()),
-        skipped=jnp.zeros((), jnp.int32),
     )
+    return init_state(key, learners, acting_params)
 
 
-def make_update(
-    networks: Networks,
-    optimizers: Optimizers,
-    hyper: Hyperparameters,
-    acting_average: float,
-) -> Callable[[MotoState, Batch], tuple[MotoState, Metrics]]:
-    """Returns one pass of Alg. 1's loop as a pure function."""
+def _moved(average: jax.Array, value: jax.Array, decay: float) -> jax.Array:
+    return jnp.asarray(optax.incremental_update(value, average, 1.0 - decay))
 
-    def bind(loss: Callable[..., Any]) -> Callable[..., Any]:
-        return lambda params, *args: loss(params, networks, hyper, *args)
 
-    def update(state: MotoState, batch: Batch) -> tuple[MotoState, Metrics]:
-        """One gradient step of everything that learns (Alg. 1)."""
-        keys = named_keys(state.key, state.step, "model", "dream", "target", "starts")
-        starts = some_rows(keys["starts"], len(batch.reward), hyper.starts_share)
+def make_step(
+    networks: Networks, optimizers: Optimizers, hyper: Hyperparameters
+) -> Callable[..., tuple[Learners, Metrics]]:
+    """Returns one pass of Alg. 1's loop over the learners."""
+    losses = make_losses(networks, hyper)
+
+    def step(
+        learners: Learners, batch: Batch, key: jax.Array, number: jax.Array
+    ) -> tuple[Learners, Metrics]:
+        """One gradient step of model, actor and critics, on rows of both data sets."""
+        keys = named_keys(key, number, "model", "dream", "target", "starts")
+        # The model (Eq. 1), and with it the posterior states of the batch.
         model, (posterior, model_metrics), model_norm = gradient_step(
-            bind(model_loss),
+            losses.model,
             optimizers.model,
-            state.model,
-            state.actor.params,
-            batch,
-            keys["model"],
+            learners.model,
+            actor=learners.actor.params,
+            batch=batch,
+            key=keys["model"],
         )
+        starts = some_rows(keys["starts"], len(batch.reward), hyper.starts_share)
+        recorded = Recorded(batch, posterior, starts)
+        # The actor (Eq. 10). The box of Alg. 1 imagines rollouts in a line of its own;
+        # here that happens inside the actor's loss, whose gradient goes through them.
         actor, (dream, mixture, actor_metrics), actor_norm = gradient_step(
-            bind(actor_loss),
+            losses.actor,
             optimizers.actor,
-            state.actor,
-            model.params,
-            state.critic.params,
-            posterior,
-            batch,
-            starts,
-            state.return_range,
-            keys["dream"],
+            learners.actor,
+            model=model.params,
+            critic=learners.critic.params,
+            recorded=recorded,
+            return_range=learners.return_range,
+            key=keys["dream"],
         )
-        targets = bind(critic_targets)(
-            state.target_critic, model.params, dream, batch, starts, keys["target"]
+        # The critics (Eq. 8), on those rollouts (Eq. 6) and on recorded rows (Eq. 7).
+        targets = losses.critic_targets(
+            learners.target_critic,
+            model=model.params,
+            dream=dream,
+            recorded=recorded,
+            key=keys["target"],
         )
         critic, critic_metrics, critic_norm = gradient_step(
-            bind(critic_loss),
+            losses.critic,
             optimizers.critic,
-            state.critic,
-            dream,
-            posterior.feature,
-            batch,
-            starts,
-            *targets,
+            learners.critic,
+            dream=dream,
+            recorded=recorded,
+            targets=targets,
         )
         low, high = jnp.percentile(mixture, jnp.array([5.0, 95.0]))
         metrics = {
@@ -249,49 +243,17 @@ def make_update(
             "actor/gradient_norm": actor_norm,
             "critic/gradient_norm": critic_norm,
         }
-        new = advance_state(
-            state,
-            hyper,
-            acting_average,
+        new = Learners(
             model=model,
             actor=actor,
             critic=critic,
-            spread=high - low,
+            target_critic=optax.periodic_update(
+                critic.params, learners.target_critic, number + 1, hyper.target_period
+            ),
+            return_range=_moved(
+                learners.return_range, high - low, hyper.return_range_decay
+            ),
         )
-        return accept_if_finite(state, new, metrics)
+        return new, metrics
 
-    return update
-
-
-def advance_state(
-    state: MotoState,
-    hyper: Hyperparameters,
-    acting_average: float,
-    *,
-    model: Learnable,
-    actor: Learnable,
-    critic: Learnable,
-    spread: jax.Array,
-) -> MotoState:
-    """Returns the state after an update: step, target critics, averages."""
-    step = state.step + 1
-    return replace(
-        state,
-        step=step,
-        model=model,
-        actor=actor,
-        critic=critic,
-        target_critic=optax.periodic_update(
-            critic.params, state.target_critic, step, hyper.target_period
-        ),
-        acting=average_acting(
-            {"model": model.params, "actor": actor.params},
-            state.acting,
-            acting_average,
-            step,
-        ),
-        return_range=optax.incremental_update(
-            spread, state.return_range, 1.0 - hyper.return_range_decay
-        ),
-        skipped=jnp.zeros_like(state.skipped),
-    )
+    return step

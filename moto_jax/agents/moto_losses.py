@@ -7,23 +7,20 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from moto_jax.agents import losses
-from moto_jax.distributions import TruncatedNormal
-from moto_jax.imagination import Imagined, imagine
-from moto_jax.networks.heads import Actor, CriticEnsemble
-from moto_jax.networks.rssm import LatentState
-from moto_jax.types import Array, Batch, Metrics, Params
-from moto_jax.value_targets import (
+from moto_jax.learning import losses
+from moto_jax.learning.distributions import TruncatedNormal
+from moto_jax.learning.imagination import Imagined, imagine
+from moto_jax.learning.networks.heads import Actor, CriticEnsemble
+from moto_jax.learning.networks.rssm import LatentState
+from moto_jax.learning.value_targets import (
     Reduction,
     lambda_mixture,
     lambda_returns,
     minimum_over_critics,
     one_step_targets,
 )
-from moto_jax.world_model import (
-    WorldModel,
-    world_model_loss,
-)
+from moto_jax.learning.world_model import WorldModel, world_model_loss
+from moto_jax.types import Array, Batch, Metrics, Params
 
 # An index of the rows [T, ...] that rollouts start from, T' of them.
 Rows = jax.Array | slice
@@ -79,11 +76,53 @@ class Hyperparameters(NamedTuple):
     critic_learning_rate: float = 0.0
 
 
+class Recorded(NamedTuple):
+    """What was recorded, and what the model makes of it.
+
+    Attributes:
+      batch: sequences [T, B, ...].
+      posterior: states [T, B] of its rows.
+      starts: an index of the T' rows that rollouts start from.
+    """
+
+    batch: Batch
+    posterior: LatentState
+    starts: Rows
+
+
+class Losses(NamedTuple):
+    """The functions below, over networks and numbers.
+
+    Attributes:
+      model: (params, *, actor, batch, key) -> (loss, (posterior, metrics)).
+      actor: (params, *, model, critic, recorded, return_range, key) -> (loss,
+        (dream, mixture, metrics)).
+      critic_targets: (target params, *, model, dream, recorded, key) -> targets.
+      critic: (params, *, dream, recorded, targets) -> (loss, metrics).
+    """
+
+    model: Callable[..., tuple[jax.Array, tuple[LatentState, Metrics]]]
+    actor: Callable[..., tuple[jax.Array, tuple[Imagined, jax.Array, Metrics]]]
+    critic_targets: Callable[..., tuple[jax.Array, jax.Array]]
+    critic: Callable[..., tuple[jax.Array, Metrics]]
+
+
+def make_losses(networks: Networks, hyper: Hyperparameters) -> Losses:
+    """Returns the losses of these networks with these numbers."""
+    return Losses(
+        model=partial(model_loss, networks, hyper),
+        actor=partial(actor_loss, networks, hyper),
+        critic_targets=partial(critic_targets, networks, hyper),
+        critic=partial(critic_loss, networks, hyper),
+    )
+
+
 def model_loss(
-    params: Params,
     networks: Networks,
     hyper: Hyperparameters,
-    actor_params: Params,
+    params: Params,
+    *,
+    actor: Params,
     batch: Batch,
     key: jax.Array,
 ) -> tuple[jax.Array, tuple[LatentState, Metrics]]:
@@ -103,7 +142,7 @@ def model_loss(
         decoded_share=hyper.decoded_share,
     )
     cloning = losses.behaviour_loss(
-        networks.policy(actor_params),
+        networks.policy(actor),
         posterior.feature,
         batch.behaviour_action,
         batch.is_behaviour,
@@ -112,22 +151,21 @@ def model_loss(
 
 
 def penalised_reward(
-    networks: Networks, hyper: Hyperparameters, model_params: Params, dream: Imagined
+    networks: Networks, hyper: Hyperparameters, model: Params, dream: Imagined
 ) -> jax.Array:
     """Returns r^{t+1} = r_theta(s^{t+1}) - alpha u(s^t, a^t), [H, T, B] (Eq. 3)."""
-    reward = networks.model.reward(model_params, dream.feature[1:])
+    reward = networks.model.reward(model, dream.feature[1:])
     return reward - hyper.alpha * dream.uncertainty
 
 
 def actor_loss(
-    params: Params,
     networks: Networks,
     hyper: Hyperparameters,
-    model_params: Params,
-    critic_params: Params,
-    posterior: LatentState,
-    batch: Batch,
-    starts: Rows,
+    params: Params,
+    *,
+    model: Params,
+    critic: Params,
+    recorded: Recorded,
     return_range: jax.Array,
     key: jax.Array,
 ) -> tuple[jax.Array, tuple[Imagined, jax.Array, Metrics]]:
@@ -137,10 +175,11 @@ def actor_loss(
     and the penalty. Returns also the rollout from the T' rows of `starts` and its
     lambda-mixture [H + 1, T', B].
     """
+    batch, posterior, starts = recorded
     policy = networks.policy(params)
     dream = imagine(
         networks.model,
-        model_params,
+        model,
         lambda feature, key: policy(feature).sample(key),
         lambda logits, following: hyper.disagreement(logits),
         jax.tree.map(lambda leaf: leaf[starts], posterior),
@@ -148,9 +187,9 @@ def actor_loss(
         key,
         rematerialise=hyper.rematerialise,
     )
-    reward = penalised_reward(networks, hyper, model_params, dream)
+    reward = penalised_reward(networks, hyper, model, dream)
     value = minimum_over_critics(
-        networks.q_values(critic_params, dream.feature, dream.action), key
+        networks.q_values(critic, dream.feature, dream.action), key
     )
     returns = lambda_returns(reward, value, hyper.discount, hyper.lambda_)
     mixture = lambda_mixture(returns, value, hyper.lambda_)
@@ -180,13 +219,13 @@ def actor_loss(
 
 
 def critic_targets(
-    target_params: Params,
     networks: Networks,
     hyper: Hyperparameters,
-    model_params: Params,
+    params: Params,
+    *,
+    model: Params,
     dream: Imagined,
-    batch: Batch,
-    starts: Rows,
+    recorded: Recorded,
     key: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
     """Returns imagined rows' Gbar^t [H, T', B] and recorded rows' targets [T', B].
@@ -194,42 +233,43 @@ def critic_targets(
     The rollout that starts at row j + 1 gives row j's target (Eq. 7), which stands
     where the rollout does; its recorded reward carries no penalty.
     """
+    batch, _, starts = recorded
     value = hyper.target_reduction(
-        networks.q_values(target_params, dream.feature, dream.action), key
+        networks.q_values(params, dream.feature, dream.action), key
     )
-    reward = penalised_reward(networks, hyper, model_params, dream)
+    reward = penalised_reward(networks, hyper, model, dream)
     returns = lambda_returns(reward, value, hyper.discount, hyper.lambda_)
     start = lambda_mixture(returns[0], value[0], hyper.lambda_)
     continues = 1.0 - jnp.asarray(batch.is_terminal)[starts].astype(jnp.float32)
-    recorded = one_step_targets(
+    one_step = one_step_targets(
         jnp.asarray(batch.reward)[starts], hyper.discount * continues, start
     )
-    return returns[:-1], recorded
+    return returns[:-1], one_step
 
 
 def critic_loss(
-    params: Params,
     networks: Networks,
     hyper: Hyperparameters,
+    params: Params,
+    *,
     dream: Imagined,
-    feature: jax.Array,
-    batch: Batch,
-    starts: Rows,
-    imagined_target: jax.Array,
-    recorded_target: jax.Array,
+    recorded: Recorded,
+    targets: tuple[jax.Array, jax.Array],
 ) -> tuple[jax.Array, Metrics]:
     """Eq. 8: regression on imagined rows (Eq. 6) and on recorded rows (Eq. 7).
 
     The recorded rows are those before `starts`, whose rollouts their targets are of.
     """
-    before = jnp.roll(feature, 1, axis=0)
+    batch, posterior, starts = recorded
+    imagined_target, recorded_target = targets
+    before = jnp.roll(posterior.feature, 1, axis=0)
     has_before = (~jnp.asarray(batch.is_first)).at[0].set(False)
-    imagined = losses.imagined_critic_loss(
+    imagined_loss = losses.imagined_critic_loss(
         networks.q_values(params, dream.feature[:-1], dream.action[:-1]),
         imagined_target,
         hyper.row_weights(hyper.horizon, hyper.discount),
     )
-    recorded = losses.recorded_critic_loss(
+    recorded_loss = losses.recorded_critic_loss(
         networks.q_values(
             params, before[starts], jnp.asarray(batch.prev_action)[starts]
         ),
@@ -237,8 +277,8 @@ def critic_loss(
         has_before[starts],
     )
     metrics = {
-        "critic/imagined_loss": imagined,
-        "critic/recorded_loss": recorded,
+        "critic/imagined_loss": imagined_loss,
+        "critic/recorded_loss": recorded_loss,
         "critic/target": jnp.mean(imagined_target),
     }
-    return imagined + recorded, metrics
+    return imagined_loss + recorded_loss, metrics

@@ -11,8 +11,8 @@ from typing import Any
 
 import jax
 
-from moto_jax.agents import actor_critic, model_free
-from moto_jax.agents.base import read_section
+from moto_jax.learning import actor_critic, model_free
+from moto_jax.learning.learners import read_section
 from moto_jax.types import Agent, Metrics, Params
 
 

@@ -1,14 +1,16 @@
 """The episode on disk and in memory, and the one place where it becomes rows.
 
 A dataset is a directory of immutable `.npz` files, one an episode, and a manifest that
-names each with its sha256. An episode stores which of the seven objects were in their
-goal at every step instead of a reward, so one dataset serves any task.
+names each with its sha256. An episode stores what happened: the kitchen's say which
+objects were in their goal at every step instead of a reward, so that one dataset serves
+any task. What that is worth, a world's `Label` says.
 
 Nothing read here is trusted: no pickle, the header before the data, sizes bounded, and
 every fault is a `DatasetError` that names file and field. NumPy only: environment
 workers import this module and must stay free of jax.
 
-Axes: an episode of `L` actions has `L + 1` rows; `K` objects, `A` action dimensions.
+Axes: an episode of `L` actions has `L + 1` rows; `O` objects, `K` events that a world
+asks for, `A` action dimensions.
 """
 
 import dataclasses
@@ -16,7 +18,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +33,6 @@ from moto_jax.data.files import (
     read_regular_file,
     write_atomically,
 )
-from moto_jax.envs import tasks
 
 MANIFEST_NAME = "manifest.json"
 MANIFEST_FORMAT = 1
@@ -41,20 +42,19 @@ MANIFEST_FORMAT = 1
 MAX_EPISODE_BYTES = 256 * 2**20
 _MAX_MANIFEST_BYTES = 64 * 2**20
 
-# Cloning goes on for a while after the last accepted object, so that the policy learns
-# to let go of it.
-BEHAVIOUR_ROWS_AFTER = 10
-
-_QPOS_SIZE = 30
 _SCHEMA: ArraySchema = {
     "image": (np.dtype(np.uint8), (0, 0, 0, 3)),
     "action": (np.dtype(np.float32), (0, 0)),
-    "objects_in_goal": (np.dtype(np.bool_), (0, len(tasks.OBJECTS))),
-    "qpos": (np.dtype(np.float32), (0, _QPOS_SIZE)),
+    "objects_in_goal": (np.dtype(np.bool_), (0, 0)),
+    "qpos": (np.dtype(np.float32), (0, 0)),
     "intended_action": (np.dtype(np.float32), (0, 0)),
+    "reward": (np.dtype(np.float32), (0,)),
+    "is_terminal": (np.dtype(np.bool_), (0,)),
 }
-# Known of whoever adds noise to what it means to do; human data have none.
-_OPTIONAL = ("intended_action",)
+_REQUIRED = ("image", "action")
+_OPTIONAL = tuple(name for name in _SCHEMA if name not in _REQUIRED)
+# These have a row an action, all others one more.
+_OF_ACTIONS = ("action", "intended_action")
 
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*\.npz")
 
@@ -66,10 +66,15 @@ class Episode:
     Attributes:
       image: uint8 [L + 1, height, width, 3].
       action: float32 [L, A] in [-1, 1]; `action[j]` was taken at row j.
-      objects_in_goal: bool [L + 1, K], in the order of `tasks.OBJECTS`.
-      qpos: float32 [L + 1, 30], joint positions of robot and objects.
+      objects_in_goal: bool [L + 1, O], in an order that the world knows; or None, and
+        then there is a reward.
+      qpos: float32 [L + 1, joints], joint positions of robot and objects; None where
+        they were not recorded. Nothing is learnt from them.
       intended_action: float32 [L, A] in [-1, 1], what the demonstrator meant to do
-        before noise made `action` of it; None where nobody knows.
+        before noise made `action` of it; None where nobody knows, as of human data.
+      reward: float32 [L + 1], received on arriving at the row, or None.
+      is_terminal: bool [L + 1], whether the decision process ended at the row; None
+        where it never does.
 
     Raises:
       DatasetError: from the constructor, where a field breaks this schema.
@@ -77,9 +82,11 @@ class Episode:
 
     image: np.ndarray
     action: np.ndarray
-    objects_in_goal: np.ndarray
-    qpos: np.ndarray
+    objects_in_goal: np.ndarray | None = None
+    qpos: np.ndarray | None = None
     intended_action: np.ndarray | None = None
+    reward: np.ndarray | None = None
+    is_terminal: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         """Checks the fields and makes them read-only, without a copy."""
@@ -89,22 +96,23 @@ class Episode:
             view = array.view()
             view.setflags(write=False)
             object.__setattr__(self, name, view)
-        for name in ("objects_in_goal", "qpos", "image"):
-            rows = len(getattr(self, name))
-            if rows != len(self.action) + 1:
-                raise DatasetError(
-                    f"field '{name}' has {rows} rows where {len(self.action)} actions "
-                    f"ask for {len(self.action) + 1}"
-                )
         # As arrays now, and in the schema's order: the first fault is the one named.
         fields = self.fields()
-        for name in fields:
-            if name in ("image", "objects_in_goal"):
+        for name, array in fields.items():
+            if name in _OF_ACTIONS:
                 continue
-            if not np.isfinite(fields[name]).all():
+            if len(array) != len(self.action) + 1:
+                raise DatasetError(
+                    f"field '{name}' has {len(array)} rows where {len(self.action)} "
+                    f"actions ask for {len(self.action) + 1}"
+                )
+        if self.objects_in_goal is None and self.reward is None:
+            raise DatasetError("neither field 'objects_in_goal' nor 'reward' is there")
+        for name, array in fields.items():
+            if array.dtype.kind == "f" and not np.isfinite(array).all():
                 raise DatasetError(f"field '{name}' holds NaN or infinite values")
-        for name in fields:
-            if name not in ("action", "intended_action"):
+        for name in _OF_ACTIONS:
+            if name not in fields:
                 continue
             if fields[name].shape != self.action.shape:
                 raise DatasetError(
@@ -149,25 +157,43 @@ class Rows:
     row: np.ndarray
 
 
+@dataclasses.dataclass(frozen=True)
+class Labels:
+    """What an episode's rows are worth in a world, for one task.
+
+    Attributes:
+      reward: float32 [L + 1], received on arriving at the row; row 0's is not read.
+      is_terminal: bool [L + 1], the decision process ended at the row.
+      events: bool [L + 1, K], which of the world's K events are so at the row. An
+        episode that had each of them at some row is a success.
+      behaviour_rows: how many rows at the start have their actions cloned.
+    """
+
+    reward: np.ndarray
+    is_terminal: np.ndarray
+    events: np.ndarray
+    behaviour_rows: int
+
+
+# What a world says of an episode, which must be one of its own kind.
+Label = Callable[[Episode], Labels]
+
+
 def to_rows(
-    episode: Episode,
-    task: Sequence[str],
-    first_row: int = 0,
-    rows_after: int = BEHAVIOUR_ROWS_AFTER,
-    clone_intended: bool = False,
+    episode: Episode, labels: Labels, first_row: int = 0, clone_intended: bool = False
 ) -> Rows:
-    """Aligns an episode for one task: L + 1 observations, L actions -> L + 1 rows.
+    """Aligns an episode: L + 1 observations, L actions -> L + 1 rows.
 
-    The rows are numbered from `first_row`; `rows_after` is `behaviour_rows`'s. With
-    `clone_intended` the intended actions are to be cloned where the episode has them;
-    what led from row to row stays what was executed.
+    The rows are numbered from `first_row`. With `clone_intended` the intended actions
+    are to be cloned where the episode has them; what led from row to row stays what was
+    executed.
 
-    Row 0 has a zero action and a zero reward. The end of a demonstration and the time
-    limit are `is_last` alone: the kitchen never ends by itself, so no row is terminal.
+    Row 0 has a zero action and a zero reward. The end of an episode is `is_last`, and
+    `is_terminal` only where the labels say so: a time limit ends no decision process.
     """
     rows = np.arange(episode.num_rows)
     no_action = np.zeros_like(episode.action[:1])
-    reward = tasks.task_reward(episode.objects_in_goal, task)
+    reward = labels.reward.copy()
     reward[0] = 0.0
     cloned = episode.action
     if clone_intended and episode.intended_action is not None:
@@ -178,62 +204,20 @@ def to_rows(
         reward=reward,
         is_first=rows == 0,
         is_last=rows == episode.num_rows - 1,
-        is_terminal=np.zeros(episode.num_rows, np.bool_),
-        is_behaviour=rows < behaviour_rows(episode.objects_in_goal, task, rows_after),
+        is_terminal=labels.is_terminal,
+        is_behaviour=rows < labels.behaviour_rows,
         behaviour_action=np.concatenate([cloned, no_action]),
         row=(first_row + rows).astype(np.int32),
     )
 
 
-def completion_order(
-    in_goal: np.ndarray, task: Sequence[str] = tasks.OBJECTS
-) -> tuple[str, ...]:
-    """Returns the objects in their goal at the last row, by first completion.
-
-    Of objects first completed in the same row, those of the task come first, in the
-    task's order.
+def first_rows(events: np.ndarray) -> np.ndarray:
+    """Returns int [K]: the first row at which each event is so, -1 if at none.
 
     Args:
-      in_goal: bool [rows, K].
-      task: the task's objects in order.
+      events: bool [L + 1, K].
     """
-    first = dict(zip(tasks.OBJECTS, tasks.first_completion(in_goal), strict=True))
-    done = [
-        name for name, at_end in zip(tasks.OBJECTS, in_goal[-1], strict=True) if at_end
-    ]
-    rank = {name: index for index, name in enumerate(task)}
-    return tuple(
-        sorted(done, key=lambda name: (first[name], rank.get(name, len(rank))))
-    )
-
-
-def behaviour_rows(
-    objects_in_goal: np.ndarray,
-    task: Sequence[str],
-    rows_after: int = BEHAVIOUR_ROWS_AFTER,
-) -> int:
-    """Returns how many rows at an episode's start have their actions cloned.
-
-    The success filter of behaviour cloning: of all objects that are in their goal at
-    the end, in order of completion, accept while the i-th is the i-th of the task. The
-    rows up to some after the last accepted completion count; none if none was accepted.
-
-    Args:
-      objects_in_goal: bool [rows, K].
-      task: the task's objects in order.
-      rows_after: the last accepted completion, ten in the kitchen.
-    """
-    last_accepted = None
-    order = completion_order(objects_in_goal, task)
-    for done, wanted in zip(order, task, strict=False):
-        if done != wanted:
-            break
-        last_accepted = done
-    if last_accepted is None:
-        return 0
-    completion = tasks.first_completion(objects_in_goal)
-    row = int(completion[tasks.OBJECTS.index(last_accepted)])
-    return min(row + rows_after, len(objects_in_goal) - 1)
+    return np.where(events.any(axis=0), events.argmax(axis=0), -1)
 
 
 def write_episode(path: str | os.PathLike[str], episode: Episode) -> str:
@@ -280,7 +264,8 @@ class EpisodeRecord:
       file: name within the dataset's directory.
       sha256: of the file, in hex.
       rows: L + 1.
-      objects: the objects in their goal at the end, by first completion.
+      objects: the objects in their goal at the end, by first completion; none where
+        the world has no objects.
       attempts: how many tries the demonstrator needed (1 for recorded data).
     """
 
@@ -296,7 +281,7 @@ class Manifest:
     """What a dataset is and where it came from.
 
     Attributes:
-      source: "scripted" or "d4rl".
+      source: who made it, such as "scripted" or "d4rl".
       render_profile: of the renderer that drew the images.
       image_size: pixels a side.
       mujoco_version: of the simulator that moved and drew.
@@ -351,8 +336,8 @@ def read_manifest(
 
 def _read_record(fields: Any) -> EpisodeRecord:
     objects = _typed(fields, "objects", list)
-    if not all(name in tasks.OBJECTS for name in objects):
-        raise DatasetError(f"field 'objects' names an unknown object in {objects}")
+    if not all(isinstance(name, str) for name in objects):
+        raise DatasetError(f"field 'objects' holds more than names: {objects}")
     record = _from_json(EpisodeRecord, {**fields, "objects": tuple(objects)})
     # A name with a path in it would reach files outside the dataset.
     if not _FILE_NAME.fullmatch(record.file):

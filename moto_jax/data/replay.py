@@ -15,14 +15,8 @@ from typing import TypeVar
 import jax
 import numpy as np
 
-from moto_jax.data.episodes import (
-    BEHAVIOUR_ROWS_AFTER,
-    DatasetError,
-    Episode,
-    Rows,
-    to_rows,
-)
-from moto_jax.types import Batch
+from moto_jax.data.episodes import DatasetError, Episode, Label, Rows, to_rows
+from moto_jax.types import Batch, Config
 
 T = TypeVar("T")
 
@@ -66,7 +60,7 @@ class _Pool:
 
 
 class Replay:
-    """Offline and online episodes of one task, and the sequences drawn from them.
+    """Offline and online episodes of one world, and the sequences drawn from them.
 
     A sequence is drawn by choosing a stored row uniformly and a place for it in the
     sequence uniformly, then moving the sequence to fit its episode. Rows within
@@ -77,25 +71,23 @@ class Replay:
 
     def __init__(
         self,
-        task: Sequence[str],
+        label: Label,
         batch_size: int,
         sequence_length: int,
         seed: int,
         online_share: float | None = None,
-        rows_after: int = BEHAVIOUR_ROWS_AFTER,
         clone_intended: bool = False,
         behaviour_share: float = 0.0,
     ):
         """Makes an empty replay.
 
         Args:
-          task: the objects whose reward and behaviour rows the sequences carry.
+          label: the world's: which reward and behaviour rows the sequences carry.
           batch_size: sequences in a batch, B.
           sequence_length: rows in a sequence, T.
           seed: key of the generator, at least 0.
           online_share: expected share of sequences from online episodes, in [0, 1],
             once there are any; None draws uniformly over all stored rows.
-          rows_after: see `episodes.behaviour_rows`.
           clone_intended: see `episodes.to_rows`.
           behaviour_share: expected share of sequences, in [0, 1], that are drawn around
             a row that is cloned, where their pool has one.
@@ -114,12 +106,11 @@ class Replay:
             raise ValueError(f"online_share {online_share} must lie in [0, 1]")
         if not 0 <= behaviour_share <= 1:
             raise ValueError(f"behaviour_share {behaviour_share} must lie in [0, 1]")
-        self._task = tuple(task)
+        self._label = label
         self._batch_size = batch_size
         self._sequence_length = sequence_length
         self._seed = seed
         self._online_share = online_share
-        self._rows_after = rows_after
         self._clone_intended = clone_intended
         self._drawn_for_behaviour = behaviour_share
         self._offline = _Pool()
@@ -182,14 +173,8 @@ class Replay:
                 f"holds {self._row_shapes}: use episodes of one format"
             )
         pool = self._online if online else self._offline
-        rows = to_rows(
-            episode,
-            self._task,
-            self.num_rows,
-            self._rows_after,
-            self._clone_intended,
-        )
-        pool.add(rows)
+        labels = self._label(episode)
+        pool.add(to_rows(episode, labels, self.num_rows, self._clone_intended))
         self._names[name] = online
         self._row_shapes = shapes
 
@@ -279,6 +264,51 @@ class Replay:
         if self._online_share is None or self._offline.num_rows == 0:
             return self._online.num_rows / self.num_rows
         return self._online_share
+
+
+def check_replay(config: Config) -> None:
+    """Raises ValueError for what no replay of a configuration could do."""
+    if config.replay.cloned_action not in ("executed", "intended"):
+        raise ValueError(
+            f"config.replay.cloned_action is {config.replay.cloned_action!r}: use "
+            "executed or intended"
+        )
+
+
+def make_replays(
+    config: Config,
+    label: Label,
+    demonstrations: Iterable[tuple[str, Episode]],
+    seeds: Sequence[int],
+    batch_shape: tuple[int, int],
+) -> list[Replay]:
+    """Returns replays that hold the demonstrations, images shared.
+
+    Args:
+      config: the run's; read is its section `replay`.
+      label: the world's.
+      demonstrations: name and episode of each.
+      seeds: one replay for each.
+      batch_shape: (T, B) of the batches to be sampled.
+    """
+    length, size = batch_shape
+    share = config.replay.online_share
+    replays = [
+        Replay(
+            label,
+            size,
+            length,
+            seed,
+            online_share=None if share < 0 else share,
+            clone_intended=config.replay.cloned_action == "intended",
+            behaviour_share=config.replay.behaviour_share,
+        )
+        for seed in seeds
+    ]
+    for name, episode in demonstrations:
+        for replay in replays:
+            replay.add(episode, name)
+    return replays
 
 
 def prefetch(make: Callable[[int], T], steps: Iterable[int]) -> Generator[T]:

@@ -1,0 +1,1 @@
+"""A policy plays episodes: worker processes, the device, evaluation; and who is who."""

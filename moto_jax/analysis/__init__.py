@@ -1,1 +1,0 @@
-"""Tables and pictures from run directories; reads files, never live objects."""

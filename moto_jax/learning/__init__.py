@@ -1,0 +1,1 @@
+"""Pure functions of arrays: networks, world model, targets, losses, learners."""

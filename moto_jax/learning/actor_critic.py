@@ -1,0 +1,348 @@
+"""Soft actor-critic on whatever an observation is; CQL's penalty as an option.
+
+Haarnoja et al., "Soft Actor-Critic Algorithms and Applications" (2018). SAC and CQL use
+it on stacks of frames, LOMPO and COMBO on latent states; they differ in the functions
+that they hand over. The policy is a normal cut to the actions' box instead of a
+tanh-transformed one: recorded actions reach the box's ends, where the latter's density
+is not finite.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+
+from moto_jax.learning import losses
+from moto_jax.learning.distributions import TruncatedNormal
+from moto_jax.learning.learners import (
+    Learnable,
+    copy_params,
+    gradient_step,
+    init_learnable,
+)
+from moto_jax.types import Array, Metrics, Params
+
+
+@struct.dataclass
+class Transitions:
+    """N transitions, recorded or imagined.
+
+    Attributes:
+      observation: what `Functions.encode` takes, [N, ...].
+      action: float32 [N, A].
+      reward: float32 [N].
+      continues: float32 [N], 0 where the decision process ended, 1 at a time limit.
+      following: the next observation.
+      recorded: bool [N], whether it is of the data.
+      is_behaviour: bool [N], whether the action belongs to the success-filtered set.
+      behaviour_action: float32 [N, A], what cloning imitates in place of `action`.
+    """
+
+    observation: jax.Array
+    action: jax.Array
+    reward: jax.Array
+    continues: jax.Array
+    following: jax.Array
+    recorded: jax.Array
+    is_behaviour: jax.Array
+    behaviour_action: jax.Array
+
+
+class Functions(NamedTuple):
+    """Actor and critics as functions of their parameters.
+
+    Attributes:
+      encode: (critic parameters, observation [N, ...]) -> feature [N, F]; the critic's
+        loss shapes it, the actor takes it as it is.
+      policy: (actor parameters, feature [N, F]) -> distribution of actions [N, A].
+      q_values: (critic parameters, feature [..., F], action [..., A]) -> [C, ...].
+    """
+
+    encode: Callable[[Params, Array], jax.Array]
+    policy: Callable[[Params, jax.Array], TruncatedNormal]
+    q_values: Callable[[Params, jax.Array, Array], jax.Array]
+
+
+class Constants(NamedTuple):
+    """Numbers of `config.actor_critic`, which comments each."""
+
+    discount: float
+    tau: float
+    initial_temperature: float
+    target_entropy_per_action: float
+    backup_entropy: bool
+
+
+class Conservatism(NamedTuple):
+    """Numbers of `config.cql` and `config.combo`, which comments each."""
+
+    weight: float
+    policy_actions: int
+    uniform_actions: int
+
+
+class Optimizers(NamedTuple):
+    """One optimiser a learnable."""
+
+    actor: optax.GradientTransformation
+    critic: optax.GradientTransformation
+    temperature: optax.GradientTransformation
+
+
+@struct.dataclass
+class ActorCritic:
+    """What learns.
+
+    Attributes:
+      actor: policy.
+      critic: C critics, with the encoder where there is one.
+      target_critic: their slow average.
+      temperature: logarithm of the entropy's weight, a scalar.
+    """
+
+    actor: Learnable
+    critic: Learnable
+    target_critic: Params
+    temperature: Learnable
+
+
+class CriticRegulariser(Protocol):
+    """A term of the critics' loss beside the regression; "none" is one too."""
+
+    def __call__(
+        self,
+        q_values: Callable[[jax.Array], jax.Array],
+        data_value: jax.Array,
+        policy: TruncatedNormal,
+        transitions: Transitions,
+        key: jax.Array,
+    ) -> tuple[jax.Array | float, Metrics]:
+        """Returns a scalar and its metrics.
+
+        Args:
+          q_values: actions [M, N, A] at the transitions' states -> [C, M, N].
+          data_value: [C, N], of the transitions' own actions.
+          policy: the actor's distributions [N] at these states, held fixed.
+          transitions: N of them.
+          key: one key.
+        """
+        ...
+
+
+def no_regulariser(q_values, data_value, policy, transitions, key):
+    """The critics' loss is the regression alone (SAC, LOMPO)."""
+    del q_values, data_value, policy, transitions, key
+    return 0.0, {}
+
+
+def make_conservative(
+    numbers: Conservatism, pushed_down: Callable[[Transitions], Array]
+) -> CriticRegulariser:
+    """Returns the weighted conservative gap, pushing recorded actions up.
+
+    Args:
+      numbers: the gap's weight, and how many actions are drawn at each state from the
+        policy and uniformly.
+      pushed_down: transitions -> bool [N], at which states sampled actions are pushed
+        down.
+    """
+    weight, policy_actions, uniform_actions = numbers
+
+    def regulariser(q_values, data_value, policy, transitions, key):
+        policy_key, uniform_key = jax.random.split(key)
+        shape = transitions.action.shape
+        drawn = jax.vmap(policy.sample)(jax.random.split(policy_key, policy_actions))
+        uniform = jax.random.uniform(
+            uniform_key, (uniform_actions, *shape), minval=-1.0, maxval=1.0
+        )
+        flat = jnp.full((uniform_actions, shape[0]), -shape[-1] * jnp.log(2.0))
+        action = jax.lax.stop_gradient(jnp.concatenate([drawn, uniform]))
+        gap = losses.conservative_penalty(
+            q_values(action),
+            jnp.concatenate([jax.vmap(policy.log_prob)(drawn), flat]),
+            data_value,
+            pushed_down(transitions),
+            transitions.recorded,
+        )
+        return weight * gap, {"critic/conservative_gap": gap}
+
+    return regulariser
+
+
+def init_actor_critic(
+    actor_params: Params,
+    critic_params: Params,
+    optimizers: Optimizers,
+    initial_temperature: float,
+) -> ActorCritic:
+    """Returns learners that have learnt nothing yet."""
+    temperature = jnp.log(jnp.float32(initial_temperature))
+    return ActorCritic(
+        actor=init_learnable(actor_params, optimizers.actor),
+        critic=init_learnable(critic_params, optimizers.critic),
+        target_critic=copy_params(critic_params),
+        temperature=init_learnable(temperature, optimizers.temperature),
+    )
+
+
+def bellman_targets(
+    actor_params: Params,
+    critic_params: Params,
+    target_params: Params,
+    log_temperature: jax.Array,
+    functions: Functions,
+    constants: Constants,
+    transitions: Transitions,
+    key: jax.Array,
+) -> jax.Array:
+    """Returns r + discount * (min_i Qbar_i(s', a') - temperature * log pi(a' | s')).
+
+    [N]. With `backup_entropy` off the entropy is left out, as CQL's authors do for
+    some tasks.
+    """
+    policy = functions.policy(
+        actor_params, functions.encode(critic_params, transitions.following)
+    )
+    action = policy.sample(key)
+    feature = functions.encode(target_params, transitions.following)
+    value = jnp.min(functions.q_values(target_params, feature, action), axis=0)
+    if constants.backup_entropy:
+        value = value - jnp.exp(log_temperature) * policy.log_prob(action)
+    return transitions.reward + constants.discount * transitions.continues * value
+
+
+def critic_loss(
+    params: Params,
+    functions: Functions,
+    regulariser: CriticRegulariser,
+    actor_params: Params,
+    transitions: Transitions,
+    target: jax.Array,
+    key: jax.Array,
+) -> tuple[jax.Array, tuple[jax.Array, Metrics]]:
+    """Regression on Bellman targets [N] plus the regulariser; returns features too."""
+    feature = functions.encode(params, transitions.observation)
+    value = functions.q_values(params, feature, transitions.action)
+    regression = losses.regression_loss(value, target)
+
+    def q_values(action: jax.Array) -> jax.Array:
+        count = action.shape[0]
+        repeated = jnp.broadcast_to(feature, (count, *feature.shape))
+        return functions.q_values(params, repeated, action)
+
+    policy = functions.policy(actor_params, jax.lax.stop_gradient(feature))
+    extra, metrics = regulariser(q_values, value, policy, transitions, key)
+    metrics = {
+        "critic/loss": regression,
+        "critic/value": jnp.mean(value),
+        "critic/target": jnp.mean(target),
+        **metrics,
+    }
+    return regression + extra, (jax.lax.stop_gradient(feature), metrics)
+
+
+def actor_loss(
+    params: Params,
+    functions: Functions,
+    critic_params: Params,
+    temperature: jax.Array,
+    feature: jax.Array,
+    key: jax.Array,
+) -> tuple[jax.Array, tuple[jax.Array, Metrics]]:
+    """Mean of temperature * log pi(a | s) - min_i Q_i(s, a).
+
+    Returns the policy's entropy, nats, too.
+    """
+    policy = functions.policy(params, feature)
+    action = policy.sample(key)
+    value = jnp.min(functions.q_values(critic_params, feature, action), axis=0)
+    log_prob = policy.log_prob(action)
+    loss = jnp.mean(temperature * log_prob - value)
+    entropy = -jnp.mean(log_prob)
+    metrics = {
+        "actor/loss": loss,
+        "actor/entropy": entropy,
+        "actor/std": jnp.mean(policy.std),
+    }
+    return loss, (entropy, metrics)
+
+
+def actor_critic_step(
+    learners: ActorCritic,
+    functions: Functions,
+    optimizers: Optimizers,
+    constants: Constants,
+    regulariser: CriticRegulariser,
+    transitions: Transitions,
+    key: jax.Array,
+) -> tuple[ActorCritic, Metrics]:
+    """One gradient step of critics, actor and temperature, and the target's share.
+
+    The actor learns on the features that the critics' step computed, and does not
+    shape them.
+    """
+    target_key, regulariser_key, actor_key = jax.random.split(key, 3)
+    log_temperature = learners.temperature.params
+    target = bellman_targets(
+        learners.actor.params,
+        learners.critic.params,
+        learners.target_critic,
+        log_temperature,
+        functions,
+        constants,
+        transitions,
+        target_key,
+    )
+    critic, (feature, critic_metrics), critic_norm = gradient_step(
+        critic_loss,
+        optimizers.critic,
+        learners.critic,
+        functions,
+        regulariser,
+        learners.actor.params,
+        transitions,
+        target,
+        regulariser_key,
+    )
+    actor, (entropy, actor_metrics), actor_norm = gradient_step(
+        actor_loss,
+        optimizers.actor,
+        learners.actor,
+        functions,
+        critic.params,
+        jnp.exp(log_temperature),
+        feature,
+        actor_key,
+    )
+    temperature, _, temperature_norm = gradient_step(
+        lambda params, *rest: (losses.temperature_loss(params, *rest), None),
+        optimizers.temperature,
+        learners.temperature,
+        entropy,
+        constants.target_entropy_per_action * transitions.action.shape[-1],
+    )
+    metrics = {
+        **critic_metrics,
+        **actor_metrics,
+        "actor/temperature": jnp.exp(log_temperature),
+        "critic/gradient_norm": critic_norm,
+        "actor/gradient_norm": actor_norm,
+        "actor/temperature_gradient_norm": temperature_norm,
+    }
+    slow = optax.incremental_update(
+        critic.params, learners.target_critic, constants.tau
+    )
+    return ActorCritic(actor, critic, slow, temperature), metrics
+
+
+def everywhere(transitions: Transitions) -> Array:
+    """Returns true for every transition (CQL)."""
+    return jnp.ones_like(transitions.recorded)
+
+
+def where_imagined(transitions: Transitions) -> Array:
+    """Returns true for transitions that the model made (COMBO)."""
+    return ~transitions.recorded

@@ -1,0 +1,389 @@
+"""The world model as a record of pure functions, its loss and its disagreement."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from moto_jax.learning.distributions import balanced_kl, sample_one_hot
+from moto_jax.learning.networks.heads import MLP
+from moto_jax.learning.networks.pixels import (
+    KERNELS,
+    Decoder,
+    Encoder,
+    check_image_size,
+    colour_axes,
+)
+from moto_jax.learning.networks.rssm import RSSM, LatentState
+from moto_jax.learning.scans import controlled_scan
+from moto_jax.types import Batch, Metrics, Params
+
+
+class WorldModel(NamedTuple):
+    """RSSM with an ensemble of priors (Eq. 1); every function is pure.
+
+    Attributes:
+      init: key -> params.
+      initial: leading axes -> zero LatentState.
+      embed: (params, image uint8 [..., height, width, 3]) -> embedding part of the
+        posterior [..., hidden].
+      observe: (params, embedding part, prev_action, is_first, latent, key) ->
+        (LatentState, posterior logits [..., S, K]); one step, in which rows with
+        `is_first` forget the past.
+      imagine_step: (params, latent [N], action [N, A], member int [N], key) ->
+        (LatentState [N], logits of all members [E, N, S, K]).
+      prior_logits: (params, deter [..., D]) -> [E, ..., S, K].
+      reward: (params, feature [..., F]) -> mean reward [...].
+      decode: (params, feature [..., F]) -> mean image [..., height, width, 3], where
+        -0.5 is black and 0.5 white.
+      members: E.
+      cast: params -> the same with kernels in the dtype of the computation, for loops,
+        whose every step would cast them anew.
+      image_coordinates: pixels [..., 3] -> coordinates [..., 3] in which the image's
+        likelihood has unit variance; linear.
+    """
+
+    init: Callable[[jax.Array], Params]
+    initial: Callable[[tuple[int, ...]], LatentState]
+    embed: Callable[..., jax.Array]
+    observe: Callable[..., tuple[LatentState, jax.Array]]
+    imagine_step: Callable[..., tuple[LatentState, jax.Array]]
+    prior_logits: Callable[[Params, jax.Array], jax.Array]
+    reward: Callable[[Params, jax.Array], jax.Array]
+    decode: Callable[[Params, jax.Array], jax.Array]
+    members: int
+    cast: Callable[[Params], Params] = lambda params: params
+    image_coordinates: Callable[[jax.Array], jax.Array] = lambda image: image
+
+
+class _Networks(nn.Module):
+    """All parameters of the world model in one tree."""
+
+    rssm_sizes: tuple[int, int, int, int, int]
+    depth: int
+    reward_sizes: tuple[int, int, int]
+    layer_norm: bool
+    dtype: Any
+    encoder_class: Callable[..., nn.Module]
+    decoder_class: Callable[..., nn.Module]
+
+    def setup(self) -> None:
+        self.encoder = self.encoder_class(self.depth, dtype=self.dtype)
+        self.decoder = self.decoder_class(self.depth, dtype=self.dtype)
+        self.rssm = RSSM(*self.rssm_sizes, dtype=self.dtype)
+        self.reward_head = MLP(
+            *self.reward_sizes, layer_norm=self.layer_norm, dtype=self.dtype
+        )
+
+    def embed(self, image: jax.Array) -> jax.Array:
+        return self.rssm.embedding_part(self.encoder(image))
+
+    def advance(self, latent: LatentState, action: jax.Array) -> jax.Array:
+        return self.rssm.advance(latent, action)
+
+    def posterior_logits(self, deter: jax.Array, part: jax.Array) -> jax.Array:
+        return self.rssm.posterior_logits(deter, part)
+
+    def prior_logits(self, deter: jax.Array) -> jax.Array:
+        return self.rssm.prior_logits(deter)
+
+    def reward(self, feature: jax.Array) -> jax.Array:
+        return self.reward_head(feature)[..., 0]
+
+    def decode(self, feature: jax.Array) -> jax.Array:
+        return self.decoder(feature)
+
+    def __call__(self, image: jax.Array, action: jax.Array) -> jax.Array:
+        deter, _, groups, classes, _ = self.rssm_sizes
+        latent = LatentState.zeros(action.shape[:-1], deter, groups, classes)
+        self.rssm(latent, action, self.encoder(image))
+        self.decoder(latent.feature)
+        return self.reward_head(latent.feature)
+
+
+def make_world_model(
+    *,
+    action_size: int,
+    image_size: int = 64,
+    deter: int = 400,
+    hidden: int = 400,
+    groups: int = 32,
+    classes: int = 32,
+    members: int = 7,
+    depth: int = 48,
+    colour_scale: float = 1.0,
+    reward_layers: int = 4,
+    reward_units: int = 400,
+    layer_norm: bool = False,
+    dtype: Any = jnp.float32,
+    encoder: Callable[..., nn.Module] | None = None,
+    decoder: Callable[..., nn.Module] | None = None,
+) -> WorldModel:
+    """Builds the world model's pure functions.
+
+    Args:
+      action_size: A.
+      image_size: side of the square images, pixels.
+      deter: D.
+      hidden: width of the RSSM's dense layers.
+      groups: S.
+      classes: K.
+      members: E, the number of prior heads.
+      depth: channels of the encoder's first layer.
+      colour_scale: weight of colour beside brightness, in what is seen and in the
+        errors of what is predicted; see `pixels.colour_axes`. 1, the paper's, leaves
+        red, green and blue as they are.
+      reward_layers: hidden layers of the reward head; with none it is linear.
+      reward_units: their width.
+      layer_norm: whether the reward head normalises its layers.
+      dtype: of the computation; parameters and losses stay float32.
+      encoder: (depth, dtype=) -> module from uint8 images to embeddings, if not the
+        usual one.
+      decoder: (depth, dtype=) -> module from features to mean images, likewise.
+
+    Raises:
+      ValueError: for an image size that the networks cannot take, or a colour scale
+        that is not positive and finite.
+    """
+    check_image_size(image_size)
+    if not 0 < colour_scale < jnp.inf:
+        raise ValueError(
+            f"colour_scale is {colour_scale}: set config.world_model.colour_scale to a "
+            "positive number, 1 for red, green and blue as they are"
+        )
+    kernels = KERNELS[image_size]
+    colours = {"colour_scale": colour_scale}
+    networks = _Networks(
+        rssm_sizes=(deter, hidden, groups, classes, members),
+        depth=depth,
+        reward_sizes=(reward_layers, reward_units, 1),
+        layer_norm=layer_norm,
+        dtype=dtype,
+        encoder_class=encoder or partial(Encoder, kernels=kernels.encoder, **colours),
+        decoder_class=decoder or partial(Decoder, kernels=kernels.decoder, **colours),
+    )
+
+    def apply(name: str) -> Callable[..., Any]:
+        def call(params: Params, *args: Any) -> Any:
+            return networks.apply({"params": params}, *args, method=name)
+
+        return call
+
+    advance, posterior_logits = apply("advance"), apply("posterior_logits")
+    prior_logits = apply("prior_logits")
+
+    def image_coordinates(image: jax.Array) -> jax.Array:
+        return image if colour_scale == 1.0 else image @ colour_axes(colour_scale)
+
+    def init(key: jax.Array) -> Params:
+        image = jnp.zeros((1, image_size, image_size, 3), jnp.uint8)
+        return networks.init(key, image, jnp.zeros((1, action_size)))["params"]
+
+    def initial(leading: tuple[int, ...]) -> LatentState:
+        return LatentState.zeros(leading, deter, groups, classes)
+
+    def observe(params, part, prev_action, is_first, latent, key):
+        keep = 1.0 - is_first.astype(jnp.float32)
+        latent = LatentState(
+            latent.deter * keep[..., None], latent.stoch * keep[..., None, None]
+        )
+        new_deter = advance(params, latent, prev_action * keep[..., None])
+        logits = posterior_logits(params, new_deter, part)
+        return LatentState(new_deter, sample_one_hot(key, logits)), logits
+
+    def imagine_step(params, latent, action, member, key):
+        new_deter = advance(params, latent, action)
+        logits = prior_logits(params, new_deter)
+        chosen = choose_member(logits, member)
+        return LatentState(new_deter, sample_one_hot(key, chosen)), logits
+
+    def cast(params: Params) -> Params:
+        # Scales and biases of normalisations are applied in float32.
+        return jax.tree_util.tree_map_with_path(
+            lambda path, leaf: leaf.astype(dtype) if path[-1].key == "kernel" else leaf,
+            params,
+        )
+
+    return WorldModel(
+        init=init,
+        initial=initial,
+        embed=apply("embed"),
+        observe=observe,
+        imagine_step=imagine_step,
+        prior_logits=prior_logits,
+        reward=apply("reward"),
+        decode=apply("decode"),
+        members=members,
+        cast=cast,
+        image_coordinates=image_coordinates,
+    )
+
+
+def choose_member(logits: jax.Array, member: jax.Array) -> jax.Array:
+    """Returns [..., S, K]: for every row the logits of its own member.
+
+    Args:
+      logits: [E, ..., S, K].
+      member: int [...], in 0 .. E - 1.
+    """
+    index = member[None, ..., None, None]
+    return jnp.take_along_axis(logits, index, axis=0)[0]
+
+
+def observe_sequence(
+    model: WorldModel,
+    params: Params,
+    batch: Batch,
+    latent: LatentState,
+    keys: jax.Array,
+) -> tuple[LatentState, jax.Array]:
+    """Filters a batch: the posterior of every row, given all rows before it.
+
+    Args:
+      model: the world model.
+      params: its parameters.
+      batch: sequences [T, B, ...].
+      latent: the state [B] before the first row; a sequence cut in two, with the last
+        state passed on, gives what the whole gives.
+      keys: [T] keys, one a row.
+
+    Returns:
+      The posterior states [T, B] and their logits [T, B, S, K].
+    """
+    params = model.cast(params)
+    parts = model.embed(params, batch.image)
+
+    def observe(latent: LatentState, inputs: Any):
+        part, prev_action, is_first, key = inputs
+        return model.observe(params, part, prev_action, is_first, latent, key)
+
+    states, (_, logits), _ = controlled_scan(
+        observe,
+        lambda latent, observed, inputs: (observed[0], None),
+        latent,
+        (parts, batch.prev_action, batch.is_first, keys),
+    )
+    return jax.tree.map(lambda leaf: leaf[1:], states), logits
+
+
+def world_model_loss(
+    params: Params,
+    model: WorldModel,
+    batch: Batch,
+    key: jax.Array,
+    *,
+    kl_scale: float = 1.0,
+    kl_balance: float = 0.8,
+    free_nats: float = 1.0,
+    decoded_share: float = 1.0,
+) -> tuple[jax.Array, tuple[LatentState, Metrics]]:
+    """Negative evidence bound of the RSSM ensemble (Eq. 1), averaged over rows.
+
+    Image and reward likelihoods are unit-variance Gaussians, up to their constants; the
+    image's is of the model's `image_coordinates`, summed over pixels. Each row's KL is
+    to one member's prior, drawn uniformly.
+
+    Args:
+      params: the world model's parameters.
+      model: the world model.
+      batch: sequences [T, B, ...].
+      key: one key.
+      kl_scale: weight of the KL.
+      kl_balance: share of its gradient that goes to the prior.
+      free_nats: mean KL below which it has no gradient.
+      decoded_share: share of the T rows, drawn anew each time, whose images are
+        predicted: an unbiased estimate of the loss for less arithmetic.
+
+    Returns:
+      The loss, and the posterior [T, B] with the metrics.
+    """
+    length, size = batch.reward.shape
+    observe_key, member_key, decoded_key = jax.random.split(key, 3)
+    posterior, posterior_logits = observe_sequence(
+        model,
+        params,
+        batch,
+        model.initial((size,)),
+        jax.random.split(observe_key, length),
+    )
+    member = jax.random.randint(member_key, (length, size), 0, model.members)
+    prior_logits = choose_member(model.prior_logits(params, posterior.deter), member)
+    kl_loss, kl = balanced_kl(posterior_logits, prior_logits, kl_balance, free_nats)
+
+    feature = posterior.feature
+    decoded = some_rows(decoded_key, length, decoded_share)
+    image = jnp.asarray(batch.image)[decoded].astype(jnp.float32) / 255.0 - 0.5
+    image_error = model.image_coordinates(
+        model.decode(params, feature[decoded]) - image
+    )
+    image_loss = 0.5 * jnp.sum(jnp.square(image_error), axis=(-3, -2, -1))
+    reward_loss = 0.5 * jnp.square(model.reward(params, feature) - batch.reward)
+
+    loss = jnp.mean(image_loss) + jnp.mean(reward_loss) + kl_scale * kl_loss
+    metrics = {
+        "model/loss": loss,
+        "model/image_loss": jnp.mean(image_loss),
+        "model/reward_loss": jnp.mean(reward_loss),
+        "model/kl": jnp.mean(kl),
+    }
+    return loss, (posterior, metrics)
+
+
+def some_rows(key: jax.Array, length: int, share: float) -> jax.Array | slice:
+    """Returns an index of the rows [T, ...] that a share of them is, in order.
+
+    Rows are drawn without replacement, the same of every sequence: an axis B that is
+    split over devices stays as it is. A share of 1 is all of them, and draws nothing.
+    """
+    count = max(1, round(share * length))
+    if count >= length:
+        return slice(None)
+    return jnp.sort(jax.random.permutation(key, length)[:count])
+
+
+def disagreement(logits: jax.Array) -> jax.Array:
+    """Ensemble uncertainty u (Eq. 2) from log-probabilities: [E, ..., S, K] -> [...].
+
+    The mean over all classes of the standard deviation over members. Logits are defined
+    up to a constant a group, so log-softmax comes first; `logit_disagreement` is the
+    paper's letter.
+    """
+    return logit_disagreement(jax.nn.log_softmax(logits, axis=-1))
+
+
+def logit_disagreement(logits: jax.Array) -> jax.Array:
+    """Ensemble uncertainty u (Eq. 2) from raw logits: [E, ..., S, K] -> [...]."""
+    return jnp.mean(_deviation(logits), axis=(-2, -1))
+
+
+def log_density_deviation(logits: jax.Array, stoch: jax.Array) -> jax.Array:
+    """LOMPO's penalty: the deviation over members of log p_i(z) of the state drawn.
+
+    Args:
+      logits: [E, ..., S, K].
+      stoch: one-hot [..., S, K].
+
+    Returns:
+      [...], zero where all members agree.
+    """
+    log_prob = jax.nn.log_softmax(logits, axis=-1)
+    return _deviation(jnp.sum(log_prob * stoch[None], axis=(-2, -1)))
+
+
+def _deviation(values: jax.Array) -> jax.Array:
+    """Returns the standard deviation over the first axis, differentiable where it is 0.
+
+    The gradient there is zero, not NaN.
+    """
+    variance = jnp.var(values, axis=0)
+    agreed = variance == 0
+    return jnp.where(agreed, 0.0, jnp.sqrt(jnp.where(agreed, 1.0, variance)))
+
+
+DISAGREEMENTS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "log_prob_std": disagreement,
+    "logit_std": logit_disagreement,
+}

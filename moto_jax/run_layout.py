@@ -1,0 +1,91 @@
+"""What a run's files and keys are called: one table for training, study and launch."""
+
+import copy
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+CONFIG_NAME = "config.json"
+METRICS_NAME = "metrics.jsonl"
+SUMMARY_NAME = "summary.json"
+
+# A run is evaluated before training and in each of its phases.
+PHASES = ("before", "offline", "online")
+
+# Those that are evaluated.
+POLICIES = ("mean", "sampled")
+
+# Suffix of a result's name -> the policy it is of.
+POLICY_SUFFIXES = {"": "mean", "_sampled": "sampled"}
+
+# Where things lie, how a machine is used and what is written when: runs that differ in
+# nothing else are equal.
+HOUSEKEEPING_KEYS = (
+    "data.directory",
+    "distributed",
+    "env.workers",
+    "mesh.data",
+    "mesh.seed",
+    "tensorboard",
+    "training.checkpoint_every",
+    "training.evaluate_every",
+    "training.keep_checkpoints",
+    "training.log_every",
+)
+
+# Keys that came later, with the value of the runs from before.
+LATER_KEYS = {
+    "env.name": "kitchen",
+    "env.success_reward": 0.0,
+    "init_from": "",
+    "moto.critic_layers": -1,
+    "moto.critic_learning_rate": 0.0,
+    "optimizer.muon_scale": 0.0,
+    "replay.behaviour_rows_after": 10,
+    "replay.cloned_action": "executed",
+    "training.collect_noise_std": 0.05,
+    "training.episodes_per_round": 1,
+    "training.updates_per_program": 1,
+    "world_model.colour_scale": 1.0,
+}
+
+
+def seed_directory(path: Path, seeds: Sequence[int], seed: int) -> Path:
+    """Returns where a seed's files of a run lie: a run of one seed has no folder more.
+
+    Args:
+      path: of the run.
+      seeds: all that it trains.
+      seed: one of them.
+    """
+    return path if len(seeds) == 1 else path / f"seed{seed}"
+
+
+def program_directory(path: Path) -> Path:
+    """Returns the directory of the run that a seed's directory belongs to."""
+    path = path.resolve()
+    is_seed = path.name.startswith("seed") and (path.parent / CONFIG_NAME).is_file()
+    return path.parent if is_seed else path
+
+
+def flat_config(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Returns a nested configuration as dotted key -> value."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            flat.update(flat_config(value, f"{prefix}{key}."))
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def with_later_keys(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a nested configuration with those of `LATER_KEYS` that it lacks."""
+    whole = copy.deepcopy(dict(tree))
+    for key, value in LATER_KEYS.items():
+        *sections, name = key.split(".")
+        place = whole
+        for section in sections:
+            place = place.setdefault(section, {})
+        place.setdefault(name, value)
+    return whole

@@ -1,0 +1,1 @@
+"""One run on a host: its loop, its directory, its checkpoints, its numbers."""

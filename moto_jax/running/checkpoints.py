@@ -1,0 +1,428 @@
+"""Checkpoints of a whole run: saved atomically, verified before they are used.
+
+A checkpoint is one directory `DIRECTORY/<step>/`:
+
+    state/            the pytree, written by orbax
+    metadata.json     the caller's metadata and the shape and dtype of every leaf
+    MANIFEST.sha256   checksum, size and path of every other file, written last
+
+Orbax detects neither flipped bits nor a lost file before it trips over it, and it casts
+dtypes without a word. So a step counts only if every file agrees with the manifest, and
+a restored leaf is never of another shape or dtype than asked for.
+"""
+
+import dataclasses
+import hashlib
+import json
+import logging
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from moto_jax.running import machines
+
+_MANIFEST = "MANIFEST.sha256"
+_METADATA = "metadata.json"
+_STATE = "state"
+_MANIFEST_LINE = re.compile(r"([0-9a-f]{64}) +(\d+) +(.+)")
+
+# Suffixes of directories that an interrupted save leaves behind.
+_PARTIAL = ".partial"
+_REPLACED = ".replaced"
+_ORBAX_TEMPORARY = "orbax-checkpoint-tmp"
+
+# How the names of what learns begin.
+_LEARNERS = ".learners."
+
+_log = logging.getLogger(__name__)
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be saved, is not there, is corrupt or does not fit."""
+
+
+def save(
+    directory: str | os.PathLike[str],
+    step: int,
+    state: Any,
+    metadata: dict[str, Any],
+    keep: int = 3,
+) -> Path:
+    """Saves a checkpoint and returns its directory `directory/<step>`.
+
+    Of a run of several processes all must call it; each writes what its devices hold.
+    The step appears under its name only when it is complete and on the disk. Left-overs
+    of interrupted saves, steps newer than this one (a resumed run passed them over as
+    corrupt) and all but the `keep` newest steps are then removed.
+
+    Args:
+      directory: where a run's steps lie; made where missing.
+      step: at least 0; a checkpoint of the same step is replaced.
+      state: pytree of JAX and NumPy arrays, typed random keys and NumPy scalars.
+      metadata: what a reader needs before it can rebuild the state; valid JSON.
+      keep: how many steps to keep, at least 1.
+
+    Raises:
+      CheckpointError: if the checkpoint cannot be written; earlier ones are as before.
+    """
+    directory = Path(directory).absolute()
+    leaves = _describe_leaves(state)
+    try:
+        text = json.dumps(
+            {"step": step, "metadata": metadata, "leaves": leaves},
+            allow_nan=False,
+            indent=1,
+        )
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"metadata of checkpoint {step} is not valid JSON: {error}"
+        ) from error
+    partial = directory / f"{step}{_PARTIAL}"
+    try:
+        if machines.is_first():
+            directory.mkdir(parents=True, exist_ok=True)
+            _remove_leftovers(directory)
+            _require_free_space(directory, state)
+            partial.mkdir()
+        machines.wait_for_all("checkpoint begun")
+        _write_state(partial / _STATE, state)
+        if machines.is_first():
+            (partial / _METADATA).write_text(text)
+            _write_manifest(partial)
+            _commit(partial, directory / str(step))
+    # TensorStore reports a full disk as a bare Exception.
+    except Exception as error:
+        reason = str(error).strip().split("\n")[0] or type(error).__name__
+        raise CheckpointError(
+            f"checkpoint {step} could not be saved in {directory}: {reason}; earlier "
+            "checkpoints are untouched"
+        ) from error
+    finally:
+        if machines.is_first():
+            shutil.rmtree(partial, ignore_errors=True)
+    if machines.is_first():
+        _prune(directory, step, keep)
+    machines.wait_for_all("checkpoint saved")
+    return directory / str(step)
+
+
+def latest(directory: str | os.PathLike[str]) -> int | None:
+    """Returns the newest step that is intact, or None if there is no step at all.
+
+    Raises:
+      CheckpointError: if there are steps and none is intact.
+    """
+    directory = Path(directory)
+    if not steps(directory):
+        return None
+    return int(_newest_intact(directory).name)
+
+
+def steps(directory: Path) -> list[int]:
+    """Returns the steps under a directory, intact or not, oldest first."""
+    if not directory.is_dir():
+        return []
+    names = [path.name for path in directory.iterdir() if path.is_dir()]
+    return sorted(int(name) for name in names if re.fullmatch(r"0|[1-9]\d*", name))
+
+
+def remove_all(directory: Path) -> None:
+    """Removes every step, and what interrupted saves left; other files stay."""
+    if directory.is_dir():
+        _remove_leftovers(directory)
+        for step in steps(directory):
+            shutil.rmtree(directory / str(step))
+
+
+def find(path: str | os.PathLike[str]) -> Path:
+    """Returns the directory of an intact checkpoint.
+
+    Args:
+      path: a run (`RUN`), its checkpoints (`RUN/checkpoints`), or one step of them
+        (`RUN/checkpoints/1200`). Of several steps the newest intact one is taken and
+        each newer one is reported in a sentence; a step that is named must be intact.
+
+    Raises:
+      CheckpointError: if there is none.
+    """
+    path = Path(path).absolute()
+    if (path / "checkpoints").is_dir():
+        path = path / "checkpoints"
+    elif (path / _MANIFEST).is_file() or (path.is_dir() and path.name.isdecimal()):
+        fault = _fault(path)
+        if fault is not None:
+            raise CheckpointError(
+                f"checkpoint {path} is corrupt: {fault}; give another step, or "
+                f"{path.parent} for the newest intact one"
+            )
+        return path
+    if not steps(path):
+        raise CheckpointError(
+            f"no checkpoint in {path}: give the directory of a run or of a step"
+        )
+    return _newest_intact(path)
+
+
+def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Returns the metadata of the checkpoint that `find(path)` finds.
+
+    Raises:
+      CheckpointError: if there is none.
+    """
+    return _read_description(find(path))[1]
+
+
+def restore(
+    path: str | os.PathLike[str], abstract_state: Any
+) -> tuple[Any, dict[str, Any]]:
+    """Returns state and metadata of the checkpoint that `find(path)` finds.
+
+    Args:
+      path: a run, its checkpoints, or one step of them.
+      abstract_state: a state, or the `jax.eval_shape` of one. A leaf that is NumPy
+        there, or of 64 bits where JAX has only 32, comes back as NumPy; every other
+        leaf comes back as a `jax.Array`, on the sharding it names or else on the
+        default device.
+
+    Raises:
+      CheckpointError: if there is no intact checkpoint, or it has another structure,
+        shape or dtype than asked for.
+    """
+    directory = find(path)
+    require_same_leaves(directory, abstract_state)
+    saved, metadata = _read_description(directory)
+    as_saved = _lies_flat(saved, abstract_state)
+    asked = _flat(abstract_state) if as_saved else abstract_state
+    targets = jax.tree.map(_restore_target, asked)
+    try:
+        with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
+            restored = checkpointer.restore(
+                directory / _STATE, args=ocp.args.StandardRestore(targets)
+            )
+    except Exception as error:
+        reason = str(error).strip().split("\n")[0] or type(error).__name__
+        raise CheckpointError(
+            f"checkpoint {directory} is intact but orbax cannot read it: {reason}"
+        ) from error
+    if as_saved:
+        own = dataclasses.fields(abstract_state.learners)
+        learners = {field.name: restored.pop(field.name) for field in own}
+        restored = abstract_state.replace(
+            **restored, learners=abstract_state.learners.replace(**learners)
+        )
+    return jax.tree.map(_as_asked, abstract_state, restored), metadata
+
+
+def _lies_flat(saved: dict[str, list[Any]], state: Any) -> bool:
+    """Returns whether what learns was saved beside the rest and is asked for apart.
+
+    MOTO's states of before it had the frame of the other agents.
+    """
+    apart = any(name.startswith(_LEARNERS) for name in saved)
+    return hasattr(state, "learners") and not apart
+
+
+def _flat(state: Any) -> dict[str, Any]:
+    """Returns a state's fields, with those of its learners instead of `learners`."""
+    fields = {
+        field.name: getattr(state, field.name) for field in dataclasses.fields(state)
+    }
+    learners = fields.pop("learners")
+    return fields | {
+        field.name: getattr(learners, field.name)
+        for field in dataclasses.fields(learners)
+    }
+
+
+def _write_state(directory: Path, state: Any) -> None:
+    with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
+        checkpointer.save(directory, args=ocp.args.StandardSave(state))
+
+
+def _commit(partial: Path, final: Path) -> None:
+    """Puts a complete step under its name, durably."""
+    for folder, _, names in os.walk(partial):
+        for name in names:
+            _sync(Path(folder, name))
+        _sync(Path(folder))
+    replaced = final.with_name(final.name + _REPLACED)
+    if final.exists():
+        final.rename(replaced)
+    partial.rename(final)
+    _sync(final.parent)
+    shutil.rmtree(replaced, ignore_errors=True)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _prune(directory: Path, step: int, keep: int) -> None:
+    found = steps(directory)
+    older = [other for other in found if other <= step]
+    newer = [other for other in found if other > step]
+    for other in older[:-keep] + newer:
+        shutil.rmtree(directory / str(other), ignore_errors=True)
+
+
+def _remove_leftovers(directory: Path) -> None:
+    """Removes what interrupted saves left; a step without manifest is one of them."""
+    for path in directory.iterdir():
+        unfinished = path.name.endswith((_PARTIAL, _REPLACED))
+        unfinished = unfinished or _ORBAX_TEMPORARY in path.name
+        no_manifest = path.name.isdecimal() and not (path / _MANIFEST).is_file()
+        if path.is_dir() and (unfinished or no_manifest):
+            shutil.rmtree(path)
+
+
+def _require_free_space(directory: Path, state: Any) -> None:
+    """Refuses to begin a save that would fill the disk half way."""
+    found = steps(directory)
+    if found:
+        size = sum(file.stat().st_size for file in _files(directory / str(found[-1])))
+    else:
+        size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+    free = shutil.disk_usage(directory).free
+    if free < 2 * size:
+        raise CheckpointError(
+            f"{free / 1e6:.0f} MB are free, twice the {size / 1e6:.0f} MB of a "
+            "checkpoint are needed"
+        )
+
+
+def _newest_intact(directory: Path) -> Path:
+    faults: list[tuple[int, str]] = []
+    for step in reversed(steps(directory)):
+        fault = _fault(directory / str(step))
+        if fault is None:
+            for corrupt, reason in faults:
+                _log.warning(
+                    "checkpoint %d is corrupt: %s; using %d", corrupt, reason, step
+                )
+            return directory / str(step)
+        faults.append((step, fault))
+    listed = ", ".join(f"{step} ({fault})" for step, fault in faults)
+    raise CheckpointError(f"no checkpoint in {directory} is intact: {listed}")
+
+
+def _files(directory: Path) -> Iterator[Path]:
+    """Yields every file of a step but its manifest, in a fixed order."""
+    for path in sorted(directory.rglob("*")):
+        if path.is_file() and path != directory / _MANIFEST:
+            yield path
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _write_manifest(directory: Path) -> None:
+    lines = [
+        f"{_sha256(path)} {path.stat().st_size} {path.relative_to(directory)}\n"
+        for path in _files(directory)
+    ]
+    (directory / _MANIFEST).write_text("".join(lines))
+
+
+def _fault(directory: Path) -> str | None:
+    """Returns what is wrong with a step, naming the file; None if it is intact."""
+    try:
+        text = (directory / _MANIFEST).read_text()
+    except (OSError, UnicodeDecodeError):
+        return f"{_MANIFEST} is missing or unreadable"
+    expected: dict[str, tuple[int, str]] = {}
+    for line in text.splitlines():
+        match = _MANIFEST_LINE.fullmatch(line)
+        if match is None:
+            return f"{_MANIFEST} has an unreadable line"
+        expected[match[3]] = (int(match[2]), match[1])
+    present = {str(path.relative_to(directory)): path for path in _files(directory)}
+    for name in sorted(expected.keys() | present.keys()):
+        if name not in present:
+            return f"{name} is missing"
+        if name not in expected:
+            return f"{name} is not in {_MANIFEST}"
+        size, checksum = expected[name]
+        if present[name].stat().st_size != size:
+            return f"{name} has {present[name].stat().st_size} of {size} bytes"
+        if _sha256(present[name]) != checksum:
+            return f"{name} differs from its checksum"
+    return None if expected else f"{_MANIFEST} is empty"
+
+
+def _read_description(
+    directory: Path,
+) -> tuple[dict[str, list[Any]], dict[str, Any]]:
+    """Returns the leaves (see `_describe_leaves`) and the caller's metadata."""
+    try:
+        description = json.loads((directory / _METADATA).read_text())
+        return description["leaves"], description["metadata"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"{directory / _METADATA} does not describe a checkpoint of this package"
+        ) from error
+
+
+def _describe_leaves(state: Any) -> dict[str, list[Any]]:
+    """Returns leaf name -> [dtype, shape], as JSON gives it back."""
+    leaves: dict[str, list[Any]] = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(state):
+        name = jax.tree_util.keystr(path)
+        if not hasattr(leaf, "dtype") or not hasattr(leaf, "shape"):
+            raise CheckpointError(
+                f"leaf {name} of the state is a {type(leaf).__name__}: make it a NumPy "
+                "or JAX array so that its dtype is stated"
+            )
+        leaves[name] = [str(leaf.dtype), list(leaf.shape)]
+    return leaves
+
+
+def require_same_leaves(directory: Path, state: Any) -> None:
+    """Raises CheckpointError unless a step's leaves are those of a state."""
+    saved, asked = _read_description(directory)[0], _describe_leaves(state)
+    if _lies_flat(saved, state):
+        asked = {re.sub(r"^\.learners\.", ".", name): asked[name] for name in asked}
+    for name in {**saved, **asked}:
+        if name not in saved:
+            problem = f"has no leaf {name}, which this configuration needs"
+        elif name not in asked:
+            problem = f"has a leaf {name}, which this configuration lacks"
+        elif saved[name] != asked[name]:
+            problem = (
+                f"holds leaf {name} as {saved[name][0]} {tuple(saved[name][1])}, this "
+                f"configuration needs {asked[name][0]} {tuple(asked[name][1])}"
+            )
+        else:
+            continue
+        raise CheckpointError(
+            f"checkpoint {directory} {problem}: use the configuration it was saved with"
+        )
+
+
+def _restore_target(leaf: Any) -> Any:
+    """Returns what tells orbax to read a leaf as NumPy, or onto which devices."""
+    canonical = jax.dtypes.canonicalize_dtype(leaf.dtype, allow_extended_dtype=True)
+    if isinstance(leaf, np.ndarray | np.generic) or canonical != leaf.dtype:
+        return np.empty(leaf.shape, leaf.dtype)
+    sharding = getattr(leaf, "sharding", None)
+    if sharding is None:
+        # Orbax would else insist on the devices that the checkpoint was saved from.
+        sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+
+def _as_asked(asked: Any, restored: Any) -> Any:
+    """Turns orbax's 0-d arrays back into the NumPy scalars that were saved."""
+    return restored[()] if isinstance(asked, np.generic) else restored

@@ -1,0 +1,249 @@
+"""A run directory's files as plain values, checked; nothing of the run is loaded.
+
+Read are config.json, metrics.jsonl and, once the run has ended, summary.json.
+"""
+
+import dataclasses
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from moto_jax.run_layout import (
+    CONFIG_NAME,
+    HOUSEKEEPING_KEYS,
+    METRICS_NAME,
+    PHASES,
+    POLICY_SUFFIXES,
+    SUMMARY_NAME,
+    flat_config,
+    program_directory,
+    seed_directory,
+)
+
+
+class RunFileError(ValueError):
+    """A file of a run that is missing or not as a run writes it; the message says."""
+
+
+def seed_directories(path: str | os.PathLike[str]) -> list[Path]:
+    """Returns the directories of a run's seeds, each readable as a run of one seed.
+
+    Raises:
+      RunFileError: if it is no run's directory.
+    """
+    path = Path(path)
+    _require_run(path)
+    seeds = _read_object(path / CONFIG_NAME).get("seeds", [0])
+    return [seed_directory(path, seeds, seed) for seed in seeds]
+
+
+class Series(NamedTuple):
+    """One metric over a run.
+
+    Attributes:
+      steps: int64 [n], updates done.
+      values: float64 [n]; NaN where the run's number was not finite.
+    """
+
+    steps: np.ndarray
+    values: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class RunFiles:
+    """What a run left behind, or has written so far.
+
+    Attributes:
+      path: as given.
+      config: the resolved configuration, flat: "moto.alpha" -> 2.5.
+      rows: of metrics.jsonl: `step`, `phase`, and that step's numbers by name.
+      summary: of summary.json; empty while the run goes on.
+    """
+
+    path: Path
+    config: Mapping[str, Any]
+    rows: tuple[Mapping[str, Any], ...]
+    summary: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        """The directory's name; of one of several seeds its run's name before it."""
+        path = self.path.resolve()
+        inside = program_directory(path) != path
+        return f"{path.parent.name}/{path.name}" if inside else path.name
+
+    @property
+    def updates(self) -> int:
+        """Updates done up to the last row."""
+        return self.rows[-1]["step"] if self.rows else 0
+
+    def series(self, metric: str, phase_prefix: str = "") -> Series:
+        """Returns a metric's rows in order, those of phases that begin as asked."""
+        rows = [
+            row
+            for row in self.rows
+            if metric in row and row["phase"].startswith(phase_prefix)
+        ]
+        values = [np.nan if row[metric] is None else row[metric] for row in rows]
+        return Series(
+            np.array([row["step"] for row in rows], np.int64),
+            np.array(values, np.float64),
+        )
+
+
+def up_to(run: RunFiles, step: int) -> RunFiles:
+    """Returns the run as it was after `step` updates, without its summary."""
+    rows = tuple(row for row in run.rows if row["step"] <= step)
+    return dataclasses.replace(run, rows=rows, summary={})
+
+
+def read_run(path: str | os.PathLike[str]) -> RunFiles:
+    """Reads a run directory; the run may still be going on.
+
+    Raises:
+      RunFileError: if it is no run's, or a file is damaged; names file, line and mend.
+    """
+    path = Path(path)
+    _require_run(path)
+    summary = path / SUMMARY_NAME
+    return RunFiles(
+        path=path,
+        config=read_config(path),
+        rows=_read_rows(path / METRICS_NAME),
+        summary=_read_object(summary) if summary.exists() else {},
+    )
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Returns a run's resolved configuration, flat: "moto.alpha" -> 2.5."""
+    return flat_config(_read_object(path / CONFIG_NAME))
+
+
+def _require_run(path: Path) -> None:
+    if not (path / CONFIG_NAME).is_file():
+        raise RunFileError(
+            f"{path} is no run's directory, it has no {CONFIG_NAME}: give the "
+            "--workdir of a run"
+        )
+
+
+def differing_keys(runs: Sequence[RunFiles]) -> list[str]:
+    """Returns the configuration keys in which runs differ, housekeeping left out.
+
+    A key that some run's version of the configuration did not have says nothing.
+    """
+    shared = set.intersection(*(set(run.config) for run in runs))
+    return [
+        key
+        for key in sorted(shared)
+        if key not in HOUSEKEEPING_KEYS
+        and any(run.config[key] != runs[0].config[key] for run in runs)
+    ]
+
+
+def seed_groups(runs: Sequence[RunFiles]) -> list[list[RunFiles]]:
+    """Returns the runs in groups that differ in nothing but the seed, in given order.
+
+    Housekeeping does not count.
+    """
+    groups: dict[str, list[RunFiles]] = {}
+    for run in runs:
+        rest = {
+            key: value
+            for key, value in run.config.items()
+            if key != "seeds" and key not in HOUSEKEEPING_KEYS
+        }
+        groups.setdefault(json.dumps(rest, sort_keys=True), []).append(run)
+    return list(groups.values())
+
+
+def results(run: RunFiles) -> dict[str, float | None]:
+    """Returns a run in figures, None where it has none (yet).
+
+    Keys: `objects_PHASE` (mean objects completed) and `success_PHASE` for each of
+    `PHASES`, of the mean policy, and `_sampled` behind them for the sampled one: the
+    last evaluation of the phase. `cloned_share_PHASE`, the share of stored rows whose
+    action was cloned then. `updates`; `minutes` of wall time.
+    """
+    metrics = {"cloned_share_{}": "cloned_share"}
+    for suffix, policy in POLICY_SUFFIXES.items():
+        for figure in ("objects", "success"):
+            metrics[figure + "_{}" + suffix] = f"{policy}/{figure}"
+    figures: dict[str, float | None] = {}
+    for name, metric in metrics.items():
+        for phase in PHASES:
+            values = run.series(metric, f"evaluation {phase}").values
+            figures[name.format(phase)] = float(values[-1]) if len(values) else None
+    figures["updates"] = run.updates
+    figures["minutes"] = _minutes(run)
+    return figures
+
+
+def mean_results(
+    results_by_run: Sequence[Mapping[str, float | None]],
+) -> dict[str, float | None]:
+    """Returns the mean of each figure over runs, None where one of them has none."""
+    means: dict[str, float | None] = {}
+    for name in results_by_run[0]:
+        known = [value for one in results_by_run if (value := one[name]) is not None]
+        complete = len(known) == len(results_by_run)
+        means[name] = float(np.mean(known)) if complete else None
+    return means
+
+
+def _minutes(run: RunFiles) -> float | None:
+    """Returns the summary's; a run that goes on knows its metrics' clock alone."""
+    wall_seconds = run.summary.get("wall_seconds")
+    if wall_seconds:
+        return wall_seconds["total"] / 60
+    return run.rows[-1]["wall_seconds"] / 60 if run.rows else None
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunFileError(f"{path} cannot be read ({error}): restore it") from None
+    if not isinstance(value, dict):
+        raise RunFileError(f"{path} holds no JSON object: restore it")
+    return value
+
+
+def _read_rows(path: Path) -> tuple[dict[str, Any], ...]:
+    try:
+        lines = path.read_bytes().splitlines(keepends=True)
+    except OSError as error:
+        raise RunFileError(
+            f"{path} cannot be read ({error.strerror}): start the run first"
+        ) from None
+    rows = []
+    for number, line in enumerate(lines, 1):
+        if not line.endswith(b"\n"):
+            # A run that goes on is writing it.
+            break
+        row = _parse_row(line)
+        if row is None:
+            raise RunFileError(
+                f"line {number} of {path} is no record of metrics: remove the line"
+            )
+        rows.append(row)
+    return tuple(rows)
+
+
+def _parse_row(line: bytes) -> dict[str, Any] | None:
+    """Returns the row, or None unless its step, phase, time and numbers are such."""
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return None
+    if not isinstance(row, dict):
+        return None
+    types = {"step": int, "phase": str}
+    for name, value in {"step": None, "phase": None, "wall_seconds": "", **row}.items():
+        if not isinstance(value, types.get(name, int | float | None)):
+            return None
+    return row

@@ -1,0 +1,1 @@
+"""Places to learn in: everything that knows what a kitchen is."""

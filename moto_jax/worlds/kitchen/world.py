@@ -1,0 +1,128 @@
+"""The real kitchen as a `World`."""
+
+import contextlib
+import functools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+from moto_jax.acting.building import Progress
+from moto_jax.acting.collection import PoolStage, Stage
+from moto_jax.acting.worker_pool import WorkerPool
+from moto_jax.data.episodes import Episode, Manifest
+from moto_jax.types import Config
+from moto_jax.worlds.graphics import choose_backend
+from moto_jax.worlds.kitchen import tasks
+from moto_jax.worlds.kitchen.demonstrations import (
+    d4rl_episodes,
+    kitchen_demonstration,
+    scripted_episodes,
+)
+from moto_jax.worlds.kitchen.labels import make_label
+from moto_jax.worlds.world import World
+
+# Keys of config.env that the environment takes.
+_ENVIRONMENT = (
+    *("render_profile", "image_size", "episode_steps"),
+    *("robot_noise_ratio", "object_noise_ratio"),
+)
+
+Pool = TypeVar("Pool", bound=WorkerPool)
+
+
+def make_kitchen(config: Config) -> World:
+    """Returns the world of `config.env`, `config.task` and `config.data`.
+
+    Raises:
+      ValueError: for an unknown task or object.
+    """
+    task = tasks.resolve_task(config.task)
+    drawing = {
+        "render_profile": config.env.render_profile,
+        "image_size": config.env.image_size,
+    }
+    noise = {
+        key: config.env[key] for key in ("robot_noise_ratio", "object_noise_ratio")
+    }
+
+    def scripted(directory: Path, progress: Progress) -> Manifest:
+        return scripted_episodes(
+            directory,
+            **asked_of_the_demonstrator(config),
+            num_workers=config.env.workers,
+            progress=progress,
+            **drawing,
+        )
+
+    def d4rl(directory: Path, progress: Progress) -> Manifest:
+        return d4rl_episodes(
+            directory,
+            path=config.data.path,
+            num_workers=config.env.workers,
+            progress=progress,
+            **drawing,
+        )
+
+    def demonstrate(seed: int) -> Episode:
+        action_noise = config.data.action_noise
+        return kitchen_demonstration(task, seed, action_noise, **drawing, **noise)
+
+    return World(
+        action_size=tasks.NUM_ACTIONS,
+        image_size=config.env.image_size,
+        render_profile=config.env.render_profile,
+        events=task,
+        label=make_label(
+            task, config.replay.behaviour_rows_after, config.env.success_reward
+        ),
+        sources={"scripted": scripted, "d4rl": d4rl},
+        demonstrate=demonstrate,
+        open_stage=lambda: _open_stage(config),
+        most_at_once=config.env.workers,
+        prepare=_prepare,
+        renderer_name=_renderer_name,
+    )
+
+
+@contextlib.contextmanager
+def _open_stage(config: Config) -> Iterator[Stage]:
+    with open_pool(config, WorkerPool) as pool:
+        yield PoolStage(pool)
+
+
+def _prepare() -> None:
+    choose_backend()
+
+
+def open_pool(config: Config, pool_class: Callable[..., Pool]) -> Pool:
+    """Starts the kitchen's workers.
+
+    Args:
+      config: the run's.
+      pool_class: (what makes an environment, number of workers) -> the pool.
+    """
+    # MuJoCo is imported only once its graphics backend is chosen.
+    from moto_jax.worlds.kitchen.environment import KitchenEnv
+
+    section = {key: config.env[key] for key in _ENVIRONMENT}
+    make_env = functools.partial(KitchenEnv, config.task, **section)
+    return pool_class(make_env, config.env.workers)
+
+
+def asked_of_the_demonstrator(config: Config) -> dict[str, Any]:
+    """Returns what either kitchen's scripted demonstrations are made with."""
+    section = config.data
+    share = section.complete_share
+    return {
+        "task": config.task,
+        "num_episodes": section.episodes,
+        "complete_share": None if share < 0 else share,
+        "seed": section.seed,
+        "action_noise": section.action_noise,
+    }
+
+
+def _renderer_name() -> str:
+    from moto_jax.worlds.kitchen.renderer import renderer_name
+
+    return renderer_name()

@@ -1,0 +1,1 @@
+"""The kitchen in miniature: flat, on the device, in JAX."""
