@@ -17,9 +17,9 @@ from moto_jax.data.episodes import (
     read_episode,
     read_manifest,
 )
+from moto_jax.learning.disagreement import DISAGREEMENTS
 from moto_jax.learning.imagination import open_loop
 from moto_jax.learning.model_based import make_actor
-from moto_jax.learning.world_model import DISAGREEMENTS
 from moto_jax.run_layout import program_directory
 from moto_jax.running.branching import dataset_directory
 from moto_jax.running.restoring import KeptCheckpoints, open_checkpoints

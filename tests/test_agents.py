@@ -15,9 +15,9 @@ import pytest
 from experiments.configs.base import get_config
 from moto_jax.agents import AGENTS, combo, cql, lompo, make_agent
 from moto_jax.learning import actor_critic
+from moto_jax.learning.disagreement import log_density_deviation
 from moto_jax.learning.imagination import open_loop
 from moto_jax.learning.learners import Learnable
-from moto_jax.learning.world_model import log_density_deviation
 from moto_jax.running import checkpoints
 from tests import fakes
 

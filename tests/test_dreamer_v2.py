@@ -56,13 +56,13 @@ def value_params(seed=4):
 
 def actor_loss(actor, networks=NETWORKS, target=None, **changes):
     return dreamer_v2.actor_loss(
-        actor,
         networks,
         SECTION._replace(**changes),
-        model_params(),
-        value_params() if target is None else target,
-        posterior(),
-        jax.random.key(1),
+        actor,
+        model=model_params(),
+        target_critic=value_params() if target is None else target,
+        posterior=posterior(),
+        key=jax.random.key(1),
     )
 
 
@@ -70,7 +70,7 @@ def motos_loss(actor, lambda_=LAMBDA):
     """MOTO's without its penalty and cloning; both critics are DreamerV2's values."""
     state = jnp.tile(value_params()["state"], (2, 1))
     critic = {"state": state, "action": jnp.zeros((2, fakes.ACTION_SIZE))}
-    batch = recorded_batch()
+    recorded = moto_losses.Recorded(recorded_batch(), posterior(), slice(None))
     hyper = fake_moto.hyperparameters(
         alpha=0.0,
         beta=0.0,
@@ -79,28 +79,21 @@ def motos_loss(actor, lambda_=LAMBDA):
         row_weights="cumulative_discount",
         entropy_scale=0.0,
     )
-    networks = fake_moto.NETWORKS
-    loss, (dream, mixture, _) = moto_losses.actor_loss(
+    losses = moto_losses.make_losses(fake_moto.NETWORKS, hyper)
+    loss, (dream, mixture, _) = losses.actor(
         actor,
-        networks,
-        hyper,
-        model_params(),
-        critic,
-        posterior(),
-        batch,
-        slice(None),
-        0.0,
-        jax.random.key(1),
+        model=model_params(),
+        critic=critic,
+        recorded=recorded,
+        return_range=0.0,
+        key=jax.random.key(1),
     )
-    targets, _ = moto_losses.critic_targets(
+    targets, _ = losses.critic_targets(
         critic,
-        networks,
-        hyper,
-        model_params(),
-        dream,
-        batch,
-        slice(None),
-        jax.random.key(2),
+        model=model_params(),
+        dream=dream,
+        recorded=recorded,
+        key=jax.random.key(2),
     )
     return loss, (dream, mixture, targets)
 
@@ -176,7 +169,7 @@ class TestCriticLoss:
     def test_is_the_weighed_squared_error_before_the_horizon(self):
         dream, target = self.dream(), np.ones((HORIZON, LENGTH, SIZE), np.float32)
         loss, _ = dreamer_v2.critic_loss(
-            value_params(), NETWORKS, SECTION, dream, target
+            NETWORKS, SECTION, value_params(), dream=dream, target=target
         )
         value = np.float64(dream.feature[:-1]) @ np.float64(value_params()["state"])
         error = np.mean((value - 1.0) ** 2, axis=(1, 2))
@@ -188,7 +181,9 @@ class TestCriticLoss:
 
         def loss(params, feature, target):
             there = dream.replace(feature=feature)
-            return dreamer_v2.critic_loss(params, NETWORKS, SECTION, there, target)[0]
+            return dreamer_v2.critic_loss(
+                NETWORKS, SECTION, params, dream=there, target=target
+            )[0]
 
         target = jnp.ones((HORIZON, LENGTH, SIZE))
         to_value, *others = jax.grad(loss, argnums=(0, 1, 2))(

@@ -7,9 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from moto_jax.learning.disagreement import logit_disagreement
 from moto_jax.learning.imagination import imagine, open_loop
 from moto_jax.learning.networks.rssm import LatentState
-from moto_jax.learning.world_model import logit_disagreement, make_world_model
+from moto_jax.learning.world_model import make_world_model
 from tests import fakes, reference
 
 HORIZON, STARTS = 4, 3

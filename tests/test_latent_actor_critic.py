@@ -10,8 +10,8 @@ import optax
 import pytest
 
 from moto_jax.learning import actor_critic, latent_actor_critic, model_based
+from moto_jax.learning.disagreement import log_density_deviation
 from moto_jax.learning.learners import init_learnable
-from moto_jax.learning.world_model import log_density_deviation
 from tests import fakes, reference
 
 LENGTH, SIZE, HORIZON, EVERY, HALF = 4, 2, 2, 3, 6

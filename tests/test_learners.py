@@ -9,6 +9,7 @@ import pytest
 from moto_jax.learning import learners as base
 from moto_jax.learning.distributions import TruncatedNormal
 from moto_jax.running import checkpoints
+from tests import fakes
 
 
 def optimizer(learning_rate=0.01, **overrides):
@@ -197,7 +198,7 @@ def test_a_finite_loss_with_a_gradient_that_is_not_is_thrown_away():
 
     def step(learners, batch, key, number):
         learnt, loss, norm = base.gradient_step(
-            lambda params: (jnp.sum(jnp.sqrt(params * batch)),) * 2,
+            lambda params: (jnp.sum(jnp.sqrt(params)),) * 2,
             transformation,
             learners,
         )
@@ -206,7 +207,8 @@ def test_a_finite_loss_with_a_gradient_that_is_not_is_thrown_away():
     update = jax.jit(base.make_update(step, lambda learners: learners.params, 0.5))
     learner = base.init_learnable(jnp.array([0.0, 4.0]), transformation)
     state = base.init_state(jax.random.key(0), learner, lambda one: one.params)
-    refused, metrics = update(state, 1.0)
+    batch = fakes.random_batch(2, 1, action_size=1, image_size=1)
+    refused, metrics = update(state, batch)
     assert np.isfinite(metrics["loss"]) and not np.isfinite(metrics["gradient_norm"])
     assert refused.skipped == metrics["skipped_in_a_row"] == 1
     for name in ("learners", "acting"):

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from moto_jax.data.episodes import Episode
+from moto_jax.learning.disagreement import logit_disagreement
 from moto_jax.learning.model_based import PolicyCarry
-from moto_jax.learning.world_model import logit_disagreement
 from moto_jax.study import model_probes as diagnostics
 from moto_jax.types import Policy
 from moto_jax.worlds.kitchen import tasks

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from moto_jax.learning import world_model
+from moto_jax.learning import disagreement, world_model
 from moto_jax.learning.networks.pixels import check_image_size
 from moto_jax.learning.networks.rssm import RSSM, LatentState
 from tests import fakes, reference
@@ -91,7 +91,7 @@ class TestEnsemble:
         same_following, permuted_logits = imagine_once(permuted, ACTIONS, member)
         np.testing.assert_allclose(permuted_logits, logits[order], rtol=1e-5)
         chex.assert_trees_all_close(same_following, following, rtol=1e-5)
-        for measure in world_model.DISAGREEMENTS.values():
+        for measure in disagreement.DISAGREEMENTS.values():
             np.testing.assert_allclose(
                 measure(permuted_logits), measure(logits), rtol=1e-4
             )
@@ -135,13 +135,13 @@ class TestDisagreement:
     def test_is_the_mean_deviation_over_members(self, name, normalise):
         logits = self.random_logits()
         expected = reference.disagreement(logits, normalise)
-        measured = world_model.DISAGREEMENTS[name](logits)
+        measured = disagreement.DISAGREEMENTS[name](logits)
         np.testing.assert_allclose(measured, expected, rtol=1e-4)
 
     def test_by_hand(self):
         # Deviations of (1, 3) and (0, 0): 1 and 0, mean 1/2.
         logits = jnp.array([[[[1.0, 0.0]]], [[[3.0, 0.0]]]])
-        measured = world_model.logit_disagreement(logits)
+        measured = disagreement.logit_disagreement(logits)
         np.testing.assert_allclose(measured, [0.5], rtol=1e-6)
 
     def test_only_the_papers_letter_sees_a_constant_a_group(self):
@@ -149,26 +149,26 @@ class TestDisagreement:
         constants = jnp.arange(float(MEMBERS)).reshape(MEMBERS, 1, 1, 1)
         shifted = logits + constants
         np.testing.assert_allclose(
-            world_model.disagreement(shifted),
-            world_model.disagreement(logits),
+            disagreement.disagreement(shifted),
+            disagreement.disagreement(logits),
             rtol=1e-4,
         )
-        raw = world_model.logit_disagreement(shifted)
-        assert np.all(raw != world_model.logit_disagreement(logits))
+        raw = disagreement.logit_disagreement(shifted)
+        assert np.all(raw != disagreement.logit_disagreement(logits))
 
-    @pytest.mark.parametrize("name", world_model.DISAGREEMENTS)
+    @pytest.mark.parametrize("name", disagreement.DISAGREEMENTS)
     @pytest.mark.parametrize("members", [1, 2, 7])
     def test_is_zero_with_a_zero_gradient_where_members_agree(self, name, members):
         logits = jnp.repeat(self.random_logits(1), members, axis=0)
 
         def total(logits):
-            return jnp.sum(world_model.DISAGREEMENTS[name](logits))
+            return jnp.sum(disagreement.DISAGREEMENTS[name](logits))
 
         value, gradient = jax.value_and_grad(total)(logits)
         np.testing.assert_allclose(value, 0.0, atol=1e-5)
         np.testing.assert_allclose(gradient, 0.0, atol=1e-5)
 
-    @pytest.mark.parametrize("name", world_model.DISAGREEMENTS)
+    @pytest.mark.parametrize("name", disagreement.DISAGREEMENTS)
     def test_falls_to_zero_as_members_come_to_agree(self, name):
         _, params = small_model()
 
@@ -176,20 +176,20 @@ class TestDisagreement:
         def measured(factor):
             closer = with_disagreement(params, factor)
             _, logits = imagine_once(closer, ACTIONS, jnp.zeros(3, int))
-            return world_model.DISAGREEMENTS[name](logits)
+            return disagreement.DISAGREEMENTS[name](logits)
 
         values = np.stack([measured(factor) for factor in (1.0, 0.5, 0.1, 0.0)])
         assert np.all(np.diff(values, axis=0) < 0)
         np.testing.assert_allclose(values[-1], 0.0, atol=1e-5)
 
-    @pytest.mark.parametrize("name", world_model.DISAGREEMENTS)
+    @pytest.mark.parametrize("name", disagreement.DISAGREEMENTS)
     def test_is_differentiable_in_the_action(self, name):
         _, params = small_model()
 
         @jax.jit
         def measured(action):
             _, logits = imagine_once(params, action, jnp.zeros(3, int))
-            return jnp.sum(world_model.DISAGREEMENTS[name](logits))
+            return jnp.sum(disagreement.DISAGREEMENTS[name](logits))
 
         gradient = jax.jit(jax.grad(measured))(ACTIONS)
         # float32 arithmetic: a wide step and a loose tolerance.

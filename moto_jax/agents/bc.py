@@ -1,20 +1,21 @@
 """Behaviour cloning from pixels: the likelihood of the recorded actions, nothing else.
 
 The Gaussian is cut to the box of actions, as every agent's here. All stored actions are
-cloned (`config.bc.rows = "all"`), or those of the success-filtered set ("behaviour",
-DESIGN section 6), which is MOTO's own cloning term alone. Online it goes on with what
-is stored, its own episodes among it.
+cloned (`config.bc.rows = "all"`), or those of the success-filtered set ("behaviour"),
+which is MOTO's own cloning term (Eq. 9) alone. Online it goes on with what is stored,
+its own episodes among it.
 """
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 from flax import struct
 
 from moto_jax.learning import losses, model_free
-from moto_jax.learning.actor_critic import Transitions
+from moto_jax.learning.actor_critic import Transitions, check_transitions
 from moto_jax.learning.learners import (
     Learnable,
     gradient_step,
@@ -69,7 +70,12 @@ def make_bc(config: Any, *, action_size: int, image_size: int) -> Agent:
     ) -> tuple[Learners, Metrics]:
         del key
         policy, metrics, norm = gradient_step(
-            policy_loss, optimizer, learners.policy, networks, rows, transitions
+            policy_loss,
+            optimizer,
+            learners.policy,
+            networks=networks,
+            rows=rows,
+            transitions=transitions,
         )
         return Learners(policy), {**metrics, "actor/gradient_norm": norm}
 
@@ -90,9 +96,10 @@ def policy_loss(
     transitions: Transitions,
 ) -> tuple[jax.Array, Metrics]:
     """- mean log pi(a | s) over the cloned rows; the encoder learns too."""
+    check_transitions(transitions)
     embedding = networks.encode(params, transitions.observation)
     policy = networks.policy(params["actor"], embedding)
-    loss = losses.likelihood_loss(
-        policy.log_prob(transitions.behaviour_action), mask=rows(transitions)
-    )
+    log_prob, mask = policy.log_prob(transitions.behaviour_action), rows(transitions)
+    chex.assert_equal_shape([log_prob, mask, transitions.reward])
+    loss = losses.likelihood_loss(log_prob, mask=mask)
     return loss, {"actor/behaviour_loss": loss, "actor/std": jnp.mean(policy.std)}

@@ -9,13 +9,12 @@ stored latents are not encoded again.
 
 from typing import Any
 
-import jax.numpy as jnp
-
 from moto_jax.learning.actor_critic import (
     Conservatism,
     make_conservative,
     where_imagined,
 )
+from moto_jax.learning.imagination import no_uncertainty
 from moto_jax.learning.latent_actor_critic import make_latent_actor_critic
 from moto_jax.learning.learners import read_section
 from moto_jax.types import Agent
@@ -33,7 +32,7 @@ def make_combo(config: Any, *, action_size: int, image_size: int) -> Agent:
         action_size=action_size,
         image_size=image_size,
         members=1,
-        uncertainty=lambda logits, following: jnp.zeros(following.shape[:-2]),
+        uncertainty=no_uncertainty,
         penalty_scale=0.0,
         regulariser=make_conservative(numbers, where_imagined),
     )

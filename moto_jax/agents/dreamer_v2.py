@@ -11,15 +11,17 @@ implicit gradient.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 import optax
 from flax import struct
 
 from moto_jax.learning import losses, model_based
-from moto_jax.learning.imagination import Imagined, imagine
+from moto_jax.learning.imagination import Imagined, imagine, no_uncertainty
 from moto_jax.learning.learners import (
     Learnable,
     copy_params,
@@ -157,29 +159,25 @@ def make_step(networks: Networks, optimizers: Optimizers, section: Section) -> A
             learners.model,
             networks.model,
             optimizers.model,
-            section,
-            batch,
-            keys["model"],
+            scales=section,
+            batch=batch,
+            key=keys["model"],
         )
         actor, (dream, returns, actor_metrics), actor_norm = gradient_step(
-            actor_loss,
+            partial(actor_loss, networks, section),
             optimizers.actor,
             learners.actor,
-            networks,
-            section,
-            model.params,
-            learners.target_critic,
-            posterior,
-            keys["dream"],
+            model=model.params,
+            target_critic=learners.target_critic,
+            posterior=posterior,
+            key=keys["dream"],
         )
         critic, critic_metrics, critic_norm = gradient_step(
-            critic_loss,
+            partial(critic_loss, networks, section),
             optimizers.critic,
             learners.critic,
-            networks,
-            section,
-            dream,
-            returns,
+            dream=dream,
+            target=returns,
         )
         new = Learners(
             model=model,
@@ -202,11 +200,12 @@ def make_step(networks: Networks, optimizers: Optimizers, section: Section) -> A
 
 
 def actor_loss(
-    params: Params,
     networks: Networks,
     section: Section,
-    model_params: Params,
-    target_params: Params,
+    params: Params,
+    *,
+    model: Params,
+    target_critic: Params,
     posterior: LatentState,
     key: jax.Array,
 ) -> tuple[jax.Array, tuple[Imagined, jax.Array, Metrics]]:
@@ -218,20 +217,22 @@ def actor_loss(
     policy = networks.policy(params)
     dream = imagine(
         networks.model,
-        model_params,
+        model,
         lambda feature, key: policy(feature).sample(key),
-        lambda logits, following: jnp.zeros(following.shape[:-2]),
-        posterior,
-        section.horizon,
-        key,
+        uncertainty=no_uncertainty,
+        starts=posterior,
+        horizon=section.horizon,
+        key=key,
     )
-    reward = networks.model.reward(model_params, dream.feature[1:])
-    value = networks.value(target_params, dream.feature)
+    reward = networks.model.reward(model, dream.feature[1:])
+    chex.assert_equal_shape([reward, dream.uncertainty])
+    value = networks.value(target_critic, dream.feature)
     returns = lambda_returns(reward, value, section.discount, section.lambda_)
     weights = losses.cumulative_discounts(section.horizon, section.discount)
     imagined = policy(jax.lax.stop_gradient(dream.feature[:-1]))
     # [H, T, B] before it is weighed and reduced.
     entropy = imagined.entropy()
+    chex.assert_equal_shape([entropy, reward])
     bonus = section.entropy_scale * losses.model_value_loss(
         jnp.concatenate([entropy, entropy[-1:]]), weights
     )
@@ -247,13 +248,14 @@ def actor_loss(
 
 
 def critic_loss(
-    params: Params,
     networks: Networks,
     section: Section,
+    params: Params,
+    *,
     dream: Imagined,
     target: jax.Array,
 ) -> tuple[jax.Array, Metrics]:
-    """Regression of v(s^t) on G^t for t < H, as heavy as in the actor's loss."""
+    """Regression of v(s^t) on G^t [H, T, B], as heavy as in the actor's loss."""
     loss = losses.imagined_critic_loss(
         networks.value(params, jax.lax.stop_gradient(dream.feature[:-1]))[None],
         target,

@@ -11,6 +11,7 @@ Both phases do the same update.
 from functools import partial
 from typing import Any, NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 import optax
@@ -99,16 +100,17 @@ def iql_step(
 
     Critics and value learn from each other as they were before the step.
     """
+    actor_critic.check_transitions(transitions)
     critic, (feature, critic_metrics), critic_norm = gradient_step(
         actor_critic.critic_loss,
         optimizers["critic"],
         learners.critic,
-        networks.functions,
-        actor_critic.no_regulariser,
-        learners.actor.params,
-        transitions,
-        critic_targets(learners, networks, constants.discount, transitions),
-        key,
+        functions=networks.functions,
+        regulariser=actor_critic.no_regulariser,
+        actor_params=learners.actor.params,
+        transitions=transitions,
+        target=critic_targets(learners, networks, constants.discount, transitions),
+        key=key,
     )
     slow_feature = networks.encode(learners.target_critic, transitions.observation)
     data_value = networks.q_values(
@@ -118,10 +120,10 @@ def iql_step(
         value_loss,
         optimizers["critic"],
         learners.value,
-        networks,
-        feature,
-        jnp.min(data_value, axis=0),
-        section.expectile,
+        networks=networks,
+        feature=feature,
+        data_value=jnp.min(data_value, axis=0),
+        expectile=section.expectile,
     )
     weights = losses.advantage_weights(
         advantage, section.advantage_scale, section.max_weight
@@ -130,10 +132,10 @@ def iql_step(
         actor_loss,
         optimizers["actor"],
         learners.actor,
-        networks,
-        feature,
-        transitions.behaviour_action,
-        weights,
+        networks=networks,
+        feature=feature,
+        action=transitions.behaviour_action,
+        weights=weights,
     )
     slow = optax.incremental_update(
         critic.params, learners.target_critic, constants.tau
@@ -159,6 +161,7 @@ def critic_targets(
     """Returns r + discount * V(s') [N], where the process goes on (Eq. 6)."""
     feature = networks.encode(learners.critic.params, transitions.following)
     value = networks.state_value(learners.value.params, feature)
+    chex.assert_equal_shape([value, transitions.reward, transitions.continues])
     return transitions.reward + discount * transitions.continues * value
 
 
@@ -170,7 +173,9 @@ def value_loss(
     expectile: float,
 ) -> tuple[jax.Array, jax.Array]:
     """Eq. 5 on Qbar(s, a) [N] of the data; returns the advantages [N] too."""
-    advantage = data_value - networks.state_value(params, feature)
+    value = networks.state_value(params, feature)
+    chex.assert_equal_shape([value, data_value])
+    advantage = data_value - value
     return losses.expectile_loss(advantage, expectile), advantage
 
 
@@ -183,5 +188,7 @@ def actor_loss(
 ) -> tuple[jax.Array, Metrics]:
     """Eq. 7: - mean of weights [N] * log pi(a | s)."""
     policy = networks.policy(params, feature)
-    loss = losses.likelihood_loss(policy.log_prob(action), weights)
+    log_prob = policy.log_prob(action)
+    chex.assert_shape(log_prob, feature.shape[:-1])
+    loss = losses.likelihood_loss(log_prob, weights)
     return loss, {"actor/loss": loss, "actor/std": jnp.mean(policy.std)}

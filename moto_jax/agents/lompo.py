@@ -11,9 +11,9 @@ its authors' code: discrete latents as every agent's here, one learned temperatu
 from typing import Any, NamedTuple
 
 from moto_jax.learning.actor_critic import no_regulariser
+from moto_jax.learning.disagreement import log_density_deviation
 from moto_jax.learning.latent_actor_critic import make_latent_actor_critic
 from moto_jax.learning.learners import read_section
-from moto_jax.learning.world_model import log_density_deviation
 from moto_jax.types import Agent
 
 

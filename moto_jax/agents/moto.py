@@ -21,6 +21,7 @@ from moto_jax.agents.moto_losses import (
     Recorded,
     make_losses,
 )
+from moto_jax.learning.disagreement import DISAGREEMENTS
 from moto_jax.learning.learners import (
     AgentState,
     Learnable,
@@ -36,12 +37,7 @@ from moto_jax.learning.losses import cumulative_discounts
 from moto_jax.learning.model_based import make_optimizers, make_policies
 from moto_jax.learning.networks.heads import Actor, CriticEnsemble
 from moto_jax.learning.value_targets import CRITIC_REDUCTIONS
-from moto_jax.learning.world_model import (
-    DISAGREEMENTS,
-    WorldModel,
-    make_world_model,
-    some_rows,
-)
+from moto_jax.learning.world_model import WorldModel, make_world_model, some_rows
 from moto_jax.types import Agent, Batch, Metrics, Params
 
 
@@ -71,6 +67,9 @@ class Optimizers(NamedTuple):
     actor: optax.GradientTransformation
     critic: optax.GradientTransformation
 
+
+# What is drawn in an update.
+_KEYS = ("model", "dream", "target", "starts")
 
 # The functions that the config chooses by name.
 _CHOICES: dict[str, dict[str, Any]] = {
@@ -193,7 +192,7 @@ def make_step(
         learners: Learners, batch: Batch, key: jax.Array, number: jax.Array
     ) -> tuple[Learners, Metrics]:
         """One gradient step of model, actor and critics, on rows of both data sets."""
-        keys = named_keys(key, number, "model", "dream", "target", "starts")
+        keys = named_keys(key, number, *_KEYS)
         # The model (Eq. 1), and with it the posterior states of the batch.
         model, (posterior, model_metrics), model_norm = gradient_step(
             losses.model,

@@ -2,8 +2,9 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 
@@ -38,8 +39,11 @@ class Networks(NamedTuple):
         return partial(self.actor.apply, {"params": params})  # pyright: ignore
 
     def q_values(self, params: Params, feature: Array, action: Array) -> jax.Array:
-        """Returns Q_i [C, ...]."""
-        return self.critic.apply({"params": params}, feature, action)  # pyright: ignore
+        """Returns Q_i [C, ...] of features [..., F] and actions [..., A]."""
+        chex.assert_equal_shape_prefix([feature, action], feature.ndim - 1)
+        value: Any = self.critic.apply({"params": params}, feature, action)
+        chex.assert_shape(value, (None, *feature.shape[:-1]))
+        return value
 
 
 class Hyperparameters(NamedTuple):
@@ -155,6 +159,7 @@ def penalised_reward(
 ) -> jax.Array:
     """Returns r^{t+1} = r_theta(s^{t+1}) - alpha u(s^t, a^t), [H, T, B] (Eq. 3)."""
     reward = networks.model.reward(model, dream.feature[1:])
+    chex.assert_equal_shape([reward, dream.uncertainty])
     return reward - hyper.alpha * dream.uncertainty
 
 
@@ -181,10 +186,10 @@ def actor_loss(
         networks.model,
         model,
         lambda feature, key: policy(feature).sample(key),
-        lambda logits, following: hyper.disagreement(logits),
-        jax.tree.map(lambda leaf: leaf[starts], posterior),
-        hyper.horizon,
-        key,
+        uncertainty=lambda logits, following: hyper.disagreement(logits),
+        starts=jax.tree.map(lambda leaf: leaf[starts], posterior),
+        horizon=hyper.horizon,
+        key=key,
         rematerialise=hyper.rematerialise,
     )
     reward = penalised_reward(networks, hyper, model, dream)
@@ -195,12 +200,16 @@ def actor_loss(
     mixture = lambda_mixture(returns, value, hyper.lambda_)
     weights = hyper.row_weights(hyper.horizon, hyper.discount)
     value_loss = losses.model_value_loss(mixture, weights)
-    value_loss = value_loss / hyper.value_divisor(return_range)
+    divisor = hyper.value_divisor(return_range)
+    chex.assert_rank([return_range, divisor], 0)
+    value_loss = value_loss / divisor
     cloning = losses.behaviour_loss(
         policy, posterior.feature, batch.behaviour_action, batch.is_behaviour
     )
     imagined = policy(jax.lax.stop_gradient(dream.feature[:-1]))
-    entropy = jnp.mean(imagined.entropy())
+    entropy = imagined.entropy()
+    chex.assert_equal_shape([entropy, dream.uncertainty])
+    entropy = jnp.mean(entropy)
     loss = (
         hyper.value_scale * value_loss
         + hyper.beta * cloning
@@ -261,6 +270,7 @@ def critic_loss(
     The recorded rows are those before `starts`, whose rollouts their targets are of.
     """
     batch, posterior, starts = recorded
+    chex.assert_tree_shape_prefix(posterior, batch.reward.shape)
     imagined_target, recorded_target = targets
     before = jnp.roll(posterior.feature, 1, axis=0)
     has_before = (~jnp.asarray(batch.is_first)).at[0].set(False)

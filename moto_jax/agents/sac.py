@@ -53,12 +53,12 @@ def make_sac(
     ) -> tuple[actor_critic.ActorCritic, Metrics]:
         return actor_critic.actor_critic_step(
             learners,
-            networks.functions,
-            optimizers,
-            constants,
-            regulariser,
-            transitions,
-            key,
+            functions=networks.functions,
+            optimizers=optimizers,
+            constants=constants,
+            regulariser=regulariser,
+            transitions=transitions,
+            key=key,
         )
 
     return model_free.make_model_free(

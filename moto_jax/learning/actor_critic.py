@@ -10,6 +10,7 @@ is not finite.
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
+import chex
 import jax
 import jax.numpy as jnp
 import optax
@@ -49,6 +50,20 @@ class Transitions:
     recorded: jax.Array
     is_behaviour: jax.Array
     behaviour_action: jax.Array
+
+
+def check_transitions(transitions: Transitions) -> None:
+    """Asserts that each field is [N, ...] and of the kind that `Transitions` says."""
+    actions = [transitions.action, transitions.behaviour_action]
+    numbers = [transitions.reward, transitions.continues]
+    flags = [transitions.recorded, transitions.is_behaviour]
+    chex.assert_rank([*numbers, *flags], 1)
+    chex.assert_rank(actions, 2)
+    chex.assert_tree_shape_prefix(transitions, transitions.reward.shape)
+    chex.assert_equal_shape(actions)
+    chex.assert_equal_shape([transitions.observation, transitions.following])
+    chex.assert_type([*numbers, *actions], float)
+    chex.assert_type(flags, bool)
 
 
 class Functions(NamedTuple):
@@ -203,15 +218,29 @@ def bellman_targets(
     [N]. With `backup_entropy` off the entropy is left out, as CQL's authors do for
     some tasks.
     """
+    chex.assert_rank(log_temperature, 0)
     policy = functions.policy(
         actor_params, functions.encode(critic_params, transitions.following)
     )
     action = policy.sample(key)
+    chex.assert_equal_shape([action, transitions.action])
     feature = functions.encode(target_params, transitions.following)
-    value = jnp.min(functions.q_values(target_params, feature, action), axis=0)
+    value = _least_value(functions, target_params, feature, action)
+    chex.assert_equal_shape([value, transitions.reward, transitions.continues])
     if constants.backup_entropy:
-        value = value - jnp.exp(log_temperature) * policy.log_prob(action)
+        temperature, log_prob = jnp.exp(log_temperature), policy.log_prob(action)
+        chex.assert_equal_shape([log_prob, value])
+        value = value - temperature * log_prob
     return transitions.reward + constants.discount * transitions.continues * value
+
+
+def _least_value(
+    functions: Functions, params: Params, feature: jax.Array, action: jax.Array
+) -> jax.Array:
+    """Returns min_i Q_i(s, a) [N] of features [N, F] and actions [N, A]."""
+    value = functions.q_values(params, feature, action)
+    chex.assert_shape(value, (None, *feature.shape[:-1]))
+    return jnp.min(value, axis=0)
 
 
 def critic_loss(
@@ -225,7 +254,9 @@ def critic_loss(
 ) -> tuple[jax.Array, tuple[jax.Array, Metrics]]:
     """Regression on Bellman targets [N] plus the regulariser; returns features too."""
     feature = functions.encode(params, transitions.observation)
+    chex.assert_shape(feature, (*transitions.reward.shape, None))
     value = functions.q_values(params, feature, transitions.action)
+    chex.assert_equal_shape([target, transitions.reward])
     regression = losses.regression_loss(value, target)
 
     def q_values(action: jax.Array) -> jax.Array:
@@ -235,6 +266,7 @@ def critic_loss(
 
     policy = functions.policy(actor_params, jax.lax.stop_gradient(feature))
     extra, metrics = regulariser(q_values, value, policy, transitions, key)
+    chex.assert_rank(extra, 0)
     metrics = {
         "critic/loss": regression,
         "critic/value": jnp.mean(value),
@@ -258,8 +290,11 @@ def actor_loss(
     """
     policy = functions.policy(params, feature)
     action = policy.sample(key)
-    value = jnp.min(functions.q_values(critic_params, feature, action), axis=0)
+    chex.assert_shape(action, (*feature.shape[:-1], None))
+    value = _least_value(functions, critic_params, feature, action)
     log_prob = policy.log_prob(action)
+    chex.assert_equal_shape([log_prob, value])
+    chex.assert_rank(temperature, 0)
     loss = jnp.mean(temperature * log_prob - value)
     entropy = -jnp.mean(log_prob)
     metrics = {
@@ -284,6 +319,7 @@ def actor_critic_step(
     The actor learns on the features that the critics' step computed, and does not
     shape them.
     """
+    check_transitions(transitions)
     target_key, regulariser_key, actor_key = jax.random.split(key, 3)
     log_temperature = learners.temperature.params
     target = bellman_targets(
@@ -291,31 +327,31 @@ def actor_critic_step(
         learners.critic.params,
         learners.target_critic,
         log_temperature,
-        functions,
-        constants,
-        transitions,
-        target_key,
+        functions=functions,
+        constants=constants,
+        transitions=transitions,
+        key=target_key,
     )
     critic, (feature, critic_metrics), critic_norm = gradient_step(
         critic_loss,
         optimizers.critic,
         learners.critic,
-        functions,
-        regulariser,
-        learners.actor.params,
-        transitions,
-        target,
-        regulariser_key,
+        functions=functions,
+        regulariser=regulariser,
+        actor_params=learners.actor.params,
+        transitions=transitions,
+        target=target,
+        key=regulariser_key,
     )
     actor, (entropy, actor_metrics), actor_norm = gradient_step(
         actor_loss,
         optimizers.actor,
         learners.actor,
-        functions,
-        critic.params,
-        jnp.exp(log_temperature),
-        feature,
-        actor_key,
+        functions=functions,
+        critic_params=critic.params,
+        temperature=jnp.exp(log_temperature),
+        feature=feature,
+        key=actor_key,
     )
     temperature, _, temperature_norm = gradient_step(
         lambda params, *rest: (losses.temperature_loss(params, *rest), None),

@@ -1,5 +1,6 @@
 """Distributions of actions and latent states, finite wherever they are evaluated."""
 
+import chex
 import distrax
 import jax
 import jax.numpy as jnp
@@ -45,6 +46,7 @@ class TruncatedNormal:
 
     def log_prob(self, action: jax.Array) -> jax.Array:
         """Returns log density [...] of actions [..., A] in [-1, 1]."""
+        chex.assert_equal_shape([action, self.mean, self.std])
         density = norm.logpdf((action - self.mean) / self.std)
         return jnp.sum(density - jnp.log(self.std * self._mass()), axis=-1)
 
@@ -89,6 +91,7 @@ def sample_one_hot(key: jax.Array, logits: jax.Array) -> jax.Array:
 
 def categorical_kl(left_logits: jax.Array, right_logits: jax.Array) -> jax.Array:
     """Returns KL(left || right) [...] in nats, summed over groups of [..., S, K]."""
+    chex.assert_equal_shape([left_logits, right_logits])
     left = distrax.Categorical(logits=left_logits)
     right = distrax.Categorical(logits=right_logits)
     return jnp.sum(left.kl_divergence(right), axis=-1)

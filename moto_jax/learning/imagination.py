@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 from flax import struct
@@ -28,6 +29,12 @@ class Imagined:
     feature: jax.Array
     action: jax.Array
     uncertainty: jax.Array
+
+
+def no_uncertainty(logits: jax.Array, following: jax.Array) -> jax.Array:
+    """The uncertainty of a model that is believed: [E, ..., S, K] -> zeros [...]."""
+    del logits
+    return jnp.zeros(following.shape[:-2])
 
 
 def imagine(
@@ -61,15 +68,20 @@ def imagine(
     """
     params = model.cast(params)
     leading = starts.deter.shape[:-1]
+    chex.assert_shape(starts.stoch, (*leading, None, None))
     scan_key, member_key, last_key = jax.random.split(key, 3)
     members = jax.random.randint(member_key, (horizon, *leading), 0, model.members)
 
     def act(latent: LatentState, inputs: Any) -> jax.Array:
-        return policy(jax.lax.stop_gradient(latent.feature), inputs[1])
+        action = policy(jax.lax.stop_gradient(latent.feature), inputs[1])
+        chex.assert_shape(action, (*leading, None))
+        return action
 
     def follow(latent: LatentState, action: jax.Array, inputs: Any):
         member, _, key = inputs
         following, logits = model.imagine_step(params, latent, action, member, key)
+        chex.assert_trees_all_equal_shapes(following, latent)
+        chex.assert_shape(logits, (model.members, *latent.stoch.shape))
         if rematerialise:
             return following, uncertainty(logits, following.stoch)
         return following, logits
@@ -85,6 +97,7 @@ def imagine(
     if not rematerialise:
         # Of all steps at once, which takes the logits of all members of all of them.
         ys = uncertainty(jnp.moveaxis(ys, 1, 0), states.stoch[1:])
+    chex.assert_shape(ys, (horizon, *leading))
     last = jax.tree.map(lambda leaf: leaf[-1], states)
     last_action = act(last, (members[-1], last_key))
     return Imagined(
@@ -137,4 +150,5 @@ def open_loop(
     _, predicted = jax.lax.scan(step, last, inputs)
     feature = jnp.concatenate([posterior.feature, predicted], axis=0)
     image = model.decode(params, feature)
+    chex.assert_equal_shape([image, batch.image])
     return jnp.clip((image + 0.5) * 255.0, 0, 255).astype(jnp.uint8)

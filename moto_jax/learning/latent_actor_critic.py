@@ -14,6 +14,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 from flax import struct
@@ -280,6 +281,7 @@ def _agent_step(
     key: jax.Array,
 ) -> tuple[Learners, Metrics]:
     """Stores the batch's latents, now and then rollouts, and learns from both."""
+    chex.assert_tree_shape_prefix(posterior, batch.reward.shape)
     rollout_key, recorded_key, imagined_key, agent_key = jax.random.split(key, 4)
     recorded = write_rows(
         learners.recorded,
@@ -299,12 +301,12 @@ def _agent_step(
     )
     agent, metrics = actor_critic.actor_critic_step(
         learners.agent,
-        parts.functions,
-        parts.optimizers,
-        parts.constants,
-        parts.regulariser,
-        transitions,
-        agent_key,
+        functions=parts.functions,
+        optimizers=parts.optimizers,
+        constants=parts.constants,
+        regulariser=parts.regulariser,
+        transitions=transitions,
+        key=agent_key,
     )
     new = Learners(
         model=learners.model,
@@ -333,12 +335,13 @@ def _roll_out(
         parts.model,
         model,
         lambda feature, key: parts.functions.policy(actor, feature).sample(key),
-        parts.uncertainty,
-        posterior,
-        parts.section.horizon,
-        key,
+        uncertainty=parts.uncertainty,
+        starts=posterior,
+        horizon=parts.section.horizon,
+        key=key,
     )
     reward = parts.model.reward(model, dream.feature[1:])
+    chex.assert_equal_shape([reward, dream.uncertainty])
     reward = reward - parts.penalty_scale * dream.uncertainty
     deter = posterior.deter.shape[-1]
     stoch = dream.feature[..., deter:]

@@ -4,6 +4,7 @@ A row is the state that the model gave it when it was written. Later models woul
 it another; nothing here is encoded again.
 """
 
+import chex
 import jax
 import jax.numpy as jnp
 from flax import struct
@@ -83,6 +84,14 @@ def write_rows(
       is_first: bool [n].
       is_terminal: bool [n].
     """
+    count, groups = number.shape[0], rows.stoch.shape[-1]
+    chex.assert_shape([number, reward, is_first, is_terminal], (count,))
+    chex.assert_shape(latent.deter, (count, rows.deter.shape[-1]))
+    chex.assert_shape(latent.stoch, (count, groups, None))
+    chex.assert_shape(prev_action, (count, rows.prev_action.shape[-1]))
+    # The ring would take what is of another kind, and cast it.
+    chex.assert_type(number, int)
+    chex.assert_type([is_first, is_terminal], bool)
     slot = number % rows.capacity
     order = jnp.arange(slot.shape[0])
     # One writer a slot: scattered twice, a slot could mix the fields of two rows.

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
+import chex
 import jax
 import jax.numpy as jnp
 import optax
@@ -184,7 +185,9 @@ def make_update(
     """
 
     def update(state: AgentState, batch: Batch) -> tuple[AgentState, Metrics]:
+        check_batch(batch)
         learners, metrics = step(state.learners, batch, state.key, state.step)
+        chex.assert_rank(list(metrics.values()), 0)
         new = state.replace(  # pyright: ignore[reportAttributeAccessIssue]
             step=state.step + 1,
             learners=learners,
@@ -196,6 +199,24 @@ def make_update(
         return accept_if_finite(state, new, metrics)
 
     return update
+
+
+def check_batch(batch: Batch) -> None:
+    """Asserts that each field is [T, B, ...] and of the kind that `Batch` says.
+
+    While an update is traced; it costs nothing when it runs.
+    """
+    flags = [batch.is_first, batch.is_last, batch.is_terminal, batch.is_behaviour]
+    actions = [batch.prev_action, batch.behaviour_action]
+    chex.assert_rank([batch.reward, batch.row, *flags], 2)
+    chex.assert_rank(actions, 3)
+    chex.assert_rank(batch.image, 5)
+    chex.assert_tree_shape_prefix(batch, batch.reward.shape)
+    chex.assert_equal_shape(actions)
+    chex.assert_type(batch.image, jnp.uint8)
+    chex.assert_type([batch.reward, *actions], float)
+    chex.assert_type(flags, bool)
+    chex.assert_type(batch.row, int)
 
 
 def average_acting(
@@ -225,6 +246,15 @@ def accept_if_finite(old: Any, new: Any, metrics: Metrics) -> tuple[Any, Metrics
     refused = old.replace(key=None, step=new.step, skipped=old.skipped + 1)
     chosen = keep_if(all_finite(metrics), new, refused)
     return chosen.replace(key=old.key), {**metrics, "skipped_in_a_row": chosen.skipped}
+
+
+def check_seen(image: jax.Array, is_first: jax.Array) -> None:
+    """Asserts what a policy sees: uint8 [n, height, width, 3] and bool [n]."""
+    chex.assert_shape(image, (*is_first.shape, None, None, None))
+    chex.assert_rank(is_first, 1)
+    # One in [0, 1] would be taken for a black one.
+    chex.assert_type(image, jnp.uint8)
+    chex.assert_type(is_first, bool)
 
 
 def make_choices(noise_std: float) -> dict[str, Choice]:

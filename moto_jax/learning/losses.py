@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import chex
 import jax
 import jax.numpy as jnp
 
@@ -10,7 +11,14 @@ from moto_jax.types import Array
 
 
 def masked_mean(values: Array, mask: Array) -> jax.Array:
-    """Returns the mean of `values` where `mask` is true, 0 if it never is."""
+    """Returns the mean of `values` where `mask` is true, 0 if it never is.
+
+    Args:
+      values: [...].
+      mask: bool [...], of the same shape.
+    """
+    chex.assert_equal_shape([values, mask])
+    chex.assert_type(mask, bool)
     total = jnp.sum(jnp.where(mask, values, 0.0))
     return total / jnp.maximum(jnp.sum(mask), 1)
 
@@ -29,10 +37,13 @@ def behaviour_loss(
       behaviour_action: [T, B, A], what is to be cloned at row j.
       is_behaviour: bool [T, B], whether anything is.
     """
+    rows = is_behaviour.shape
+    chex.assert_shape([feature, behaviour_action], (*rows, None))
     # Masked actions are replaced before the density, so that nothing infinite is
     # multiplied by zero in the gradient.
     action = jnp.where(is_behaviour[..., None], behaviour_action, 0.0)
     log_prob = policy(jnp.asarray(feature)).log_prob(action)
+    chex.assert_shape(log_prob, rows)
     return -masked_mean(log_prob, is_behaviour)
 
 
@@ -43,7 +54,7 @@ def model_value_loss(mixture: Array, weights: Array | float = 1.0) -> jax.Array:
       mixture: [H + 1, N].
       weights: [H] or scalar.
     """
-    return -jnp.mean(weights * _row_means(mixture[:-1]))
+    return -_weighted_mean(mixture[:-1], weights)
 
 
 def imagined_critic_loss(
@@ -56,14 +67,7 @@ def imagined_critic_loss(
       target: [H, N], from the target critics.
       weights: [H] or scalar.
     """
-    target = jax.lax.stop_gradient(target)
-    error = jnp.mean(jnp.square(value - target[None]), axis=0)
-    return jnp.mean(weights * _row_means(error))
-
-
-def _row_means(values: Array) -> jax.Array:
-    """Returns [H], the means of [H, N] over N."""
-    return jnp.mean(values, axis=tuple(range(1, values.ndim)))
+    return _weighted_mean(_squared_error(value, target), weights)
 
 
 def recorded_critic_loss(value: Array, target: Array, mask: Array) -> jax.Array:
@@ -74,9 +78,22 @@ def recorded_critic_loss(value: Array, target: Array, mask: Array) -> jax.Array:
       target: [T, B], from the target critics.
       mask: bool [T, B], false where row j + 1 begins another episode.
     """
+    return masked_mean(_squared_error(value, target), mask)
+
+
+def _squared_error(value: Array, target: Array) -> jax.Array:
+    """Returns [...], the squared error of [C, ...] averaged over critics."""
+    chex.assert_shape(value, (None, *target.shape))
     target = jax.lax.stop_gradient(target)
-    error = jnp.mean(jnp.square(value - target[None]), axis=0)
-    return masked_mean(error, mask)
+    return jnp.mean(jnp.square(value - target[None]), axis=0)
+
+
+def _weighted_mean(values: Array, weights: Array | float) -> jax.Array:
+    """Returns the mean of [H, N], row t of which weighs weights [H] or a scalar."""
+    rows = jnp.mean(values, axis=tuple(range(1, values.ndim)))
+    if jnp.ndim(weights):
+        chex.assert_equal_shape([weights, rows])
+    return jnp.mean(weights * rows)
 
 
 def cumulative_discounts(horizon: int, discount: float) -> jax.Array:
@@ -86,6 +103,7 @@ def cumulative_discounts(horizon: int, discount: float) -> jax.Array:
 
 def regression_loss(value: Array, target: Array) -> jax.Array:
     """Returns the mean of (Q_i - target)^2 over critics [C, ...] and targets [...]."""
+    chex.assert_shape(value, (None, *target.shape))
     target = jax.lax.stop_gradient(target)
     return jnp.mean(jnp.square(value - target[None]))
 
@@ -100,6 +118,9 @@ def likelihood_loss(
       weights: [N] or scalar, held fixed.
       mask: bool [N] or scalar.
     """
+    for one in (weights, mask):
+        if jnp.ndim(one):
+            chex.assert_equal_shape([one, log_prob])
     weighted = jax.lax.stop_gradient(jnp.asarray(weights)) * log_prob
     return -masked_mean(weighted, jnp.broadcast_to(mask, log_prob.shape))
 
@@ -135,6 +156,7 @@ def temperature_loss(
       entropy: scalar, of the policy, held fixed.
       target_entropy: nats.
     """
+    chex.assert_rank([log_temperature, entropy], 0)
     excess = jax.lax.stop_gradient(entropy) - target_entropy
     return jnp.exp(log_temperature) * excess
 
@@ -161,7 +183,9 @@ def conservative_penalty(
     Returns:
       A scalar, averaged over critics.
     """
-    count = sampled_value.shape[1]
+    critics, count, rows = sampled_value.shape
+    chex.assert_shape(log_density, (count, rows))
+    chex.assert_shape(data_value, (critics, rows))
     corrected = sampled_value - jax.lax.stop_gradient(log_density)[None]
     soft_maximum = jax.nn.logsumexp(corrected, axis=1) - jnp.log(count)
     return masked_mean(jnp.mean(soft_maximum, axis=0), pushed_down) - masked_mean(

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any, Protocol
 
+import chex
 import jax
 import jax.numpy as jnp
 import optax
@@ -12,6 +13,7 @@ from moto_jax.learning.distributions import TruncatedNormal
 from moto_jax.learning.learners import (
     Choice,
     Learnable,
+    check_seen,
     gradient_step,
     make_choices,
     make_optimizer,
@@ -55,12 +57,19 @@ def make_policies(
             return PolicyCarry(model.initial((count,)), jnp.zeros((count, action_size)))
 
         def act(params, carry, image, is_first, key):
+            count = image.shape[0]
+            check_seen(image, is_first)
+            chex.assert_shape(carry.action, (count, action_size))
+            chex.assert_tree_shape_prefix(carry.latent, (count,))
             model_key, action_key = jax.random.split(key)
             part = model.embed(params["model"], image)
+            chex.assert_shape(part, (count, None))
             latent, _ = model.observe(
                 params["model"], part, carry.action, is_first, carry.latent, model_key
             )
+            chex.assert_trees_all_equal_shapes(latent, carry.latent)
             action = choose(policy(params["actor"])(latent.feature), action_key)
+            chex.assert_shape(action, (count, action_size))
             return action, PolicyCarry(latent, action)
 
         return Policy(initial, act)

@@ -8,6 +8,7 @@ encoder, and every head sees it through a projection of its own.
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 import optax
@@ -16,6 +17,7 @@ from moto_jax.learning.actor_critic import Functions, Transitions
 from moto_jax.learning.distributions import TruncatedNormal
 from moto_jax.learning.learners import (
     Choice,
+    check_seen,
     init_state,
     make_choices,
     make_update,
@@ -122,6 +124,7 @@ def make_model_free(
         return init_state(key, init_learners(params), acting_params)
 
     def learn(learners: Any, batch: Batch, key: jax.Array, number: jax.Array):
+        chex.assert_axis_dimension(batch.reward, 0, section.frames + 1)
         keys = named_keys(key, number, "transitions", "learners")
         transitions = to_transitions(batch, keys["transitions"], section.shift)
         return step(networks, learners, transitions, keys["learners"])
@@ -224,11 +227,15 @@ def make_policies(
             return jnp.zeros(shape, jnp.uint8)
 
         def act(params, carry, image, is_first, key):
+            check_seen(image, is_first)
+            chex.assert_shape(carry, (*image.shape[:-1], 3 * frames))
             moved = jnp.concatenate([carry[..., 3:], image], axis=-1)
             filled = jnp.tile(image, frames)
             stack = jnp.where(is_first[:, None, None, None], filled, moved)
             embedding = networks.encode(params, stack)
-            return choose(networks.policy(params["actor"], embedding), key), stack
+            action = choose(networks.policy(params["actor"], embedding), key)
+            chex.assert_shape(action, (*is_first.shape, None))
+            return action, stack
 
         return Policy(initial, act)
 

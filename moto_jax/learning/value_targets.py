@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import chex
 import jax
 import jax.numpy as jnp
 
@@ -26,6 +27,8 @@ def lambda_returns(
     Returns:
       [H + 1, ...].
     """
+    chex.assert_rank([discount, lambda_], 0)
+    chex.assert_shape(value, (reward.shape[0] + 1, *reward.shape[1:]))
 
     def step(carry: jax.Array, inputs: tuple[jax.Array, jax.Array]):
         reward_t, value_t = inputs
@@ -40,10 +43,12 @@ def lambda_returns(
 
 
 def lambda_mixture(returns: jax.Array, value: jax.Array, lambda_: float) -> jax.Array:
-    """Returns lambda G^t + (1 - lambda) V^t (Eq. 5).
+    """Returns lambda G^t + (1 - lambda) V^t (Eq. 5), of two arrays [...].
 
     Eq. 4 has no term that bootstraps at once, so this is the whole lambda-mixture.
     """
+    chex.assert_equal_shape([returns, value])
+    chex.assert_rank(lambda_, 0)
     return lambda_ * returns + (1 - lambda_) * value
 
 
@@ -57,6 +62,9 @@ def one_step_targets(
       discount: scalar or [T - 1, B], zero where row j + 1 is terminal.
       mixture: [T - 1, B], `lambda_mixture` of the rollouts from rows 1 .. T - 1.
     """
+    chex.assert_equal_shape([reward, mixture])
+    if jnp.ndim(discount):
+        chex.assert_equal_shape([discount, mixture])
     return jnp.asarray(reward) + discount * mixture
 
 

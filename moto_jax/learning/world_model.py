@@ -4,6 +4,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
+import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -154,8 +155,7 @@ def make_world_model(
             f"colour_scale is {colour_scale}: set config.world_model.colour_scale to a "
             "positive number, 1 for red, green and blue as they are"
         )
-    kernels = KERNELS[image_size]
-    colours = {"colour_scale": colour_scale}
+    kernels, colours = KERNELS[image_size], {"colour_scale": colour_scale}
     networks = _Networks(
         rssm_sizes=(deter, hidden, groups, classes, members),
         depth=depth,
@@ -172,7 +172,6 @@ def make_world_model(
 
         return call
 
-    advance, posterior_logits = apply("advance"), apply("posterior_logits")
     prior_logits = apply("prior_logits")
 
     def image_coordinates(image: jax.Array) -> jax.Array:
@@ -185,21 +184,6 @@ def make_world_model(
     def initial(leading: tuple[int, ...]) -> LatentState:
         return LatentState.zeros(leading, deter, groups, classes)
 
-    def observe(params, part, prev_action, is_first, latent, key):
-        keep = 1.0 - is_first.astype(jnp.float32)
-        latent = LatentState(
-            latent.deter * keep[..., None], latent.stoch * keep[..., None, None]
-        )
-        new_deter = advance(params, latent, prev_action * keep[..., None])
-        logits = posterior_logits(params, new_deter, part)
-        return LatentState(new_deter, sample_one_hot(key, logits)), logits
-
-    def imagine_step(params, latent, action, member, key):
-        new_deter = advance(params, latent, action)
-        logits = prior_logits(params, new_deter)
-        chosen = choose_member(logits, member)
-        return LatentState(new_deter, sample_one_hot(key, chosen)), logits
-
     def cast(params: Params) -> Params:
         # Scales and biases of normalisations are applied in float32.
         return jax.tree_util.tree_map_with_path(
@@ -211,8 +195,8 @@ def make_world_model(
         init=init,
         initial=initial,
         embed=apply("embed"),
-        observe=observe,
-        imagine_step=imagine_step,
+        observe=partial(_observe, apply("advance"), apply("posterior_logits")),
+        imagine_step=partial(_imagine_step, apply("advance"), prior_logits),
         prior_logits=prior_logits,
         reward=apply("reward"),
         decode=apply("decode"),
@@ -222,6 +206,46 @@ def make_world_model(
     )
 
 
+def _observe(
+    advance: Callable[..., jax.Array],
+    posterior_logits: Callable[..., jax.Array],
+    params: Params,
+    part: jax.Array,
+    prev_action: jax.Array,
+    is_first: jax.Array,
+    latent: LatentState,
+    key: jax.Array,
+) -> tuple[LatentState, jax.Array]:
+    """See `WorldModel.observe`."""
+    chex.assert_shape(is_first, latent.deter.shape[:-1])
+    chex.assert_equal_shape_prefix(
+        [latent.deter, latent.stoch, part, prev_action], is_first.ndim
+    )
+    keep = 1.0 - is_first.astype(jnp.float32)
+    latent = LatentState(
+        latent.deter * keep[..., None], latent.stoch * keep[..., None, None]
+    )
+    new_deter = advance(params, latent, prev_action * keep[..., None])
+    logits = posterior_logits(params, new_deter, part)
+    return LatentState(new_deter, sample_one_hot(key, logits)), logits
+
+
+def _imagine_step(
+    advance: Callable[..., jax.Array],
+    prior_logits: Callable[..., jax.Array],
+    params: Params,
+    latent: LatentState,
+    action: jax.Array,
+    member: jax.Array,
+    key: jax.Array,
+) -> tuple[LatentState, jax.Array]:
+    """See `WorldModel.imagine_step`."""
+    new_deter = advance(params, latent, action)
+    logits = prior_logits(params, new_deter)
+    chosen = choose_member(logits, member)
+    return LatentState(new_deter, sample_one_hot(key, chosen)), logits
+
+
 def choose_member(logits: jax.Array, member: jax.Array) -> jax.Array:
     """Returns [..., S, K]: for every row the logits of its own member.
 
@@ -229,6 +253,7 @@ def choose_member(logits: jax.Array, member: jax.Array) -> jax.Array:
       logits: [E, ..., S, K].
       member: int [...], in 0 .. E - 1.
     """
+    chex.assert_shape(logits, (None, *member.shape, None, None))
     index = member[None, ..., None, None]
     return jnp.take_along_axis(logits, index, axis=0)[0]
 
@@ -253,12 +278,22 @@ def observe_sequence(
     Returns:
       The posterior states [T, B] and their logits [T, B, S, K].
     """
+    length, size = batch.reward.shape
+    chex.assert_shape(batch.is_first, (length, size))
+    chex.assert_shape(batch.prev_action, (length, size, None))
+    chex.assert_tree_shape_prefix(latent, (size,))
     params = model.cast(params)
     parts = model.embed(params, batch.image)
+    chex.assert_tree_shape_prefix(parts, (length, size))
 
     def observe(latent: LatentState, inputs: Any):
         part, prev_action, is_first, key = inputs
-        return model.observe(params, part, prev_action, is_first, latent, key)
+        following, logits = model.observe(
+            params, part, prev_action, is_first, latent, key
+        )
+        chex.assert_trees_all_equal_shapes(following, latent)
+        chex.assert_equal_shape([logits, latent.stoch])
+        return following, logits
 
     states, (_, logits), _ = controlled_scan(
         observe,
@@ -310,17 +345,23 @@ def world_model_loss(
         jax.random.split(observe_key, length),
     )
     member = jax.random.randint(member_key, (length, size), 0, model.members)
-    prior_logits = choose_member(model.prior_logits(params, posterior.deter), member)
+    all_logits = model.prior_logits(params, posterior.deter)
+    # A member that is not there would be NaN, and no error.
+    chex.assert_shape(all_logits, (model.members, *posterior_logits.shape))
+    prior_logits = choose_member(all_logits, member)
     kl_loss, kl = balanced_kl(posterior_logits, prior_logits, kl_balance, free_nats)
 
     feature = posterior.feature
     decoded = some_rows(decoded_key, length, decoded_share)
     image = jnp.asarray(batch.image)[decoded].astype(jnp.float32) / 255.0 - 0.5
-    image_error = model.image_coordinates(
-        model.decode(params, feature[decoded]) - image
-    )
+    predicted_image = model.decode(params, feature[decoded])
+    chex.assert_equal_shape([predicted_image, image])
+    image_error = model.image_coordinates(predicted_image - image)
+    chex.assert_equal_shape([image_error, image])
     image_loss = 0.5 * jnp.sum(jnp.square(image_error), axis=(-3, -2, -1))
-    reward_loss = 0.5 * jnp.square(model.reward(params, feature) - batch.reward)
+    reward = model.reward(params, feature)
+    chex.assert_equal_shape([reward, batch.reward])
+    reward_loss = 0.5 * jnp.square(reward - batch.reward)
 
     loss = jnp.mean(image_loss) + jnp.mean(reward_loss) + kl_scale * kl_loss
     metrics = {
@@ -342,48 +383,3 @@ def some_rows(key: jax.Array, length: int, share: float) -> jax.Array | slice:
     if count >= length:
         return slice(None)
     return jnp.sort(jax.random.permutation(key, length)[:count])
-
-
-def disagreement(logits: jax.Array) -> jax.Array:
-    """Ensemble uncertainty u (Eq. 2) from log-probabilities: [E, ..., S, K] -> [...].
-
-    The mean over all classes of the standard deviation over members. Logits are defined
-    up to a constant a group, so log-softmax comes first; `logit_disagreement` is the
-    paper's letter.
-    """
-    return logit_disagreement(jax.nn.log_softmax(logits, axis=-1))
-
-
-def logit_disagreement(logits: jax.Array) -> jax.Array:
-    """Ensemble uncertainty u (Eq. 2) from raw logits: [E, ..., S, K] -> [...]."""
-    return jnp.mean(_deviation(logits), axis=(-2, -1))
-
-
-def log_density_deviation(logits: jax.Array, stoch: jax.Array) -> jax.Array:
-    """LOMPO's penalty: the deviation over members of log p_i(z) of the state drawn.
-
-    Args:
-      logits: [E, ..., S, K].
-      stoch: one-hot [..., S, K].
-
-    Returns:
-      [...], zero where all members agree.
-    """
-    log_prob = jax.nn.log_softmax(logits, axis=-1)
-    return _deviation(jnp.sum(log_prob * stoch[None], axis=(-2, -1)))
-
-
-def _deviation(values: jax.Array) -> jax.Array:
-    """Returns the standard deviation over the first axis, differentiable where it is 0.
-
-    The gradient there is zero, not NaN.
-    """
-    variance = jnp.var(values, axis=0)
-    agreed = variance == 0
-    return jnp.where(agreed, 0.0, jnp.sqrt(jnp.where(agreed, 1.0, variance)))
-
-
-DISAGREEMENTS: dict[str, Callable[[jax.Array], jax.Array]] = {
-    "log_prob_std": disagreement,
-    "logit_std": logit_disagreement,
-}

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from moto_jax.data.episodes import Episode, Label, to_rows
-from moto_jax.learning.imagination import FeaturePolicy, imagine
+from moto_jax.learning.imagination import FeaturePolicy, imagine, no_uncertainty
 from moto_jax.learning.model_based import PolicyCarry
 from moto_jax.learning.networks.rssm import LatentState
 from moto_jax.learning.world_model import WorldModel, observe_sequence
@@ -125,7 +125,7 @@ def imagined_rewards(
         model,
         params,
         policy,
-        lambda logits, following: jnp.zeros(following.shape[:-2]),
+        no_uncertainty,
         starts,
         horizon,
         dream_key,
