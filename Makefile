@@ -94,7 +94,7 @@ format: $(INSTALLED)
 # One lock for Python 3.11 to 3.13 on Linux and macOS; wants `uv` on the path.
 lock:
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
-	  --no-annotate --no-header --extra dev --extra tensorboard \
+	  --no-annotate --no-header --extra dev --extra tensorboard --extra metaworld \
 	  --output-file requirements.lock pyproject.toml
 
 clean:

@@ -14,20 +14,12 @@ from rich.table import Table
 from rich.text import Text
 
 from launch.runs import SESSION_MARK, STOPPED, SweepRun
-from moto_jax.run_layout import CONFIG_NAME, SUMMARY_NAME
-from moto_jax.study.runs import (
-    METRICS_NAME,
-    RunFileError,
-    read_config,
-    seed_directories,
-)
+from moto_jax.run_layout import CONFIG_NAME, LOCK_NAME, METRICS_NAME, SUMMARY_NAME
+from moto_jax.study.runs import RunFileError, read_config, seed_directories
 
 # Every state there is, in the order of the summary. A run that was "stopped" has begun
 # and goes on from where it is; one that is "waiting" has not.
 STATES = ("done", "running", "failed", "stopped", "waiting")
-
-# Held by the process that trains in the directory.
-_LOCK_NAME = ".lock"
 
 # Of a log, and of metrics: more than the last lines that matter.
 _TAIL_BYTES = 1 << 16
@@ -63,7 +55,7 @@ def read_status(run: SweepRun) -> Status:
         seeds = seed_directories(run.workdir) if config else []
         if seeds and all((seed / SUMMARY_NAME).exists() for seed in seeds):
             status = Status("done")
-        elif _is_locked(run.log) or _is_locked(run.workdir / _LOCK_NAME):
+        elif _is_locked(run.log) or _is_locked(run.workdir / LOCK_NAME):
             status = Status("running")
         else:
             status = _ended(run, begun=bool(config))

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 CONFIG_NAME = "config.json"
+# Held by the process that trains in the directory.
+LOCK_NAME = ".lock"
 METRICS_NAME = "metrics.jsonl"
 SUMMARY_NAME = "summary.json"
 
@@ -26,16 +28,24 @@ HOUSEKEEPING_KEYS = (
     "env.workers",
     "mesh.data",
     "mesh.seed",
-    "tensorboard",
+    "sinks",
     "training.checkpoint_every",
     "training.evaluate_every",
     "training.keep_checkpoints",
     "training.log_every",
 )
 
+# Of them those that may change while a run goes on.
+CHANGEABLE_KEYS = ("sinks",)
+
+# Housekeeping that is no more: files that have it read as if they had not.
+_RETIRED_KEYS = ("tensorboard",)
+
 # Keys that came later, with the value of the runs from before.
 LATER_KEYS = {
+    "env.modules": "",
     "env.name": "kitchen",
+    "env.options": "",
     "env.success_reward": 0.0,
     "init_from": "",
     "moto.critic_layers": -1,
@@ -43,6 +53,7 @@ LATER_KEYS = {
     "optimizer.muon_scale": 0.0,
     "replay.behaviour_rows_after": 10,
     "replay.cloned_action": "executed",
+    "sinks": "",
     "training.collect_noise_std": 0.05,
     "training.episodes_per_round": 1,
     "training.updates_per_program": 1,
@@ -69,23 +80,25 @@ def program_directory(path: Path) -> Path:
 
 
 def flat_config(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Returns a nested configuration as dotted key -> value."""
+    """Returns a nested configuration as dotted key -> value, today's keys only."""
     flat: dict[str, Any] = {}
     for key, value in tree.items():
         if isinstance(value, Mapping):
             flat.update(flat_config(value, f"{prefix}{key}."))
-        else:
+        elif prefix + key not in _RETIRED_KEYS:
             flat[prefix + key] = value
     return flat
 
 
 def with_later_keys(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns a nested configuration with those of `LATER_KEYS` that it lacks."""
+    """Returns a nested configuration with those of `LATER_KEYS` that it lacks.
+
+    A section that is missing whole stays so: then it is no configuration of any age.
+    """
     whole = copy.deepcopy(dict(tree))
     for key, value in LATER_KEYS.items():
-        *sections, name = key.split(".")
-        place = whole
-        for section in sections:
-            place = place.setdefault(section, {})
-        place.setdefault(name, value)
+        section, _, name = key.rpartition(".")
+        place = whole.get(section) if section else whole
+        if isinstance(place, dict):
+            place.setdefault(name, value)
     return whole

@@ -13,7 +13,7 @@ import optax
 import pytest
 from flax import struct
 
-from moto_jax.running import checkpoints
+from moto_jax.running import checkpoints, manifests
 from moto_jax.running.checkpoints import CheckpointError
 
 METADATA = {"config": {"task": "mixed", "rate": 3e-4}, "replay": ["a.npz", "b.npz"]}
@@ -263,7 +263,7 @@ def fail_in_manifest(monkeypatch) -> None:
     def write(directory):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoints, "_write_manifest", write)
+    monkeypatch.setattr(manifests, "write_manifest", write)
 
 
 def fail_for_space(monkeypatch) -> None:
@@ -335,7 +335,7 @@ def test_what_cannot_be_saved_is_named_before_anything_is_written(tmp_path):
 def test_a_foreign_directory_with_a_manifest_is_named(run):
     newest = run / "checkpoints" / "20"
     (newest / "metadata.json").write_text("{}")
-    checkpoints._write_manifest(newest)
+    manifests.write_manifest(newest)
     with pytest.raises(CheckpointError, match="metadata.json does not describe"):
         checkpoints.read_metadata(run)
 

@@ -245,3 +245,15 @@ def test_a_damaged_list_of_figures_is_refused(tmp_path, text):
         drawings.read_contents(tmp_path)
     with pytest.raises(ValueError, match="experiments.figures"):
         drawings.read_contents(tmp_path / "nowhere")
+
+
+def test_an_agent_that_the_paper_does_not_know_is_drawn_too(tmp_path):
+    write_runs(tmp_path, "moto")
+    write_runs(tmp_path, "mine", agent="my_agent")
+    write_runs(tmp_path, "plain", **{"moto.beta": 0.0})
+    drawing = comparison.comparison_drawing(collected(tmp_path))
+    assert list(lines(drawing.figure.axes[2])) == ["MOTO", "my_agent"]
+    assert {row["system"] for row in table(drawing.tables["final"])} == {
+        "MOTO",
+        "my_agent",
+    }

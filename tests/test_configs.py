@@ -14,9 +14,11 @@ from moto_jax.run_layout import flat_config
 from moto_jax.running.run_directory import RunError, bind, claimed
 from moto_jax.running.schedule import make_schedule
 from moto_jax.types import Batch
+from moto_jax.worlds.gym import world as gym
 from moto_jax.worlds.kitchen import tasks
 from moto_jax.worlds.kitchen.composition import composition
 from moto_jax.worlds.kitchen.renderer import RENDER_PROFILES
+from moto_jax.worlds.metaworld import tasks as metaworld
 from moto_jax.worlds.mini import minikitchen
 from moto_jax.worlds.registry import make_world
 
@@ -74,7 +76,9 @@ def test_every_size_of_every_file_makes_a_run(file, size):
         in {
             "kitchen": RENDER_PROFILES,
             "minikitchen": (minikitchen.RENDER_PROFILE,),
-        }[config.env.name]
+            "metaworld": (metaworld.RENDER_PROFILE,),
+            "gym": (gym.RENDER_PROFILE,),
+        }[config.env.name.partition(":")[0]]
     )
     # The shortest stored episode fills a sequence, the longest imagination fits one.
     assert config.replay.sequence_length <= config.env.episode_steps + 1
@@ -99,7 +103,7 @@ def test_every_configuration_can_be_kept_as_json(file, size, tmp_path):
         pass
 
 
-@every_file
+@pytest.mark.parametrize("file", ["base", "mixed", "partial"])
 @every_config
 def test_the_demonstrations_can_be_composed(file, size):
     config = get_config(file, size)

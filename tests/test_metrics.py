@@ -4,7 +4,6 @@ import io
 import json
 import math
 import os
-import sys
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +11,8 @@ import numpy as np
 import pytest
 
 from moto_jax.running import metrics, provenance
-from moto_jax.running.metrics import MetricsWriter, TerminalView
+from moto_jax.running.metrics import MetricsWriter
+from moto_jax.running.terminal import TerminalView
 
 
 def lines(run_dir) -> list[dict]:
@@ -171,21 +171,6 @@ def test_a_write_that_fails_half_way_leaves_whole_lines(tmp_path, monkeypatch):
         assert [record["step"] for record in lines(tmp_path)] == [0]
         write_steps(writer, [1])
     assert [record["step"] for record in lines(tmp_path)] == [0, 1]
-
-
-def test_tensorboard_gets_event_files(tmp_path):
-    pytest.importorskip("tensorboardX", reason="the tensorboard extra is not installed")
-    with MetricsWriter(tmp_path, tensorboard=True) as writer:
-        writer.write(0, "offline", {"loss": jnp.float32(0.5), "bad": jnp.nan})
-    (events,) = (tmp_path / "tensorboard").iterdir()
-    data = events.read_bytes()
-    assert b"offline/loss" in data and b"offline/bad" not in data
-
-
-def test_missing_tensorboard_is_one_sentence(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "tensorboardX", None)
-    with pytest.raises(ValueError, match=r"pip install 'moto-jax\[tensorboard\]'"):
-        MetricsWriter(tmp_path, tensorboard=True)
 
 
 @pytest.fixture(autouse=True)

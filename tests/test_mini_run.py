@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from experiments.configs.mixed import get_config
-from moto_jax.acting import evaluation
+from moto_jax.acting import videos
 from moto_jax.data.episodes import read_episode, read_manifest
 from moto_jax.running import training
 from moto_jax.study.runs import read_run
@@ -48,7 +48,7 @@ def config_of(seeds=(0,)):
 def agent(monkeypatch):
     monkeypatch.setattr(training, "make_agent", lambda config, **sizes: mini_agent())
     monkeypatch.setattr(
-        evaluation, "write_video", lambda path, frames: path.write_bytes(b"")
+        videos, "write_video", lambda path, frames: path.write_bytes(b"")
     )
 
 

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh
 
-from moto_jax.data.episodes import DatasetError, Episode, Rows, to_rows
-from moto_jax.data.replay import Replay, device_batches, prefetch
+from moto_jax.data.batches import device_batches, prefetch
+from moto_jax.data.episodes import DatasetError, Episode, Labels, Rows, to_rows
+from moto_jax.data.replay import Replay
 from moto_jax.running import devices
 from moto_jax.worlds.kitchen import tasks
 from moto_jax.worlds.kitchen.labels import make_label
@@ -339,3 +340,53 @@ def test_a_batch_on_the_device_outlives_the_buffer_it_came_from():
                     getattr(fresh, field.name)[:, columns],
                     err_msg=field.name,
                 )
+
+
+def ended_episode(rows, number):
+    """An episode that its environment ended, in a world of rewards."""
+    return Episode(
+        image=np.full((rows, 4, 4, 3), number, np.uint8),
+        action=np.full((rows - 1, 2), 0.1, np.float32),
+        reward=np.zeros(rows, np.float32),
+        is_terminal=np.arange(rows) == rows - 1,
+    )
+
+
+def two_are_cloned(episode):
+    never = np.zeros((episode.num_rows, 1), np.bool_)
+    return Labels(episode.reward, episode.is_terminal, never, behaviour_rows=2)
+
+
+def test_short_online_episodes_fill_sequences_together():
+    replay = Replay(
+        *(two_are_cloned, 64, 8, 0),
+        online_share=0.5,
+        behaviour_share=0.5,
+        join_short=True,
+    )
+    replay.add(ended_episode(9, 0), "demonstration")
+    for number in range(1, 5):
+        replay.add(ended_episode(3, number), f"{number}", online=True)
+    # Three make nine rows; the fourth waits.
+    assert replay.num_rows == 18
+    batch = replay.sample(0)
+    assert np.unique(batch.image).tolist() == [0, 1, 2, 3]
+    joined = batch.image[0, :, 0, 0, 0] > 0
+    assert set(batch.is_first[:, joined].sum(axis=0)) <= {2, 3}
+    assert not batch.prev_action[batch.is_first].any()
+    assert (batch.is_terminal == batch.is_last)[:, joined].all()
+    assert (np.diff(batch.row[:, joined], axis=0) == 1).all()
+    # Of each of the three the first two rows are cloned.
+    cloned = batch.is_behaviour[:, joined]
+    offset = np.arange(8)[:, None] + batch.row[0, joined] - 9
+    np.testing.assert_array_equal(cloned, offset % 3 < 2)
+
+
+def test_short_online_episodes_are_left_out_of_sequences_of_one_episode():
+    replay = Replay(two_are_cloned, 4, 8, 0)
+    replay.add(ended_episode(9, 0), "demonstration")
+    replay.add(ended_episode(3, 1), "short", online=True)
+    assert replay.num_rows == 9 and replay.online_names == ("short",)
+    assert not replay.sample(0).image.any()
+    with pytest.raises(DatasetError, match="fewer than sequence_length 8"):
+        replay.add(ended_episode(3, 1), "short demonstration")

@@ -15,7 +15,7 @@ from moto_jax.acting import collection
 from moto_jax.acting.environment_seeds import Purpose, environment_seed
 from moto_jax.acting.worker_pool import WorkerError
 from moto_jax.data.episodes import DatasetError
-from moto_jax.running import checkpoints, players, provenance, training
+from moto_jax.running import checkpoints, loop, players, provenance, training
 from moto_jax.running.checkpoints import CheckpointError
 from moto_jax.running.run_directory import RunError
 from tests.fake_training import (
@@ -140,14 +140,14 @@ def test_a_stop_in_the_last_update_changes_nothing(tmp_path, unbroken):
 def test_a_resumed_run_needs_no_other_program(tmp_path, monkeypatch):
     """Equal programs are found in the cache, where compiling takes minutes."""
     programs = []
-    compile_updates = training.compile_updates
+    compile_updates = loop.compile_updates
 
     def record(agent, state, batch, together):
         update = jax.jit(agent.updates["offline"], donate_argnums=0)
         programs.append(update.lower(state, batch).as_text())
         return compile_updates(agent, state, batch, together)
 
-    monkeypatch.setattr(training, "compile_updates", record)
+    monkeypatch.setattr(loop, "compile_updates", record)
     train_until(tmp_path / "run", 2)
     train_until(tmp_path / "run", 3)
     assert programs[0] == programs[1]

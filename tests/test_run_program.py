@@ -13,7 +13,7 @@ from experiments import run
 from experiments.configs import base
 from moto_jax.acting.worker_pool import WorkerError
 from moto_jax.agents import make_agent
-from moto_jax.running import training
+from moto_jax.running import loop, training
 from moto_jax.worlds import graphics
 from moto_jax.worlds.kitchen import world as kitchen
 from tests.fake_training import install, metrics_lines, on_line, outcome, small_config
@@ -157,7 +157,7 @@ def test_a_machine_that_cannot_draw_is_told_so_first(tmp_path, monkeypatch, main
     [
         ValueError("config.x is 1"),
         WorkerError("environment workers failed 6 times"),
-        training.DivergedError("11 updates in a row were not finite"),
+        loop.DivergedError("11 updates in a row were not finite"),
         graphics.GraphicsError("no EGL"),
     ],
 )

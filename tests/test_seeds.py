@@ -10,7 +10,7 @@ import pytest
 from experiments.benchmarks.scale import differences
 from moto_jax.acting import collection
 from moto_jax.acting.environment_seeds import Purpose, environment_seed
-from moto_jax.running import checkpoints, devices, players, restoring, training
+from moto_jax.running import checkpoints, devices, loop, players, restoring, training
 from moto_jax.running.checkpoints import CheckpointError
 from moto_jax.study.runs import read_run, seed_directories
 from tests.fake_training import (
@@ -135,14 +135,14 @@ def test_a_round_is_played_at_once_by_shared_workers(tmp_path, monkeypatch, pool
 
 def test_the_update_is_one_program(tmp_path, monkeypatch):
     shapes = []
-    compile_updates = training.compile_updates
+    compile_updates = loop.compile_updates
 
     def record(agent, state, batch, together):
         shapes.append((state.weight.shape, batch.image.shape[:3]))
         assert agent.updates["offline"] is agent.updates["online"]
         return compile_updates(agent, state, batch, together)
 
-    monkeypatch.setattr(training, "compile_updates", record)
+    monkeypatch.setattr(loop, "compile_updates", record)
     training.train(config_of(*SEEDS), tmp_path / "run")
     assert shapes == [((3, 9), (3, 4, 2))]
 
@@ -186,7 +186,7 @@ def test_a_seed_that_diverges_leaves_the_others_alone(
 def test_a_run_ends_once_no_seed_learns(tmp_path, monkeypatch, pool):
     install(monkeypatch.setattr, pool, make_fake_agent(not_finite=range(3, 100)))
     config = config_of(*SEEDS, offline_updates=9, online_episodes=0, max_skipped=2)
-    with pytest.raises(training.DivergedError, match="3 updates in a row up to 6"):
+    with pytest.raises(loop.DivergedError, match="3 updates in a row up to 6"):
         training.train(config, tmp_path)
 
 

@@ -10,7 +10,12 @@ import numpy as np
 import pytest
 from fake_jobs import FakeJob
 
-from moto_jax.acting.building import JOURNAL_NAME, build_dataset
+from moto_jax.acting.building import (
+    JOURNAL_NAME,
+    Made,
+    build_dataset,
+    build_dataset_here,
+)
 from moto_jax.acting.environment_seeds import Purpose, environment_seed
 from moto_jax.data.episodes import (
     DatasetError,
@@ -146,7 +151,7 @@ class StubRenderer:
 def test_d4rl_episode_shows_each_observation(monkeypatch):
     monkeypatch.setattr(sources, "_renderer", lambda profile, size: StubRenderer())
     qpos, action = read_d4rl(D4RL_FILE)[3]
-    job = sources.D4rlJob(3, qpos, action, "fast", 4)
+    job = sources.DrawingJob(3, qpos, action, "fast", 4)
     assert job.file == "000003-microwave-kettle-light_switch-slide_cabinet.npz"
     episode, _, attempts = job.run()
     assert attempts == 1
@@ -204,10 +209,13 @@ def test_terminals_and_timeouts_both_end_an_episode(tmp_path):
         ("actions", np.zeros((7, 9), np.float32)),
         ("actions", np.full((8, 9), 1.01, np.float32)),
         ("actions", np.full((8, 9), -np.inf, np.float32)),
+        ("observations", np.full((8, 60), 1e300)),
         ("terminals", np.zeros(9, np.bool_)),
-        ("terminals", np.zeros(8, np.float32)),
-        ("timeouts", None),
+        ("terminals", np.zeros((8, 2), np.float32)),
+        ("terminals", np.full(8, np.nan, np.float32)),
+        ("terminals", h5py.SoftLink("/timeouts")),
         ("timeouts", np.array([b"yes"] * 8)),
+        ("timeouts", np.zeros((9, 1), np.float32)),
     ],
 )
 def test_wrong_d4rl_field_is_named(tmp_path, field, value):
@@ -215,6 +223,99 @@ def test_wrong_d4rl_field_is_named(tmp_path, field, value):
     make_d4rl_file(tmp_path / "a.hdf5", **{field: value})
     with pytest.raises(DatasetError, match=rf"a\.hdf5: field '{field}'"):
         read_d4rl(tmp_path / "a.hdf5")
+
+
+def as_floats(ends):
+    return ends.astype(np.float32)
+
+
+def as_a_column(ends):
+    return ends[:, None].astype(np.float64)
+
+
+@pytest.mark.parametrize("write", [as_floats, as_a_column, np.uint8, np.int64])
+def test_ends_are_read_however_they_are_written(tmp_path, write):
+    """D4RL's generator writes floats."""
+    make_d4rl_file(tmp_path / "a.hdf5")
+    ends = np.array([0, 0, 0, 1, 0, 0, 1, 0], np.bool_)
+    terminals, timeouts = write(ends & (np.arange(8) < 5)), write(ends)
+    make_d4rl_file(tmp_path / "b.hdf5", terminals=terminals, timeouts=timeouts)
+    pairs = zip(
+        read_d4rl(tmp_path / "a.hdf5"), read_d4rl(tmp_path / "b.hdf5"), strict=True
+    )
+    for one, other in pairs:
+        np.testing.assert_array_equal(one.qpos, other.qpos)
+        np.testing.assert_array_equal(one.action, other.action)
+
+
+@pytest.mark.parametrize("missing", ["terminals", "timeouts"])
+def test_one_kind_of_ends_suffices(tmp_path, missing):
+    ends = np.array([0, 0, 0, 1, 0, 0, 1, 0], np.bool_)
+    fields = {"terminals": ends, "timeouts": ends, missing: None}
+    make_d4rl_file(tmp_path / "a.hdf5", **fields)
+    assert [len(qpos) for qpos, _ in read_d4rl(tmp_path / "a.hdf5")] == [4, 3]
+
+
+def test_without_an_end_a_file_is_one_episode(tmp_path):
+    nowhere = np.zeros(8, np.bool_)
+    make_d4rl_file(tmp_path / "a.hdf5", terminals=nowhere, timeouts=None)
+    assert [len(qpos) for qpos, _ in read_d4rl(tmp_path / "a.hdf5")] == [8]
+
+
+def test_an_end_in_every_row_leaves_no_action(tmp_path):
+    everywhere = np.ones(8, np.bool_)
+    make_d4rl_file(tmp_path / "a.hdf5", terminals=everywhere)
+    with pytest.raises(DatasetError, match=r"a\.hdf5: field 'terminals'.*every row"):
+        read_d4rl(tmp_path / "a.hdf5")
+
+
+def test_neither_kind_of_ends_is_refused(tmp_path):
+    make_d4rl_file(tmp_path / "a.hdf5", terminals=None, timeouts=None)
+    with pytest.raises(DatasetError, match=r"a\.hdf5: field 'terminals' is missing"):
+        read_d4rl(tmp_path / "a.hdf5")
+
+
+def test_actions_of_another_dtype_may_round_beyond_one(tmp_path):
+    actions = np.linspace(-1, 1, 72).reshape(8, 9)
+    actions[0, 0] = -1 - 1e-7
+    make_d4rl_file(tmp_path / "a.hdf5", actions=actions)
+    found = read_d4rl(tmp_path / "a.hdf5")[0].action
+    assert found.dtype == np.float32 and found[0, 0] == -1.0
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float64, ">f4"])
+def test_positions_of_any_float_are_read(tmp_path, dtype):
+    positions = np.arange(8 * 60).reshape(8, 60) / 512
+    make_d4rl_file(tmp_path / "a.hdf5", observations=positions.astype(dtype))
+    found = np.concatenate([qpos for qpos, _ in read_d4rl(tmp_path / "a.hdf5")])
+    assert found.dtype == np.float32
+    expected = positions[:7, :30].astype(dtype).astype(np.float32)
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_minaris_layout_is_named(tmp_path):
+    with h5py.File(tmp_path / "a.hdf5", "w") as file:
+        file.create_group("episode_0")
+    with pytest.raises(DatasetError, match="'observations'.*source=minari"):
+        read_d4rl(tmp_path / "a.hdf5")
+
+
+def draw_nothing(*args, **kwargs):
+    pytest.fail("something was drawn")
+
+
+def test_what_is_refused_by_its_size_is_refused_before_drawing(tmp_path, monkeypatch):
+    monkeypatch.setattr(sources, "build_dataset", lambda d, h, jobs, *rest: jobs())
+    monkeypatch.setattr(sources, "_check_drawing", draw_nothing)
+    path = tmp_path / "a.hdf5"
+    make_d4rl_file(path)
+    with pytest.raises(DatasetError, match=r"a\.hdf5.*2 episodes has 4 rows.* 5:"):
+        sources.d4rl_episodes(tmp_path / "out", path=path, min_rows=5)
+    make_d4rl_file(path, terminals=np.zeros(8, np.bool_), timeouts=None)
+    monkeypatch.setattr(sources, "MAX_EPISODE_BYTES", 8 * 3 * 64**2 - 1)
+    with pytest.raises(DatasetError, match=r"a\.hdf5.*8 rows.*over the bound"):
+        sources.d4rl_episodes(tmp_path / "out", path=path)
+    assert not (tmp_path / "out").exists()
 
 
 def test_d4rl_data_outside_the_file_is_refused(tmp_path):
@@ -376,6 +477,57 @@ def test_another_dataset_in_the_directory_is_refused(tmp_path, finished, field, 
     assert sorted(os.listdir(building.directory)) == names
 
 
+def test_nothing_is_written_beside_files_of_others(tmp_path):
+    building = Building(tmp_path)
+    building.directory.mkdir()
+    (building.directory / ".DS_Store").touch()
+    theirs = building.directory / "20231122T054551-x-280.npz"
+    theirs.write_bytes(b"theirs")
+    with pytest.raises(DatasetError, match="20231122.*data.source=pixels"):
+        building.build()
+    assert sorted(os.listdir(building.directory)) == [".DS_Store", theirs.name]
+    assert building.made() == []
+    theirs.unlink()
+    # A file that the system keeps in every folder is none of theirs.
+    assert len(building.build().episodes) == 5
+    (tmp_path / "file").touch()
+    building.directory = tmp_path / "file"
+    with pytest.raises(DatasetError, match="file: no folder"):
+        building.build()
+
+
+def made(numbers):
+    return (
+        Made(FakeJob(index, Path(os.devnull), Path("nowhere")).run().episode)
+        for index in numbers
+    )
+
+
+def test_a_dataset_made_in_this_process_is_taken_up_too(tmp_path):
+    asked = []
+
+    def make(numbers):
+        asked.append(list(numbers))
+        for count, one in enumerate(made(numbers)):
+            if len(asked) == 1 and count == 2:
+                raise KeyboardInterrupt
+            yield one
+
+    directory = tmp_path / "dataset"
+    with pytest.raises(KeyboardInterrupt):
+        build_dataset_here(directory, HEAD, 4, make)
+    manifest = build_dataset_here(directory, HEAD, 4, make)
+    assert build_dataset_here(directory, HEAD, 4, make) == manifest
+    assert asked == [[0, 1, 2, 3], [2, 3]]
+    assert [record.rows for record in manifest.episodes] == [2, 3, 4, 5]
+    names = [f"{index:06d}.npz" for index in range(4)]
+    assert sorted(os.listdir(directory)) == [*names, "manifest.json"]
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "000000.npz").touch()
+    with pytest.raises(DatasetError, match="no part of a dataset of ours"):
+        build_dataset_here(tmp_path / "other", HEAD, 4, make)
+
+
 def test_no_workers_are_refused(tmp_path):
     with pytest.raises(ValueError, match="num_workers"):
         Building(tmp_path).build(num_workers=0)
@@ -448,7 +600,7 @@ def test_failed_attempt_is_repeated_with_another_seed(physics, monkeypatch):
 
     monkeypatch.setattr(sources, "Demonstrator", distracted)
     job = sources.ScriptedJob(4, ("slide cabinet",), 2**32 - 1, QUIET, 2, "fast", 64)
-    episode, attempts = job.run()
+    episode, _, attempts = job.run()
     assert attempts == 2
     assert asked == [
         environment_seed(Purpose.DEMONSTRATIONS, 2**32 - 1, attempt, number=4)
@@ -498,7 +650,7 @@ def test_scripted_dataset_end_to_end(tmp_path):
 def test_d4rl_rows_are_drawn_by_the_kitchens_renderer():
     qpos, action = read_d4rl(D4RL_FILE)[0]
     rows = [0, 60, len(qpos) - 1]
-    job = sources.D4rlJob(0, qpos[rows], action[: len(rows) - 1], "fast", 32)
+    job = sources.DrawingJob(0, qpos[rows], action[: len(rows) - 1], "fast", 32)
     image = job.run().episode.image.astype(int)
     assert image.shape == (3, 32, 32, 3)
     assert 50 < image.mean() < 150

@@ -46,7 +46,7 @@ def runs_of(rows, seeds=2, seeds_per_run=2, overrides=None, out="runs/some"):
 @every_figure
 def test_every_command_is_one_the_program_takes(figure):
     rows = FIGURES[figure](TASKS)
-    for run in runs_of(rows, overrides={"moto.horizon": "7", "tensorboard": "true"}):
+    for run in runs_of(rows, overrides={"moto.horizon": "7", "sinks": "tensorboard"}):
         config = {"mixed": mixed, "partial": partial}[run.name.split("-")[0]]
         config = config.get_config("tiny")
         config.seeds = (0,)
@@ -61,7 +61,7 @@ def test_every_command_is_one_the_program_takes(figure):
         )
         values(words)
         assert config.seeds == (0, 1)
-        assert config.moto.horizon == 7 and config.tensorboard is True
+        assert config.moto.horizon == 7 and config.sinks == "tensorboard"
         check_configuration(run)
 
 

@@ -6,7 +6,7 @@ from moto_jax.acting.collection import collect_episodes
 from moto_jax.acting.environment_seeds import Purpose, environment_seed
 from moto_jax.data.episodes import read_episode
 from moto_jax.data.replay import Replay
-from moto_jax.running import checkpoints, players, training
+from moto_jax.running import checkpoints, loop, players, training
 from moto_jax.running.compilation import cpu_options
 from moto_jax.running.online_episodes import OnlineEpisodes
 from moto_jax.worlds.kitchen import tasks
@@ -275,7 +275,7 @@ def test_what_xla_flags_say_of_optimisation_holds(flags, expected, monkeypatch):
 
 
 def test_metrics_are_fetched_when_the_next_are_due(tmp_path, tape, monkeypatch):
-    compile_updates = training.compile_updates
+    compile_updates = loop.compile_updates
 
     def compile_and_record(*args):
         def record(update):
@@ -288,7 +288,7 @@ def test_metrics_are_fetched_when_the_next_are_due(tmp_path, tape, monkeypatch):
         updates = compile_updates(*args)
         return {key: record(update) for key, update in updates.items()}
 
-    monkeypatch.setattr(training, "compile_updates", compile_and_record)
+    monkeypatch.setattr(loop, "compile_updates", compile_and_record)
     config = small_config(
         offline_updates=6, online_episodes=0, log_every=2, checkpoint_every=0
     )
@@ -328,7 +328,7 @@ def test_updates_that_stay_infinite_end_the_run(tmp_path, monkeypatch, pool):
     config = small_config(
         offline_updates=20, online_episodes=0, max_skipped=4, checkpoint_every=2
     )
-    with pytest.raises(training.DivergedError) as error:
+    with pytest.raises(loop.DivergedError) as error:
         training.train(config, tmp_path)
     message = str(error.value)
     # Updates 3, 4, .. 7 are the five in a row.

@@ -14,6 +14,9 @@ from tests.test_episodes import make_dataset
 
 def world_of(name, **env):
     config = get_config("mini" if name == "minikitchen" else "tiny")
+    if name == "metaworld":
+        config.task = "drawer-open"
+        config.env.render_profile = "metaworld"
     config.env.update(name=name, **env)
     return make_world(config)
 

@@ -21,8 +21,9 @@ from moto_jax.acting.collection import (
 )
 from moto_jax.acting.worker import Observation
 from moto_jax.acting.worker_pool import WorkerPool
+from moto_jax.data.batches import device_batches
 from moto_jax.data.episodes import Episode
-from moto_jax.data.replay import Replay, device_batches
+from moto_jax.data.replay import Replay
 from moto_jax.running import devices
 from moto_jax.running.online_episodes import OnlineEpisodes
 from moto_jax.running.players import acting_device

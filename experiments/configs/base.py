@@ -38,8 +38,13 @@ def _full() -> ConfigDict:
 
     config.env = ConfigDict(
         {
-            # "kitchen", the real one, or "minikitchen", a flat one on the device.
+            # "kitchen", the real one; "minikitchen", a flat one on the device;
+            # "metaworld"; or "gym:" and the name of any Gymnasium environment.
             "name": "kitchen",
+            # Of "gym:" alone: modules to import first, as they register it, separated
+            # by commas, and a JSON object of arguments to make it with.
+            "modules": "",
+            "options": "",
             # "paper": shadows, reflections, multisampling; "shaded": much the same look
             # for a seventh of the work; "fast": a baked background under simplified
             # moving parts, 280 times faster on a CPU. Data and run must agree.
@@ -61,15 +66,20 @@ def _full() -> ConfigDict:
     )
     config.data = ConfigDict(
         {
-            # "scripted" makes demonstrations; "d4rl" renders a kitchen hdf5; or both,
-            # "d4rl+scripted".
+            # In every world: "directory", a dataset that is already there; "pixels", a
+            # folder of npz episodes; "random", episodes of random actions. In a world
+            # with a demonstrator "scripted"; in the real kitchen "d4rl" and "minari",
+            # hdf5 files whose joint positions are drawn. Or several, "d4rl+scripted".
             "source": "scripted",
-            # The hdf5 file of source "d4rl".
+            # What source "d4rl", "minari" or "pixels" reads: the hdf5 file, or the
+            # folder. It is never written to.
             "path": "",
-            # Folder of a dataset that is already there (or is to be shared between
-            # runs); empty: RUN/dataset, or that of the run in init_from.
+            # Of source "directory" the dataset, which is only read. Of others where it
+            # is made, or shared between runs; empty: RUN/dataset, or that of the run in
+            # init_from.
             "directory": "",
-            # Demonstrations of source "scripted"; the cleaned human data have 581.
+            # Demonstrations of source "scripted", of which the cleaned human data have
+            # 581, or episodes of source "random".
             "episodes": 581,
             # Share of them that does the whole task; negative: as in the human data,
             # 19 of 581 for mixed and none for partial.
@@ -306,8 +316,9 @@ def _full() -> ConfigDict:
             "phase_end_episodes": 0,
         }
     )
-    # Whether TensorBoard event files are written beside metrics.jsonl.
-    config.tensorboard = False
+    # What shows the numbers besides metrics.jsonl: "tensorboard", "wandb", or both with
+    # a comma between them (moto_jax.running.sinks.SINKS); empty: nothing.
+    config.sinks = ""
     return config
 
 

@@ -2,7 +2,7 @@
 
 While a dataset is being made, its directory holds the finished episodes and a journal,
 which is a manifest of those episodes. The real manifest is written last, so a dataset
-that has one is whole.
+that has one is whole. Nothing is written among files of others.
 """
 
 import contextlib
@@ -10,15 +10,17 @@ import dataclasses
 import importlib.metadata
 import multiprocessing.connection
 import os
+import re
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from moto_jax.acting.processes import Process, ProcessDied
 from moto_jax.data.episodes import (
+    FOREIGN_PROFILE,
     MANIFEST_NAME,
     DatasetError,
     Episode,
@@ -33,6 +35,10 @@ from moto_jax.data.episodes import (
 JOURNAL_NAME = "journal.json"
 
 Progress = Callable[[int, int], None]
+
+# An episode that names its objects, as `file_name` makes them: of a dataset without a
+# journal that was interrupted.
+_OWN_FILE = re.compile(r"\d{6}(-[a-z_]+)+\.npz")
 
 
 class Made(NamedTuple):
@@ -91,8 +97,9 @@ def build_dataset(
       The manifest of the whole dataset.
 
     Raises:
-      DatasetError: where the directory holds another dataset, or an episode cannot be
-        made. Finished episodes stay, and the same call takes them up again.
+      DatasetError: where the directory holds another dataset or files of others, or an
+        episode cannot be made. Finished episodes stay, and the same call takes them up
+        again.
       ValueError: if `num_workers` is not positive.
     """
     if num_workers < 1:
@@ -101,30 +108,138 @@ def build_dataset(
     finished = finished_dataset(directory, head)
     if finished is not None:
         return finished
+    require_own_directory(directory)
     jobs = make_jobs()
-    directory.mkdir(parents=True, exist_ok=True)
-    records = _kept_records(directory, head, jobs)
+    unfinished = _Unfinished(directory, head, [job.file for job in jobs], progress)
+    missing = [jobs[index] for index in unfinished.missing()]
+    _run(missing, directory, min(num_workers, len(missing)), unfinished.add)
+    return unfinished.finish()
 
-    def manifest() -> Manifest:
-        order = (job.file for job in jobs)
-        kept = tuple(records[file] for file in order if file in records)
-        return dataclasses.replace(head, episodes=kept)
 
-    def on_record(record: EpisodeRecord | None) -> None:
-        if record is not None:
-            records[record.file] = record
-        write_manifest(directory, manifest(), JOURNAL_NAME)
-        if progress is not None:
-            progress(len(records), len(jobs))
+def build_dataset_here(
+    directory: str | os.PathLike[str],
+    head: Manifest,
+    num_episodes: int,
+    make: Callable[[Sequence[int]], Iterator[Made]],
+    progress: Progress | None = None,
+) -> Manifest:
+    """Makes a dataset as `build_dataset` does, in this process.
 
-    on_record(None)
-    missing = [job for job in jobs if job.file not in records]
-    _run(missing, directory, min(num_workers, len(missing)), on_record)
-    write_manifest(directory, manifest())
-    (directory / JOURNAL_NAME).unlink()
-    for leftover in directory.glob(".*.tmp"):
-        leftover.unlink()
-    return manifest()
+    Args:
+      directory: of the dataset; made if need be.
+      head: the manifest without episodes.
+      num_episodes: wanted.
+      make: numbers of episodes -> those, in that order.
+      progress: called with the numbers of episodes done and wanted.
+
+    Raises:
+      DatasetError: where the directory holds another dataset, or files of others.
+    """
+    directory = Path(directory)
+    finished = finished_dataset(directory, head)
+    if finished is not None:
+        return finished
+    require_own_directory(directory)
+    files = [file_name(index, ()) for index in range(num_episodes)]
+    unfinished = _Unfinished(directory, head, files, progress)
+    missing = unfinished.missing()
+    for index, made in zip(missing, make(missing), strict=True):
+        unfinished.add(write_recorded(directory, files[index], made))
+    return unfinished.finish()
+
+
+class _Unfinished:
+    """A dataset that is being made: its journal, and what is still missing."""
+
+    def __init__(
+        self,
+        directory: Path,
+        head: Manifest,
+        files: Sequence[str],
+        progress: Progress | None,
+    ):
+        """Keeps what an interrupted call finished, and writes the journal.
+
+        The files are those of all episodes, in order; for the others see
+        `build_dataset`.
+        """
+        directory.mkdir(parents=True, exist_ok=True)
+        self._directory = directory
+        self._head = head
+        self._files = files
+        self._progress = progress
+        self._records = _kept_records(directory, head, files)
+        self._write_journal()
+
+    def missing(self) -> list[int]:
+        """Returns the numbers of the episodes that are still to be made."""
+        files = enumerate(self._files)
+        return [index for index, file in files if file not in self._records]
+
+    def add(self, record: EpisodeRecord) -> None:
+        """Takes an episode whose file is written."""
+        self._records[record.file] = record
+        self._write_journal()
+
+    def finish(self) -> Manifest:
+        """Writes the manifest, and removes what was needed to get there."""
+        write_manifest(self._directory, self._manifest())
+        (self._directory / JOURNAL_NAME).unlink()
+        for leftover in self._directory.glob(".*.tmp"):
+            leftover.unlink()
+        return self._manifest()
+
+    def _write_journal(self) -> None:
+        write_manifest(self._directory, self._manifest(), JOURNAL_NAME)
+        if self._progress is not None:
+            self._progress(len(self._records), len(self._files))
+
+    def _manifest(self) -> Manifest:
+        kept = (self._records[file] for file in self._files if file in self._records)
+        return dataclasses.replace(self._head, episodes=tuple(kept))
+
+
+def require_own_directory(directory: Path) -> None:
+    """Raises DatasetError where a directory holds more than datasets of ours.
+
+    It may be missing or empty, and hold datasets that are not whole; hidden files are
+    passed over.
+    """
+    if directory.exists() and not directory.is_dir():
+        raise DatasetError(f"{directory}: no folder, where a dataset is to be made")
+    foreign = _foreign_entry(directory) if directory.exists() else None
+    if foreign is not None:
+        raise DatasetError(
+            f"{directory}: holds {foreign.name!r}, which is no part of a dataset of "
+            "ours, and nothing is written beside it: give an empty directory, or, if "
+            "these are npz episodes of your own, config.data.source=pixels with "
+            f"config.data.path={directory} and config.data.directory empty"
+        )
+
+
+def _foreign_entry(directory: Path) -> Path | None:
+    """Returns the first entry that is no part of a dataset, here or in a folder."""
+    if any((directory / name).exists() for name in (MANIFEST_NAME, JOURNAL_NAME)):
+        return None
+    for entry in sorted(directory.iterdir()):
+        if entry.name.startswith(".") or _OWN_FILE.fullmatch(entry.name):
+            continue
+        # Datasets of several sources lie in a folder each.
+        folder = entry.is_dir() and not entry.is_symlink()
+        foreign = _foreign_entry(entry) if folder else entry
+        if foreign is not None:
+            return foreign
+    return None
+
+
+def require_long_enough(what: str, rows: Sequence[int], min_rows: int) -> None:
+    """Raises DatasetError, for what holds the episodes, unless one fills a sequence."""
+    if max(rows, default=0) < min_rows:
+        raise DatasetError(
+            f"{what}: the longest of {len(rows)} episodes has {max(rows, default=0)} "
+            f"rows, fewer than config.replay.sequence_length, {min_rows}: shorten the "
+            "sequences"
+        )
 
 
 def finished_dataset(
@@ -142,11 +257,12 @@ def head_of(
     source: str, request: dict[str, Any], render_profile: str, image_size: int
 ) -> Manifest:
     """Returns a manifest without episodes."""
+    drawn_here = render_profile != FOREIGN_PROFILE
     return Manifest(
         source=source,
         render_profile=render_profile,
         image_size=image_size,
-        mujoco_version=importlib.metadata.version("mujoco"),
+        mujoco_version=importlib.metadata.version("mujoco") if drawn_here else "",
         request=request,
         episodes=(),
     )
@@ -186,16 +302,16 @@ def _require_equal(path: Path, field: str, found: object, wanted: object) -> Non
     if found != wanted:
         raise DatasetError(
             f"{path}: field '{field}' is {found!r} where {wanted!r} is asked for: use "
-            "another directory, or remove this one to make the dataset again"
+            "another directory, or, to train on what is there, "
+            "config.data.source=directory"
         )
 
 
 def _kept_records(
-    directory: Path, head: Manifest, jobs: Sequence[Job]
+    directory: Path, head: Manifest, wanted: Collection[str]
 ) -> dict[str, EpisodeRecord]:
     """Returns what an interrupted call finished, each file checked."""
     journal = _read_same(directory, JOURNAL_NAME, head)
-    wanted = {job.file for job in jobs}
     kept = {}
     for record in journal.episodes if journal is not None else ():
         # Anything wrong with a file means that it is made again.

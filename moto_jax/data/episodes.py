@@ -36,6 +36,7 @@ from moto_jax.data.files import (
 
 MANIFEST_NAME = "manifest.json"
 MANIFEST_FORMAT = 1
+FOREIGN_PROFILE = "foreign"  # of frames that were not drawn here
 
 # A 281-step episode of 256x256 frames takes 55 MB; anything near this bound is a
 # damaged header or a decompression bomb.
@@ -212,19 +213,14 @@ def to_rows(
 
 
 def first_rows(events: np.ndarray) -> np.ndarray:
-    """Returns int [K]: the first row at which each event is so, -1 if at none.
-
-    Args:
-      events: bool [L + 1, K].
-    """
+    """Returns int [K]: the first row at which each event [L + 1, K] is so, else -1."""
     return np.where(events.any(axis=0), events.argmax(axis=0), -1)
 
 
 def write_episode(path: str | os.PathLike[str], episode: Episode) -> str:
-    """Writes one episode whole or not at all; equal episodes give equal files.
+    """Writes one episode whole or not at all; returns the file's sha256 in hex.
 
-    Returns:
-      The file's sha256 in hex.
+    Equal episodes give equal files.
     """
     contents = npz_bytes(episode.fields())
     write_atomically(Path(path), contents)
@@ -282,9 +278,9 @@ class Manifest:
 
     Attributes:
       source: who made it, such as "scripted" or "d4rl".
-      render_profile: of the renderer that drew the images.
+      render_profile: of the renderer that drew the images, or `FOREIGN_PROFILE`.
       image_size: pixels a side.
-      mujoco_version: of the simulator that moved and drew.
+      mujoco_version: of the simulator that moved and drew; empty where nobody knows.
       request: the parameters the dataset was made with, JSON values only. Equal
         requests mean equal datasets.
       episodes: in the dataset's order.
@@ -328,10 +324,9 @@ def read_manifest(
     try:
         records = _typed(fields, "episodes", list)
         episodes = tuple(_read_record(record) for record in records)
-        manifest = _from_json(Manifest, {**fields, "episodes": episodes})
+        return _from_json(Manifest, {**fields, "episodes": episodes})
     except DatasetError as error:
         raise DatasetError(f"{path}: {error}") from None
-    return manifest
 
 
 def _read_record(fields: Any) -> EpisodeRecord:
@@ -367,25 +362,29 @@ def _from_json(kind: type, fields: dict[str, Any]) -> Any:
 
 
 def load_dataset(
-    directory: str | os.PathLike[str], render_profile: str, image_size: int
+    directory: str | os.PathLike[str],
+    render_profile: str,
+    image_size: int,
+    manifest: Manifest | None = None,
 ) -> list[Episode]:
     """Reads a dataset's episodes in the manifest's order, each checked by its sha256.
+
+    With a manifest they are those that it names. Foreign images are of any profile.
 
     Raises:
       DatasetError: also where the images were drawn with another profile or size than
         asked for: a policy would see another world than the one it learned from.
     """
     directory = Path(directory)
-    manifest = read_manifest(directory)
-    for name, wanted in (
-        ("render_profile", render_profile),
-        ("image_size", image_size),
-    ):
+    manifest = read_manifest(directory) if manifest is None else manifest
+    asked_for = {"render_profile": render_profile, "image_size": image_size}
+    for name, wanted in asked_for.items():
         found = getattr(manifest, name)
-        if found != wanted:
+        if found not in (wanted, FOREIGN_PROFILE):
             raise DatasetError(
                 f"{directory / MANIFEST_NAME}: field '{name}' is {found!r} where the "
-                f"run uses {wanted!r}: make a dataset with {name}={wanted!r}"
+                f"run uses {wanted!r}: make a dataset with {name}={wanted!r}, or set "
+                f"config.env.{name}"
             )
     episodes = []
     for record in manifest.episodes:

@@ -11,8 +11,9 @@ import math
 import os
 import stat
 import zipfile
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -21,6 +22,15 @@ ArraySchema = Mapping[str, tuple[np.dtype, tuple[int, ...]]]
 
 # NumPy's own header of a plain array takes 128 bytes.
 _MAX_HEADER_BYTES = 1024
+
+
+class _Header(NamedTuple):
+    """What an npy file says of its array before the data."""
+
+    version: tuple[int, int]
+    fortran_order: bool
+    dtype: np.dtype
+    shape: tuple[int, ...]
 
 
 class DatasetError(ValueError):
@@ -104,7 +114,49 @@ def read_arrays(
                 f"holds {', '.join(members)[:200] or 'nothing'} instead of the "
                 f"fields {', '.join(required)}"
             )
-        return {name: _read_field(archive, name, schema, max_bytes) for name in here}
+        return {
+            name: _read_field(archive, name, _strict(name, schema, max_bytes))
+            for name in here
+        }
+
+
+def array_names(contents: bytes) -> list[str]:
+    """Returns the names of the arrays in an npz archive, in the archive's order.
+
+    Raises:
+      DatasetError: for what is no archive.
+    """
+    with _opened(contents) as archive:
+        members = archive.namelist()
+    return [name.removesuffix(".npy") for name in members if name.endswith(".npy")]
+
+
+def read_foreign_arrays(
+    contents: bytes, wanted: Mapping[str, tuple[str, int]], max_bytes: int
+) -> dict[str, np.ndarray]:
+    """Reads some fields of an npz archive that others wrote, and nothing else of it.
+
+    NumPy's other ways to write an array are taken too: any width and byte order of
+    numbers, column-major order, later npy versions.
+
+    Args:
+      contents: the archive.
+      wanted: field -> kinds of dtype that it may be, in NumPy's letters such as "fiu",
+        and number of axes, each of which has a positive size.
+      max_bytes: bound on each field's uncompressed size.
+
+    Returns:
+      Those of the fields that the archive has.
+
+    Raises:
+      DatasetError: for what is no archive, or a field that is not as wanted.
+    """
+    with _opened(contents) as archive:
+        here = [name for name in wanted if f"{name}.npy" in archive.namelist()]
+        return {
+            name: _read_field(archive, name, _lenient(name, wanted[name], max_bytes))
+            for name in here
+        }
 
 
 def read_bytes_field(contents: bytes, name: str, max_bytes: int) -> bytes:
@@ -122,7 +174,8 @@ def read_bytes_field(contents: bytes, name: str, max_bytes: int) -> bytes:
     with _opened(contents) as archive:
         if f"{name}.npy" not in archive.namelist():
             raise DatasetError(f"has no field '{name}'")
-        return _read_field(archive, name, schema, max_bytes).tobytes()
+        check = _strict(name, schema, max_bytes)
+        return _read_field(archive, name, check).tobytes()
 
 
 @contextlib.contextmanager
@@ -153,6 +206,12 @@ def check_header(
             f"field '{name}' is {dtype}{list(shape)} instead of "
             f"{wanted_dtype}[{wanted}]"
         )
+    _check_size(name, dtype, shape, max_bytes)
+
+
+def _check_size(
+    name: str, dtype: np.dtype, shape: tuple[int, ...], max_bytes: int
+) -> None:
     if math.prod(shape) * dtype.itemsize > max_bytes:
         raise DatasetError(
             f"field '{name}' of shape {list(shape)} is over the bound of "
@@ -160,20 +219,58 @@ def check_header(
         )
 
 
+def _strict(
+    name: str, schema: ArraySchema, max_bytes: int
+) -> Callable[[_Header], None]:
+    """Returns what takes an array as we write it alone."""
+
+    def check(header: _Header) -> None:
+        if header.version != (1, 0):
+            raise ValueError(f"npy version {header.version}")
+        check_header(name, header.dtype, header.shape, schema, max_bytes)
+        if header.fortran_order:
+            raise ValueError("column-major order")
+
+    return check
+
+
+def _lenient(
+    name: str, wanted: tuple[str, int], max_bytes: int
+) -> Callable[[_Header], None]:
+    """Returns what takes any array of numbers of some kinds, with so many axes."""
+    kinds, axes = wanted
+    names = {"f": "float", "i": "int", "u": "uint", "b": "bool"}
+
+    def check(header: _Header) -> None:
+        dtype, shape = header.dtype, header.shape
+        if dtype.kind not in kinds or len(shape) != axes or not all(shape):
+            raise DatasetError(
+                f"field '{name}' is {dtype}{list(shape)} instead of "
+                f"{' or '.join(names[kind] for kind in kinds)}"
+                f"[{', '.join('*' * axes)}]"
+            )
+        _check_size(name, dtype, shape, max_bytes)
+
+    return check
+
+
 def _read_field(
-    archive: zipfile.ZipFile, name: str, schema: ArraySchema, max_bytes: int
+    archive: zipfile.ZipFile, name: str, check: Callable[[_Header], None]
 ) -> np.ndarray:
+    """Reads an array whose header passes the check; it is read-only."""
     try:
         with archive.open(f"{name}.npy") as member:
             version = np.lib.format.read_magic(member)
-            if version != (1, 0):
-                raise ValueError(f"npy version {version}")
-            shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(
+            # The third version differs from the second in names of structured fields.
+            read_header = (
+                np.lib.format.read_array_header_1_0
+                if version == (1, 0)
+                else np.lib.format.read_array_header_2_0
+            )
+            shape, fortran_order, dtype = read_header(
                 member, max_header_size=_MAX_HEADER_BYTES
             )
-            check_header(name, dtype, shape, schema, max_bytes)
-            if fortran_order:
-                raise ValueError("column-major order")
+            check(_Header(version, fortran_order, dtype, shape))
             num_bytes = math.prod(shape) * dtype.itemsize
             # One byte more than wanted: only a read that meets the end of the member
             # compares its checksum.
@@ -189,4 +286,6 @@ def _read_field(
             f"field '{name}' ends after {len(data)} of {num_bytes} bytes or goes on "
             f"beyond its shape {list(shape)}"
         )
-    return np.frombuffer(data, dtype).reshape(shape)
+    return np.frombuffer(data, dtype).reshape(
+        shape, order="F" if fortran_order else "C"
+    )

@@ -8,11 +8,9 @@ that adds the same episodes in the same order draws the same batches.
 
 import bisect
 import dataclasses
-from collections.abc import Callable, Generator, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
-import jax
 import numpy as np
 
 from moto_jax.data.episodes import DatasetError, Episode, Label, Rows, to_rows
@@ -29,11 +27,21 @@ _REPLAY_STREAM = 0x5E9A
 
 @dataclasses.dataclass
 class _Pool:
-    """Episodes of one origin and the running total of their rows."""
+    """Episodes of one origin and the running total of their rows.
 
+    Attributes:
+      min_rows: of a sequence.
+      episodes: each of at least so many rows: one, or several short ones in a row.
+      row_ends: how many rows there are up to each one's end.
+      behaviour_ends: how many of those are cloned.
+      waiting: episodes that do not fill a sequence together.
+    """
+
+    min_rows: int
     episodes: list[Rows] = dataclasses.field(default_factory=list)
     row_ends: list[int] = dataclasses.field(default_factory=list)
     behaviour_ends: list[int] = dataclasses.field(default_factory=list)
+    waiting: list[Rows] = dataclasses.field(default_factory=list)
 
     @property
     def num_rows(self) -> int:
@@ -44,6 +52,24 @@ class _Pool:
         return self.behaviour_ends[-1] if self.behaviour_ends else 0
 
     def add(self, rows: Rows) -> None:
+        """Stores an episode, or keeps it until it fills a sequence with the next.
+
+        A sequence may then hold the ends and beginnings of several: `is_first` says
+        where, and the model forgets what was before.
+        """
+        self.waiting.append(rows)
+        if sum(len(one.image) for one in self.waiting) < self.min_rows:
+            return
+        if len(self.waiting) > 1:
+            rows = Rows(
+                **{
+                    field.name: np.concatenate(
+                        [getattr(one, field.name) for one in self.waiting]
+                    )
+                    for field in _ROW_FIELDS
+                }
+            )
+        self.waiting = []
         self.row_ends.append(self.num_rows + len(rows.image))
         self.behaviour_ends.append(self.behaviour_rows + int(rows.is_behaviour.sum()))
         self.episodes.append(rows)
@@ -51,12 +77,14 @@ class _Pool:
     def locate(self, row: int, behaviour: bool = False) -> tuple[Rows, int]:
         """Returns the episode that holds the pool's `row`, and the row within it.
 
-        Rows are counted over all that are stored, or over those of behaviour alone,
-        which are an episode's first.
+        Rows are counted over all that are stored, or over those of behaviour alone.
         """
         ends = self.behaviour_ends if behaviour else self.row_ends
         index = bisect.bisect_right(ends, row)
-        return self.episodes[index], row - (ends[index - 1] if index else 0)
+        rows, within = self.episodes[index], row - (ends[index - 1] if index else 0)
+        if behaviour:
+            within = int(np.flatnonzero(rows.is_behaviour)[within])
+        return rows, within
 
 
 class Replay:
@@ -78,6 +106,7 @@ class Replay:
         online_share: float | None = None,
         clone_intended: bool = False,
         behaviour_share: float = 0.0,
+        join_short: bool = False,
     ):
         """Makes an empty replay.
 
@@ -91,6 +120,9 @@ class Replay:
           clone_intended: see `episodes.to_rows`.
           behaviour_share: expected share of sequences, in [0, 1], that are drawn around
             a row that is cloned, where their pool has one.
+          join_short: whether an online episode that is shorter than a sequence waits
+            for the next, to fill one together; otherwise it is left out, for an agent
+            whose sequences must be of one episode.
 
         Raises:
           ValueError: for a size below one, a negative seed or a share outside [0, 1].
@@ -113,8 +145,10 @@ class Replay:
         self._online_share = online_share
         self._clone_intended = clone_intended
         self._drawn_for_behaviour = behaviour_share
-        self._offline = _Pool()
-        self._online = _Pool()
+        self._join_short = join_short
+        self._rows_added = 0
+        self._offline = _Pool(sequence_length)
+        self._online = _Pool(sequence_length)
         self._names: dict[str, bool] = {}
         self._row_shapes: tuple[tuple[int, ...], ...] | None = None
 
@@ -148,7 +182,8 @@ class Replay:
         """Adds an episode; its images are kept by reference, not copied.
 
         Args:
-          episode: at least `sequence_length` rows, in the format of those stored.
+          episode: in the format of those stored; unless it is an online one, of at
+            least `sequence_length` rows.
           name: identifies the episode in a checkpoint; each may be added once.
           online: whether the agent collected it.
 
@@ -160,7 +195,8 @@ class Replay:
             raise DatasetError(
                 f"episode {name} is already in the replay: add each episode once"
             )
-        if episode.num_rows < self._sequence_length:
+        short = episode.num_rows < self._sequence_length
+        if short and not online:
             raise DatasetError(
                 f"episode {name} has {episode.num_rows} rows, fewer than "
                 f"sequence_length {self._sequence_length}: shorten the sequences or "
@@ -172,10 +208,12 @@ class Replay:
                 f"episode {name} has image and action shapes {shapes}, the replay "
                 f"holds {self._row_shapes}: use episodes of one format"
             )
-        pool = self._online if online else self._offline
-        labels = self._label(episode)
-        pool.add(to_rows(episode, labels, self.num_rows, self._clone_intended))
         self._names[name] = online
+        if not short or self._join_short:
+            pool = self._online if online else self._offline
+            labels = self._label(episode)
+            pool.add(to_rows(episode, labels, self._rows_added, self._clone_intended))
+            self._rows_added += episode.num_rows
         self._row_shapes = shapes
 
     def empty_batch(self, columns: int | None = None) -> Batch:
@@ -281,6 +319,7 @@ def make_replays(
     demonstrations: Iterable[tuple[str, Episode]],
     seeds: Sequence[int],
     batch_shape: tuple[int, int],
+    join_short: bool,
 ) -> list[Replay]:
     """Returns replays that hold the demonstrations, images shared.
 
@@ -290,6 +329,7 @@ def make_replays(
       demonstrations: name and episode of each.
       seeds: one replay for each.
       batch_shape: (T, B) of the batches to be sampled.
+      join_short: see `Replay`.
     """
     length, size = batch_shape
     share = config.replay.online_share
@@ -302,6 +342,7 @@ def make_replays(
             online_share=None if share < 0 else share,
             clone_intended=config.replay.cloned_action == "intended",
             behaviour_share=config.replay.behaviour_share,
+            join_short=join_short,
         )
         for seed in seeds
     ]
@@ -309,57 +350,3 @@ def make_replays(
         for replay in replays:
             replay.add(episode, name)
     return replays
-
-
-def prefetch(make: Callable[[int], T], steps: Iterable[int]) -> Generator[T]:
-    """Yields `make(step)` for each step, made one ahead in a thread.
-
-    What `make` reads must not change while the generator lives. An error in `make` is
-    raised where its value is awaited; closing the generator waits for the value under
-    way and drops it.
-    """
-    with ThreadPoolExecutor(max_workers=1) as executor:
-        pending = None
-        for step in steps:
-            upcoming = executor.submit(make, step)
-            if pending is not None:
-                yield pending.result()
-            pending = upcoming
-        if pending is not None:
-            yield pending.result()
-
-
-def empty_batches(replays: Sequence[Replay], columns: range) -> Batch:
-    """Returns NumPy arrays [S, T, len(columns), ...] for a batch of each replay."""
-    one = replays[0].empty_batch(len(columns))
-    return jax.tree.map(
-        lambda part: np.empty((len(replays), *part.shape), part.dtype), one
-    )
-
-
-def device_batches(
-    replays: Sequence[Replay],
-    steps: Iterable[int],
-    columns: range,
-    place: Callable[[Batch], Batch],
-) -> Generator[Batch]:
-    """Yields the batches of some steps on the device, each made one ahead in a thread.
-
-    All are sampled into one host buffer. To add episodes, finish the steps first.
-
-    Args:
-      replays: one a seed, S of them.
-      steps: of the samples.
-      columns: the sequences of each batch to sample.
-      place: takes NumPy arrays [S, T, len(columns), ...], which are written over once
-        what it returns is ready.
-    """
-    buffer = empty_batches(replays, columns)
-
-    def make(step: int) -> Batch:
-        for index, replay in enumerate(replays):
-            own = jax.tree.map(lambda part, index=index: part[index], buffer)
-            replay.sample(step, own, columns)
-        return jax.block_until_ready(place(buffer))
-
-    return prefetch(make, steps)

@@ -12,13 +12,11 @@ a restored leaf is never of another shape or dtype than asked for.
 """
 
 import dataclasses
-import hashlib
 import json
 import logging
 import os
 import re
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +24,10 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from moto_jax.running import machines
+from moto_jax.running import machines, manifests
 
-_MANIFEST = "MANIFEST.sha256"
 _METADATA = "metadata.json"
 _STATE = "state"
-_MANIFEST_LINE = re.compile(r"([0-9a-f]{64}) +(\d+) +(.+)")
 
 # Suffixes of directories that an interrupted save leaves behind.
 _PARTIAL = ".partial"
@@ -95,7 +91,7 @@ def save(
         _write_state(partial / _STATE, state)
         if machines.is_first():
             (partial / _METADATA).write_text(text)
-            _write_manifest(partial)
+            manifests.write_manifest(partial)
             _commit(partial, directory / str(step))
     # TensorStore reports a full disk as a bare Exception.
     except Exception as error:
@@ -155,8 +151,8 @@ def find(path: str | os.PathLike[str]) -> Path:
     path = Path(path).absolute()
     if (path / "checkpoints").is_dir():
         path = path / "checkpoints"
-    elif (path / _MANIFEST).is_file() or (path.is_dir() and path.name.isdecimal()):
-        fault = _fault(path)
+    elif manifests.has_manifest(path) or (path.is_dir() and path.name.isdecimal()):
+        fault = manifests.fault(path)
         if fault is not None:
             raise CheckpointError(
                 f"checkpoint {path} is corrupt: {fault}; give another step, or "
@@ -281,7 +277,7 @@ def _remove_leftovers(directory: Path) -> None:
     for path in directory.iterdir():
         unfinished = path.name.endswith((_PARTIAL, _REPLACED))
         unfinished = unfinished or _ORBAX_TEMPORARY in path.name
-        no_manifest = path.name.isdecimal() and not (path / _MANIFEST).is_file()
+        no_manifest = path.name.isdecimal() and not manifests.has_manifest(path)
         if path.is_dir() and (unfinished or no_manifest):
             shutil.rmtree(path)
 
@@ -290,7 +286,8 @@ def _require_free_space(directory: Path, state: Any) -> None:
     """Refuses to begin a save that would fill the disk half way."""
     found = steps(directory)
     if found:
-        size = sum(file.stat().st_size for file in _files(directory / str(found[-1])))
+        newest = manifests.files(directory / str(found[-1]))
+        size = sum(file.stat().st_size for file in newest)
     else:
         size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
     free = shutil.disk_usage(directory).free
@@ -304,7 +301,7 @@ def _require_free_space(directory: Path, state: Any) -> None:
 def _newest_intact(directory: Path) -> Path:
     faults: list[tuple[int, str]] = []
     for step in reversed(steps(directory)):
-        fault = _fault(directory / str(step))
+        fault = manifests.fault(directory / str(step))
         if fault is None:
             for corrupt, reason in faults:
                 _log.warning(
@@ -314,52 +311,6 @@ def _newest_intact(directory: Path) -> Path:
         faults.append((step, fault))
     listed = ", ".join(f"{step} ({fault})" for step, fault in faults)
     raise CheckpointError(f"no checkpoint in {directory} is intact: {listed}")
-
-
-def _files(directory: Path) -> Iterator[Path]:
-    """Yields every file of a step but its manifest, in a fixed order."""
-    for path in sorted(directory.rglob("*")):
-        if path.is_file() and path != directory / _MANIFEST:
-            yield path
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _write_manifest(directory: Path) -> None:
-    lines = [
-        f"{_sha256(path)} {path.stat().st_size} {path.relative_to(directory)}\n"
-        for path in _files(directory)
-    ]
-    (directory / _MANIFEST).write_text("".join(lines))
-
-
-def _fault(directory: Path) -> str | None:
-    """Returns what is wrong with a step, naming the file; None if it is intact."""
-    try:
-        text = (directory / _MANIFEST).read_text()
-    except (OSError, UnicodeDecodeError):
-        return f"{_MANIFEST} is missing or unreadable"
-    expected: dict[str, tuple[int, str]] = {}
-    for line in text.splitlines():
-        match = _MANIFEST_LINE.fullmatch(line)
-        if match is None:
-            return f"{_MANIFEST} has an unreadable line"
-        expected[match[3]] = (int(match[2]), match[1])
-    present = {str(path.relative_to(directory)): path for path in _files(directory)}
-    for name in sorted(expected.keys() | present.keys()):
-        if name not in present:
-            return f"{name} is missing"
-        if name not in expected:
-            return f"{name} is not in {_MANIFEST}"
-        size, checksum = expected[name]
-        if present[name].stat().st_size != size:
-            return f"{name} has {present[name].stat().st_size} of {size} bytes"
-        if _sha256(present[name]) != checksum:
-            return f"{name} differs from its checksum"
-    return None if expected else f"{_MANIFEST} is empty"
 
 
 def _read_description(

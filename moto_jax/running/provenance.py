@@ -11,7 +11,10 @@ from pathlib import Path
 
 import jax
 
-# The packages that can change a number of a run.
+# Packages whose version decides numbers: a resumed run must have the same.
+DECISIVE = ("jax", "jaxlib", "flax", "optax", "mujoco", "gymnasium-robotics", "numpy")
+
+# All that are told of.
 _PACKAGES = (
     "moto-jax",
     "jax",

@@ -1,4 +1,4 @@
-"""The numbers of a run of several seeds: a stream of metrics for each, one terminal."""
+"""The numbers of a run of several seeds: a record and sinks for each, one terminal."""
 
 import contextlib
 from collections.abc import Mapping, Sequence
@@ -9,12 +9,15 @@ import jax
 import numpy as np
 
 from moto_jax.running import machines
-from moto_jax.running.metrics import MetricsWriter, TerminalView
+from moto_jax.running.metrics import MetricsWriter, to_floats
+from moto_jax.running.sinks import SeedSinks
+from moto_jax.running.terminal import TerminalView
 
 
 class Recorder:
     """Writes each seed's metrics.jsonl and shows the seeds' mean; use it as a context.
 
+    A line is in metrics.jsonl before a sink sees it, so none can cost the record one.
     Only the first process of a run writes and shows; in the others nothing happens.
     """
 
@@ -23,7 +26,7 @@ class Recorder:
         directories: Sequence[Path],
         total_steps: int,
         shown: Sequence[str],
-        tensorboard: bool = False,
+        sinks: Sequence[str] = (),
     ):
         """Opens the files.
 
@@ -31,19 +34,23 @@ class Recorder:
           directories: of the seeds.
           total_steps: updates of the whole run.
           shown: names of the metrics that the terminal shows.
-          tensorboard: whether to write event files too.
+          sinks: names of those that get each seed's numbers too, from `sink_names`.
 
         Raises:
-          ValueError: if a file is damaged, or tensorboardX is wanted and missing.
+          ValueError: if a file is damaged.
         """
         self._writers: list[MetricsWriter] = []
+        self._sinks: list[SeedSinks] = []
         self._view: TerminalView | None = None
         self._open = contextlib.ExitStack()
         if machines.is_first():
             with contextlib.ExitStack() as opened:
                 for directory in directories:
-                    writer = MetricsWriter(directory, tensorboard)
+                    writer = MetricsWriter(directory)
                     self._writers.append(opened.enter_context(writer))
+                    own = SeedSinks(directory, sinks)
+                    self._sinks.append(own)
+                    opened.callback(own.close)
                 view = TerminalView(total_steps, shown)
                 self._view = opened.enter_context(view)
                 self._open = opened.pop_all()
@@ -56,16 +63,20 @@ class Recorder:
 
     def truncate_after(self, step: int) -> None:
         """Removes what was written after `step`, so that those steps can be redone."""
-        for writer in self._writers:
-            writer.truncate_after(step)
+        for keeper in [*self._writers, *self._sinks]:
+            keeper.truncate_after(step)
 
     def write(
         self, step: int, phase: str, by_seed: Sequence[Mapping[str, Any]]
     ) -> None:
         """Writes a line for each seed; on return the lines are on the disk."""
-        if self._writers:
-            for writer, metrics in zip(self._writers, by_seed, strict=True):
-                writer.write(step, phase, metrics)
+        if not self._writers:
+            return
+        seeds = zip(self._writers, self._sinks, by_seed, strict=True)
+        for writer, sinks, metrics in seeds:
+            numbers = to_floats(metrics)
+            writer.write(step, phase, numbers)
+            sinks.write(step, phase, numbers)
 
     def show(
         self,

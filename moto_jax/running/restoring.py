@@ -24,7 +24,7 @@ class Restored(NamedTuple):
       seed: the one of its seeds that was asked for.
       agent: built from the configuration.
       state: the agent's, of that seed.
-      metadata: everything else; see `training.Run.save`.
+      metadata: everything else; see `loop.Run.save`.
     """
 
     path: Path

@@ -24,8 +24,10 @@ from typing import Any
 
 from moto_jax.data.files import write_atomically
 from moto_jax.run_layout import (
+    CHANGEABLE_KEYS,
     CONFIG_NAME,
     LATER_KEYS,
+    LOCK_NAME,
     METRICS_NAME,
     SUMMARY_NAME,
     flat_config,
@@ -33,11 +35,6 @@ from moto_jax.run_layout import (
 )
 from moto_jax.running import checkpoints, provenance
 from moto_jax.running.run_control import Stopwatch
-
-_LOCK_NAME = ".lock"
-
-# Packages whose version decides numbers: a resumed run must have the same.
-_DECISIVE = ("jax", "jaxlib", "flax", "optax", "mujoco", "gymnasium-robotics", "numpy")
 
 
 class RunError(ValueError):
@@ -56,7 +53,7 @@ def claimed(directory: Path, config: Mapping[str, Any]) -> Iterator[None]:
       RunError: if another process uses the directory, or its configuration differs.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    with open(directory / _LOCK_NAME, "a", encoding="utf-8") as lock:
+    with open(directory / LOCK_NAME, "a", encoding="utf-8") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -95,7 +92,7 @@ def check_config(directory: Path, config: Mapping[str, Any]) -> None:
     made_with = LATER_KEYS | flat_config(read_json(path))
     # Through JSON, so that a tuple and the list it was saved as are equal.
     wanted = LATER_KEYS | flat_config(json.loads(json.dumps(config)))
-    for key in sorted(made_with.keys() | wanted.keys()):
+    for key in sorted((made_with.keys() | wanted.keys()) - set(CHANGEABLE_KEYS)):
         if made_with.get(key) != wanted.get(key):
             raise RunError(
                 f"{directory} was made with config.{key} = {made_with.get(key)!r}, not "
@@ -112,8 +109,8 @@ def check_versions(directory: Path, devices: Sequence[int], allow_change: bool) 
       allow_change: whether they may be others.
     """
     metadata = checkpoints.read_metadata(directory)
-    before = {name: metadata["versions"].get(name) for name in _DECISIVE}
-    after = {name: provenance.versions().get(name) for name in _DECISIVE}
+    before = {name: metadata["versions"].get(name) for name in provenance.DECISIVE}
+    after = {name: provenance.versions().get(name) for name in provenance.DECISIVE}
     before["groups x devices"] = " x ".join(map(str, metadata["devices"]))
     after["groups x devices"] = " x ".join(map(str, devices))
     for what in before:

@@ -147,7 +147,7 @@ class Schedule(NamedTuple):
 
 
 def make_schedule(section: Any, model_share: float = 0.0) -> Schedule:
-    """Returns the schedule of `config.training`.
+    """Returns the schedule of `config.training`: both phases of Alg. 1.
 
     Args:
       section: of the configuration.

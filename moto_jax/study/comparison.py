@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 
-from moto_jax.study.aggregates import estimate
+from moto_jax.statistics import estimate
 from moto_jax.study.comparison_rows import curve_rows, result_rows
 from moto_jax.study.drawings import Drawing
 from moto_jax.study.style import BLACK, DOUBLE_COLUMN, GREY, LOOKS, Look
@@ -44,13 +44,15 @@ def comparison_drawing(systems: Sequence[System], policy: str = "mean") -> Drawi
     """Returns figure 2: every system's return, success and objects, by task.
 
     Args:
-      systems: from `systems.collect`; those not compared there are passed over.
+      systems: from `systems.collect`; ablations are passed over. An agent that the
+        paper does not know is drawn after those that it does.
       policy: "mean" or "sampled".
 
     Raises:
       ValueError: if none of them is compared.
     """
-    chosen = _chosen(systems, COMPARED)
+    others = {one.label: None for one in systems}.keys() - {*COMPARED, *ABLATIONS}
+    chosen = _chosen(systems, (*COMPARED, *sorted(others)))
     figure, panels = _grid(tasks_of(chosen), (1.35,) * len(MEASURES), alone=(1, 3))
     for column, task in enumerate(tasks_of(chosen)):
         own = [system for system in chosen if system.task == task]

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from moto_jax.run_layout import POLICIES
-from moto_jax.study.aggregates import Estimate, estimate
+from moto_jax.statistics import Estimate, estimate
 from moto_jax.study.systems import MEASURES, System, evaluations, results, tasks_of
 
 ALL_TASKS = "all tasks"

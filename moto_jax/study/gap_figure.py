@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from moto_jax.study.aggregates import linear_fit, rank_correlation
+from moto_jax.statistics import linear_fit, rank_correlation
 from moto_jax.study.drawings import Drawing
 from moto_jax.study.style import (
     BLACK,
@@ -57,7 +57,11 @@ class Gaps(NamedTuple):
 
 
 def gap_drawing(several: Sequence[Gaps], horizon: int) -> Drawing:
-    """Returns figure 5: how far the policy is from the expert against eps_u (Eq. 12).
+    """Returns figure 5: how far the policy is from the expert against eps_u.
+
+    Theorem 4.1 (Eq. 11) bounds the one by a constant times the other; eps_u is
+    estimated as Eq. 12 says. The line through the origin that no point exceeds is the
+    least such constant.
 
     Args:
       several: one a task, each with a checkpoint at least.
@@ -77,7 +81,7 @@ def gap_drawing(several: Sequence[Gaps], horizon: int) -> Drawing:
     panels[0].set_ylabel("performance gap (return)")
     return Drawing(
         "figure5",
-        "Figure 5: performance gap and model uncertainty (Eq. 12)",
+        "Figure 5: performance gap and model uncertainty (Theorem 4.1)",
         "Each point is a kept checkpoint of MOTO: the mean disagreement u of its model "
         f"along {horizon} recorded actions of an expert, from every posterior state of "
         "its episodes, and the expert's return less that of the checkpoint's mean "

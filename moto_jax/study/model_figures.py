@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from moto_jax.study.aggregates import quantile_band
+from moto_jax.statistics import quantile_band
 from moto_jax.study.drawings import Drawing
 from moto_jax.study.predictions import prediction_errors
 from moto_jax.study.style import BLACK, BLUE, DOUBLE_COLUMN, GREEN, GREY, VERMILLION

@@ -56,7 +56,7 @@ class Look(NamedTuple):
     marker: str
 
 
-# By what each is called in `analysis.systems`.
+# By what each is called in `study.systems`.
 LOOKS = {
     "MOTO": Look(BLUE, "-", "o"),
     "DreamerV2": Look(VERMILLION, "--", "s"),

@@ -19,10 +19,13 @@ def make_reward_label(success_reward: float, rows_after: int) -> Label:
     def label(episode: Episode) -> Labels:
         reward = require_reward(episode)
         never = np.zeros(episode.num_rows, np.bool_)
+        # Nothing led to row 0, whose zero is no reward where others are below it.
+        reached = reward >= success_reward
+        reached[0] = False
         return Labels(
             reward=reward,
             is_terminal=never if episode.is_terminal is None else episode.is_terminal,
-            events=(reward >= success_reward)[:, None],
+            events=reached[:, None],
             behaviour_rows=rewarded_rows(reward, rows_after),
         )
 

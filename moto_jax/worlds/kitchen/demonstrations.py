@@ -1,6 +1,6 @@
-"""Where demonstrations come from: the scripted demonstrator, or D4RL's kitchen files.
+"""Where demonstrations come from: the scripted demonstrator, or recorded positions.
 
-Both end as a dataset of episodes on disk (`building.build_dataset`). MuJoCo is imported
+All end as a dataset of episodes on disk (`building.build_dataset`). MuJoCo is imported
 in the processes that make the episodes, not here.
 """
 
@@ -8,9 +8,9 @@ import dataclasses
 import functools
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,15 +20,17 @@ from moto_jax.acting.building import (
     build_dataset,
     file_name,
     head_of,
+    require_long_enough,
 )
 from moto_jax.acting.environment_seeds import Purpose, check_seed, environment_seed
-from moto_jax.data.episodes import DatasetError, Episode, Manifest
+from moto_jax.data.episodes import MAX_EPISODE_BYTES, DatasetError, Episode, Manifest
 from moto_jax.worlds.graphics import choose_backend
 from moto_jax.worlds.kitchen import tasks
 from moto_jax.worlds.kitchen.composition import composition
-from moto_jax.worlds.kitchen.d4rl import read_d4rl
+from moto_jax.worlds.kitchen.d4rl import Recorded, read_d4rl
 from moto_jax.worlds.kitchen.demonstrator import Demonstrator
 from moto_jax.worlds.kitchen.labels import completion_order, require_objects
+from moto_jax.worlds.kitchen.minari import minari_file, read_minari
 
 if TYPE_CHECKING:
     from moto_jax.worlds.kitchen.environment import KitchenEnv
@@ -233,22 +235,61 @@ def d4rl_episodes(
     directory: str | os.PathLike[str],
     *,
     path: str | os.PathLike[str],
-    render_profile: str = "fast",
-    image_size: int = 64,
-    num_workers: int = 2,
-    progress: Progress | None = None,
+    **drawing: Any,
 ) -> Manifest:
     """Makes a dataset of a D4RL kitchen file, or takes up or returns one that is there.
-
-    The recorded joint positions are set into the simulator and drawn; nothing is
-    simulated again, since the recorded actions would not repeat the recorded outcomes.
-    Which objects are in their goal follows from the positions.
 
     Args:
       directory: where the dataset is, or is to be.
       path: of the hdf5 file; see `d4rl.read_d4rl`.
+      **drawing: see `recorded_episodes`, as for what is raised.
+    """
+    return recorded_episodes(directory, "d4rl", Path(path), read_d4rl, **drawing)
+
+
+def minari_episodes(
+    directory: str | os.PathLike[str],
+    *,
+    path: str | os.PathLike[str],
+    **drawing: Any,
+) -> Manifest:
+    """Makes a dataset of a kitchen dataset of Minari, or takes up or returns one.
+
+    Args:
+      directory: where the dataset is, or is to be.
+      path: of the hdf5 file, or of Minari's directory; see `minari.read_minari`.
+      **drawing: see `recorded_episodes`, as for what is raised.
+    """
+    file = minari_file(path)
+    return recorded_episodes(directory, "minari", file, read_minari, **drawing)
+
+
+def recorded_episodes(
+    directory: str | os.PathLike[str],
+    source: str,
+    path: Path,
+    read: Callable[[Path], Sequence[Recorded]],
+    *,
+    render_profile: str = "fast",
+    image_size: int = 64,
+    min_rows: int = 2,
+    num_workers: int = 2,
+    progress: Progress | None = None,
+) -> Manifest:
+    """Makes a dataset of recorded joint positions, or takes up or returns one.
+
+    They are set into the simulator and drawn; nothing is simulated again, since the
+    recorded actions would not repeat the recorded outcomes. Which objects are in their
+    goal follows from the positions.
+
+    Args:
+      directory: where the dataset is, or is to be.
+      source: what the manifest is to say of who made it.
+      path: of the file.
+      read: reads it.
       render_profile: of the images.
       image_size: pixels a side.
+      min_rows: rows of a sequence; nothing is drawn if no episode is as long.
       num_workers: processes.
       progress: called with the numbers of episodes done and wanted.
 
@@ -257,7 +298,6 @@ def d4rl_episodes(
         dataset.
       GraphicsError: where the machine cannot draw.
     """
-    path = Path(path)
     try:
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -266,20 +306,29 @@ def d4rl_episodes(
 
     drawing = {"render_profile": render_profile, "image_size": image_size}
 
-    def make_jobs() -> list[D4rlJob]:
+    def make_jobs() -> list[DrawingJob]:
+        recorded = read(path)
+        rows = [len(episode.qpos) for episode in recorded]
+        require_long_enough(str(path), rows, min_rows)
+        if max(rows) * 3 * image_size**2 > MAX_EPISODE_BYTES:
+            raise DatasetError(
+                f"{path}: an episode has {max(rows)} rows, whose images of "
+                f"{image_size} pixels a side are over the bound of "
+                f"{MAX_EPISODE_BYTES // 2**20} MiB: split it with field 'timeouts'"
+            )
         _check_drawing(**drawing)
         return [
-            D4rlJob(index, qpos, action, **drawing)
-            for index, (qpos, action) in enumerate(read_d4rl(path))
+            DrawingJob(index, *episode, **drawing)
+            for index, episode in enumerate(recorded)
         ]
 
     request = {"file": path.name, "sha256": digest}
-    head = head_of("d4rl", request, **drawing)
+    head = head_of(source, request, **drawing)
     return build_dataset(directory, head, make_jobs, num_workers, progress)
 
 
 @dataclasses.dataclass(frozen=True)
-class D4rlJob:
+class DrawingJob:
     """One recorded episode.
 
     Attributes:

@@ -6,6 +6,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
+from moto_jax.worlds.actions import checked_action
 from moto_jax.worlds.kitchen import tasks
 
 
@@ -89,12 +90,7 @@ class TaskEnv(gymnasium.Env):
         """
         if self._step is None:
             raise RuntimeError("call reset before the first step")
-        action = np.asarray(action, np.float64)
-        if action.shape != (self._num_actions,) or not np.isfinite(action).all():
-            raise ValueError(
-                f"action must be {self._num_actions} finite numbers, got "
-                f"{action.tolist()}"
-            )
+        action = checked_action(action, self._num_actions)
         self.advance(action)
         self._step += 1
         image, info = self._observe()

@@ -16,6 +16,7 @@ from moto_jax.worlds.kitchen import tasks
 from moto_jax.worlds.kitchen.demonstrations import (
     d4rl_episodes,
     kitchen_demonstration,
+    minari_episodes,
     scripted_episodes,
 )
 from moto_jax.worlds.kitchen.labels import make_label
@@ -55,13 +56,17 @@ def make_kitchen(config: Config) -> World:
         )
 
     def d4rl(directory: Path, progress: Progress) -> Manifest:
-        return d4rl_episodes(
-            directory,
-            path=config.data.path,
-            num_workers=config.env.workers,
-            progress=progress,
-            **drawing,
-        )
+        return d4rl_episodes(directory, progress=progress, **recorded())
+
+    def minari(directory: Path, progress: Progress) -> Manifest:
+        return minari_episodes(directory, progress=progress, **recorded())
+
+    def recorded() -> dict[str, Any]:
+        return drawing | {
+            "path": config.data.path,
+            "min_rows": config.replay.sequence_length,
+            "num_workers": config.env.workers,
+        }
 
     def demonstrate(seed: int) -> Episode:
         action_noise = config.data.action_noise
@@ -75,7 +80,7 @@ def make_kitchen(config: Config) -> World:
         label=make_label(
             task, config.replay.behaviour_rows_after, config.env.success_reward
         ),
-        sources={"scripted": scripted, "d4rl": d4rl},
+        sources={"scripted": scripted, "d4rl": d4rl, "minari": minari},
         demonstrate=demonstrate,
         open_stage=lambda: _open_stage(config),
         most_at_once=config.env.workers,

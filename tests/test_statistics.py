@@ -1,27 +1,27 @@
 import numpy as np
 import pytest
 
-from moto_jax.study import aggregates
+from moto_jax import statistics
 
 
 def test_the_middle_half_by_hand():
-    assert aggregates.interquartile_mean(np.array([9.0, 1.0, 2.0, 4.0])) == 3.0
+    assert statistics.interquartile_mean(np.array([9.0, 1.0, 2.0, 4.0])) == 3.0
     assert (
-        aggregates.interquartile_mean(np.array([0.0, 3.0, 12.0]))
+        statistics.interquartile_mean(np.array([0.0, 3.0, 12.0]))
         == (0.25 * 0 + 3 + 0.25 * 12) / 1.5
     )
-    assert aggregates.interquartile_mean(np.array([7.0])) == 7.0
-    assert aggregates.interquartile_mean(np.array([1.0, 4.0])) == 2.5
+    assert statistics.interquartile_mean(np.array([7.0])) == 7.0
+    assert statistics.interquartile_mean(np.array([1.0, 4.0])) == 2.5
     # Of eight the four in the middle, along the first axis.
     columns = np.stack([np.arange(8.0) ** 2, -np.arange(8.0)], axis=1)
     np.testing.assert_allclose(
-        aggregates.interquartile_mean(columns[::-1]), [(4 + 9 + 16 + 25) / 4, -3.5]
+        statistics.interquartile_mean(columns[::-1]), [(4 + 9 + 16 + 25) / 4, -3.5]
     )
 
 
 def test_an_estimate_of_three_seeds():
     values = np.array([[0.0, 1.0], [3.0, 1.0], [12.0, 1.0]])
-    found = aggregates.estimate([values])
+    found = statistics.estimate([values])
     np.testing.assert_allclose(found.mean, [5, 1])
     np.testing.assert_allclose(found.middle, [4, 1])
     assert found.number == 3
@@ -31,13 +31,13 @@ def test_an_estimate_of_three_seeds():
     np.testing.assert_allclose(found.middle_high, [12, 1])
     assert all(
         np.array_equal(one, two)
-        for one, two in zip(found, aggregates.estimate([values]), strict=True)
+        for one, two in zip(found, statistics.estimate([values]), strict=True)
     )
 
 
 def test_an_interval_of_many_seeds_is_that_of_a_mean():
     values = np.random.default_rng(0).normal(size=400)
-    found = aggregates.estimate([values])
+    found = statistics.estimate([values])
     error = values.std() / 20
     np.testing.assert_allclose(found.mean_high - found.mean, 1.96 * error, rtol=0.1)
     np.testing.assert_allclose(found.mean - found.mean_low, 1.96 * error, rtol=0.1)
@@ -46,59 +46,59 @@ def test_an_interval_of_many_seeds_is_that_of_a_mean():
 
 def test_strata_are_resampled_by_themselves():
     """Where seeds agree within each task nothing is left to chance."""
-    found = aggregates.estimate([np.zeros(3), np.ones(3)])
+    found = statistics.estimate([np.zeros(3), np.ones(3)])
     assert (found.mean, found.mean_low, found.mean_high) == (0.5, 0.5, 0.5)
     assert found.number == 6
 
 
 def test_one_seed_has_no_interval():
-    found = aggregates.estimate([np.array([[2.0]])])
+    found = statistics.estimate([np.array([[2.0]])])
     assert found.mean == found.middle == 2.0
     assert np.isnan(found.mean_low) and np.isnan(found.middle_high)
     with pytest.raises(ValueError, match="no value"):
-        aggregates.estimate([])
+        statistics.estimate([])
     with pytest.raises(ValueError, match="no value"):
-        aggregates.estimate([np.ones(2), np.ones(0)])
+        statistics.estimate([np.ones(2), np.ones(0)])
 
 
 def test_rank_correlation_by_hand():
-    rising = aggregates.rank_correlation([1, 2, 3, 4], [0, 1, 10, 100])
+    rising = statistics.rank_correlation([1, 2, 3, 4], [0, 1, 10, 100])
     assert rising.value == pytest.approx(1.0) and rising.number == 4
-    falling = aggregates.rank_correlation([1, 2, 3], [5, 4, 3])
+    falling = statistics.rank_correlation([1, 2, 3], [5, 4, 3])
     assert falling.value == pytest.approx(-1.0)
     # Ranks 1, 2.5, 2.5, 4 against 1, 3, 2, 4: 4.5 / sqrt(4.5 * 5).
-    tied = aggregates.rank_correlation([1, 2, 2, 3], [1, 3, 2, 4])
+    tied = statistics.rank_correlation([1, 2, 2, 3], [1, 3, 2, 4])
     assert tied.value == pytest.approx(4.5 / np.sqrt(4.5 * 5))
     assert tied.low <= tied.value <= tied.high
-    assert np.isnan(aggregates.rank_correlation([1, 1], [1, 2])[:3]).all()
+    assert np.isnan(statistics.rank_correlation([1, 1], [1, 2])[:3]).all()
 
 
 def test_an_interval_of_ranks_shrinks_with_their_number():
     generator = np.random.default_rng(0)
     x = generator.normal(size=200)
     y = x + generator.normal(size=200)
-    wide = aggregates.rank_correlation(x[:20], y[:20])
-    narrow = aggregates.rank_correlation(x, y)
+    wide = statistics.rank_correlation(x[:20], y[:20])
+    narrow = statistics.rank_correlation(x, y)
     assert narrow.low > 0.5 and narrow.high < 0.9
     assert wide.high - wide.low > 2 * (narrow.high - narrow.low)
 
 
 def test_lines_by_hand():
-    fit = aggregates.linear_fit(np.array([1.0, 2.0, 3.0]), np.array([2.0, 8.0, 8.0]))
+    fit = statistics.linear_fit(np.array([1.0, 2.0, 3.0]), np.array([2.0, 8.0, 8.0]))
     assert fit.slope == pytest.approx(3.0)
     assert fit.offset == pytest.approx(0.0)
     # The second point lies highest above the origin's line.
     assert fit.bound == pytest.approx(4.0)
-    same = aggregates.linear_fit(np.array([2.0, 2.0]), np.array([1.0, 6.0]))
+    same = statistics.linear_fit(np.array([2.0, 2.0]), np.array([1.0, 6.0]))
     assert np.isnan(same.slope) and same.bound == 3.0
     for x in ([], [0.0, 1.0]):
         with pytest.raises(ValueError, match="positive x"):
-            aggregates.linear_fit(np.array(x), np.ones(len(x)))
+            statistics.linear_fit(np.array(x), np.ones(len(x)))
 
 
 def test_quantiles_of_what_is_known():
     values = np.array([[0.0, 50.0, 100.0], [1.0, np.nan, 1.0], [np.nan] * 3])
-    median, low, high = aggregates.quantile_band(values)
+    median, low, high = statistics.quantile_band(values)
     np.testing.assert_allclose(median, [50, 1, np.nan])
     np.testing.assert_allclose(low, [5, 1, np.nan])
     np.testing.assert_allclose(high, [95, 1, np.nan])

@@ -1,0 +1,1 @@
+"""Any Gymnasium environment with continuous actions, learnt from pixels."""

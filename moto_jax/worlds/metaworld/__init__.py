@@ -1,0 +1,1 @@
+"""Ten MetaWorld tasks from one image, with the settings of the paper's experiments."""
