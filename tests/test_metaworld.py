@@ -183,7 +183,7 @@ def test_a_step_wants_a_reset():
 @installed
 @pytest.mark.kitchen
 def test_the_picture_shows_what_moves():
-    from moto_jax.worlds.metaworld.environment import renderer_name
+    from moto_jax.worlds.graphics import renderer_name
 
     env = make_env("door-open")
     image, _ = env.reset(seed=7)

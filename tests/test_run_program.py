@@ -135,7 +135,7 @@ def test_data_that_cannot_be_read_do_not_bind_the_directory(
     tmp_path, monkeypatch, main, graphics_found, data, culprit
 ):
     """The command can be mended and given again with the same --workdir."""
-    monkeypatch.setattr(kitchen, "open_pool", work)
+    monkeypatch.setattr(kitchen, "environment_maker", work)
     (tmp_path / "text.hdf5").write_text("not HDF5")
     config = changed(**{f"data.{key}": value for key, value in data.items()})
     assert_one_sentence(main(config), culprit)

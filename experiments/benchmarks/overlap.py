@@ -31,7 +31,7 @@ from moto_jax.running.schedule import Round
 from moto_jax.types import Config
 from moto_jax.worlds.kitchen import tasks
 from moto_jax.worlds.kitchen.labels import make_label
-from moto_jax.worlds.kitchen.world import open_pool
+from moto_jax.worlds.kitchen.world import environment_maker
 
 _TIMELINE_COLUMNS = 72
 _KEYS = jax.random.split(jax.random.key(0), 1)
@@ -115,7 +115,7 @@ def measure_overlap(preset: str = "cpu", rounds: int = 3) -> Part:
     config = preset_config(preset)
     with (
         tempfile.TemporaryDirectory() as directory,
-        open_pool(config, _TimedPool) as pool,
+        _TimedPool(environment_maker(config), config.env.workers) as pool,
     ):
         loop = Loop(config, pool)
         online = OnlineEpisodes(

@@ -27,13 +27,13 @@ from moto_jax.acting.worker import Reset, Step
 from moto_jax.acting.worker_pool import WorkerPool
 from moto_jax.running.provenance import commit, describe, hardware, versions
 from moto_jax.study.runs import RunFileError, read_run
+from moto_jax.worlds.graphics import renderer_name
 from moto_jax.worlds.kitchen import tasks
 from moto_jax.worlds.kitchen.renderer import (
     RENDER_PROFILES,
     KitchenRenderer,
-    renderer_name,
 )
-from moto_jax.worlds.kitchen.world import open_pool
+from moto_jax.worlds.kitchen.world import environment_maker
 
 _TASK = "mixed"
 # Largest kernels that are named.
@@ -94,7 +94,7 @@ def drawing(
         for number in (1, workers):
             config = config_of("full", 1)
             config.env.update(render_profile=profile, workers=number)
-            with open_pool(config, WorkerPool) as pool:
+            with WorkerPool(environment_maker(config), config.env.workers) as pool:
                 slots = range(number)
                 exchange(pool, {slot: Reset(slot) for slot in slots})
                 step = {slot: Step(action) for slot in slots}

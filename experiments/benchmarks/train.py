@@ -11,9 +11,8 @@ from experiments.benchmarks.update import (
 )
 from moto_jax.acting.worker_pool import WorkerPool
 from moto_jax.types import Config
-from moto_jax.worlds.graphics import software_warning
-from moto_jax.worlds.kitchen.renderer import renderer_name
-from moto_jax.worlds.kitchen.world import open_pool
+from moto_jax.worlds.graphics import renderer_name, software_warning
+from moto_jax.worlds.kitchen.world import environment_maker
 
 # The goal for the paper's whole budget on one H200-class GPU with 16 cores.
 _GOAL_MINUTES = 60.0
@@ -42,7 +41,7 @@ def measure_training(preset: str = "", rounds: int = 3, updates: int = 0) -> Par
             compiled.append(event)
 
     jax.monitoring.register_event_duration_secs_listener(listen)
-    with open_pool(config, WorkerPool) as pool:
+    with WorkerPool(environment_maker(config), config.env.workers) as pool:
         loop = Loop(config, pool)
         # The first block and episode warm everything up.
         loop.train()

@@ -8,10 +8,12 @@ episode starts again, and comes out equal.
 """
 
 import collections
+import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
+import gymnasium
 import jax
 import numpy as np
 
@@ -68,6 +70,15 @@ class PoolStage:
         return lambda params, keys, plays: collect_episodes(
             self._pool, step, params, keys, plays
         )
+
+
+@contextlib.contextmanager
+def open_pool_stage(
+    make_env: Callable[[], gymnasium.Env], num_workers: int
+) -> Iterator[Stage]:
+    """Gives a stage of so many workers, and closes their pool; see `WorkerPool`."""
+    with WorkerPool(make_env, num_workers) as pool:
+        yield PoolStage(pool)
 
 
 class PolicyStep(NamedTuple):

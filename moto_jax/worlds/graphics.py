@@ -5,10 +5,12 @@ reported, before anything slow is loaded.
 """
 
 import ctypes
+import importlib
 import os
 import platform
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 INSTALL_COMMAND = "apt-get install -y libegl1 libegl-mesa0 libgl1-mesa-dri"
 
@@ -102,3 +104,54 @@ def _loads(name: str, load_library: Callable[[str], object]) -> bool:
     except OSError:
         return False
     return True
+
+
+def make_gl_context(size: int) -> Any:
+    """Returns a context of MuJoCo's, made current, `size` pixels square.
+
+    Raises:
+      GraphicsError: where none can be made.
+    """
+    backend = choose_backend()
+    # By name, because MuJoCo reads MUJOCO_GL only once, when it is first imported.
+    module = f"mujoco.{backend}" if backend else "mujoco.gl_context"
+    try:
+        context = importlib.import_module(module).GLContext(size, size)
+        context.make_current()
+    except Exception as error:
+        raise cannot_draw(error) from error
+    return context
+
+
+def cannot_draw(error: Exception) -> GraphicsError:
+    """Returns what to raise where MuJoCo's backend failed with another error.
+
+    Backends fail in ways of their own (ImportError, AttributeError, GLError); the
+    commonest reason is a machine without any driver, which EGL finds out late.
+    """
+    backend = choose_backend() or "default"
+    reason = " ".join(str(error).split()).rstrip(".")
+    return GraphicsError(
+        f"MuJoCo's {backend} backend (MUJOCO_GL) cannot draw ({reason}): "
+        f"`{INSTALL_COMMAND}` installs EGL for the CPU"
+    )
+
+
+def renderer_name() -> str:
+    """Returns what draws here, in OpenGL's words; a context is made to ask it.
+
+    Raises:
+      GraphicsError: where no graphics context can be made.
+    """
+    context = make_gl_context(1)
+    name = gl_renderer_name()
+    context.free()
+    return name
+
+
+def gl_renderer_name() -> str:
+    """Returns what draws in the current context."""
+    # PyOpenGL picks its platform on import, which the context's module prepares.
+    from OpenGL import GL
+
+    return bytes(GL.glGetString(GL.GL_RENDERER) or b"").decode()

@@ -29,7 +29,7 @@ class World(NamedTuple):
         demonstrator fails, or there is none.
       open_stage: () -> a context manager of the Stage on which policies play.
       most_at_once: how many episodes the stage plays at once; None: as many as asked.
-      prepare: () -> None; chooses what draws the frames, before anything imports it.
+      prepare: chooses what draws the frames, before anything imports it.
         Raises GraphicsError where the machine cannot draw.
       renderer_name: () -> the name of what draws the frames, None where that is plain.
         Raises GraphicsError where nothing can.
@@ -44,5 +44,5 @@ class World(NamedTuple):
     demonstrate: Callable[[int], Episode]
     open_stage: Callable[[], contextlib.AbstractContextManager[Stage]]
     most_at_once: int | None
-    prepare: Callable[[], None]
+    prepare: Callable[[], object]
     renderer_name: Callable[[], str | None]

@@ -10,10 +10,10 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from moto_jax.worlds.actions import checked_action
+from moto_jax.worlds.pixel_env import PixelEnv
 
 
-class GymEnv(gymnasium.Env):
+class GymEnv(PixelEnv):
     """Any environment with a bounded `Box` of actions, seen through one image.
 
     Observation: uint8 [size, size, 3]: the environment's own where it observes an image
@@ -23,9 +23,6 @@ class GymEnv(gymnasium.Env):
     and truncation are the environment's; besides, an episode is cut (truncated) after
     `episode_steps`. `info` is empty: nothing but reward and end is recorded.
     """
-
-    metadata = {"render_modes": ["rgb_array"]}
-    render_mode = "rgb_array"
 
     def __init__(
         self,
@@ -49,19 +46,10 @@ class GymEnv(gymnasium.Env):
             or options that are no JSON object.
           Exception: what the environment itself raises where it cannot be built.
         """
-        if image_size < 1 or episode_steps < 1:
-            raise ValueError(
-                f"image_size {image_size} and episode_steps {episode_steps} must be "
-                "positive"
-            )
         self._env, self._key = _build(name, modules, options)
         self._low, self._high = _bounds(self._env.action_space)
         self._image_size = image_size
-        self._episode_steps = episode_steps
-        self._step: int | None = None
-        self._image = np.zeros((image_size, image_size, 3), np.uint8)
-        self.observation_space = spaces.Box(0, 255, self._image.shape, np.uint8)
-        self.action_space = spaces.Box(-1.0, 1.0, (self._low.size,), np.float32)
+        super().__init__(image_size, episode_steps, self._low.size)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -69,31 +57,18 @@ class GymEnv(gymnasium.Env):
         """Starts an episode of the environment."""
         super().reset(seed=seed)
         observation, _ = self._env.reset(seed=seed, options=options)
-        self._step = 0
+        self.begin()
         return self._look(observation), {}
 
     def step(
         self, action: np.ndarray
     ) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        """Takes one step; `action` is clipped to [-1, 1].
-
-        Raises:
-          ValueError: for an action of another shape, or with a NaN or an infinity.
-          RuntimeError: before the first `reset`.
-        """
-        if self._step is None:
-            raise RuntimeError("call reset before the first step")
-        action = checked_action(action, self._low.size)
+        """Takes one step; `action` is clipped to [-1, 1]."""
         observation, reward, terminated, truncated, _ = self._env.step(
-            self._scaled(action)
+            self._scaled(self.accept(action))
         )
-        self._step += 1
-        truncated = bool(truncated) or self._step >= self._episode_steps
+        truncated = bool(truncated) or self.is_cut
         return self._look(observation), float(reward), bool(terminated), truncated, {}
-
-    def render(self) -> np.ndarray:
-        """Returns a copy of the current observation."""
-        return self._image.copy()
 
     def close(self) -> None:
         """Closes the environment."""

@@ -7,10 +7,8 @@ dataset that is there, or a folder of recorded ones.
 
 import contextlib
 import functools
-from collections.abc import Iterator
 
-from moto_jax.acting.collection import PoolStage, Stage
-from moto_jax.acting.worker_pool import WorkerPool
+from moto_jax.acting.collection import open_pool_stage
 from moto_jax.data.episodes import DatasetError, Episode
 from moto_jax.types import Config
 from moto_jax.worlds.graphics import GraphicsError, choose_backend
@@ -40,6 +38,8 @@ def make_gym(config: Config) -> World:
         config.env.modules,
         config.env.options,
     )
+    sizes = (config.env.image_size, config.env.episode_steps)
+    make_env = functools.partial(GymEnv, *built_with, *sizes)
     # One that MuJoCo draws imports it, which reads the backend only then.
     _prepare()
     return World(
@@ -52,7 +52,7 @@ def make_gym(config: Config) -> World:
         ),
         sources={},
         demonstrate=_demonstrate,
-        open_stage=functools.partial(_open_stage, config, built_with),
+        open_stage=lambda: open_pool_stage(make_env, config.env.workers),
         most_at_once=config.env.workers,
         prepare=_prepare,
         renderer_name=lambda: None,
@@ -68,14 +68,6 @@ def _demonstrate(seed: int) -> Episode:
         f"there is no demonstrator to play environment seed {seed}: of a Gymnasium "
         "environment nothing is known but its reward"
     )
-
-
-@contextlib.contextmanager
-def _open_stage(config: Config, built_with: tuple[str, str, str]) -> Iterator[Stage]:
-    sizes = (config.env.image_size, config.env.episode_steps)
-    make_env = functools.partial(GymEnv, *built_with, *sizes)
-    with WorkerPool(make_env, config.env.workers) as pool:
-        yield PoolStage(pool)
 
 
 def _prepare() -> None:

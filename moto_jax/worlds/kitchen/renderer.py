@@ -22,14 +22,13 @@ names its profile.
 # pyright: reportAttributeAccessIssue=false
 
 import atexit
-import importlib
 import weakref
 from typing import Any
 
 import mujoco
 import numpy as np
 
-from moto_jax.worlds.graphics import INSTALL_COMMAND, GraphicsError, choose_backend
+from moto_jax.worlds.graphics import gl_renderer_name, make_gl_context
 from moto_jax.worlds.kitchen import mesh_thinning
 from moto_jax.worlds.kitchen.mujoco_compat import KITCHEN_XML
 
@@ -91,8 +90,8 @@ class KitchenRenderer:
         self.image_size = image_size
         self._supersampling = _SUPERSAMPLING[profile]
         size = self._supersampling * image_size
-        self._gl = _make_gl_context(size)
-        self.gl_renderer = _gl_renderer_name()
+        self._gl = make_gl_context(size)
+        self.gl_renderer = gl_renderer_name()
         model = mujoco.MjModel.from_xml_path(str(KITCHEN_XML))
         if profile == "shaded":
             _coarsen(model)
@@ -125,18 +124,6 @@ class KitchenRenderer:
         """Frees the graphics context; further calls do nothing."""
         self._release()
         atexit.unregister(self._release)
-
-
-def renderer_name() -> str:
-    """Returns what draws here, in OpenGL's words; a context is made to ask it.
-
-    Raises:
-      GraphicsError: where no graphics context can be made.
-    """
-    context = _make_gl_context(1)
-    name = _gl_renderer_name()
-    context.free()
-    return name
 
 
 def check_profile(profile: str) -> None:
@@ -299,33 +286,7 @@ def box_filter(samples: np.ndarray, factor: int) -> np.ndarray:
     return ((total + factor**2 // 2) // factor**2).astype(np.uint8)
 
 
-def _make_gl_context(size: int) -> Any:
-    """Returns a context of MuJoCo's, made current, `size` pixels square."""
-    backend = choose_backend()
-    # By name, because MuJoCo reads MUJOCO_GL only once, when it is first imported.
-    module = f"mujoco.{backend}" if backend else "mujoco.gl_context"
-    try:
-        context = importlib.import_module(module).GLContext(size, size)
-        context.make_current()
-    except Exception as error:
-        # Backends fail in ways of their own (ImportError, AttributeError, GLError); the
-        # commonest reason is a machine without any driver, which EGL finds out late.
-        reason = " ".join(str(error).split()).rstrip(".")
-        raise GraphicsError(
-            f"MuJoCo's {backend or 'default'} backend (MUJOCO_GL) cannot draw "
-            f"({reason}): `{INSTALL_COMMAND}` installs EGL for the CPU"
-        ) from error
-    return context
-
-
 def _free_graphics(gl_context: Any, picture: "_WholePicture | _FastPicture") -> None:
     gl_context.make_current()
     picture.close()
     gl_context.free()
-
-
-def _gl_renderer_name() -> str:
-    # PyOpenGL picks its platform on import, which the context's module prepares.
-    from OpenGL import GL
-
-    return bytes(GL.glGetString(GL.GL_RENDERER) or b"").decode()

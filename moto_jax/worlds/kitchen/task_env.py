@@ -3,14 +3,13 @@
 from collections.abc import Sequence
 from typing import Any
 
-import gymnasium
 import numpy as np
 
-from moto_jax.worlds.actions import checked_action
 from moto_jax.worlds.kitchen import tasks
+from moto_jax.worlds.pixel_env import PixelEnv
 
 
-class TaskEnv(gymnasium.Env):
+class TaskEnv(PixelEnv):
     """An image in, an action out, a sparse reward; subclasses move and draw.
 
     Observation: uint8 [size, size, 3]. Action: float32 [A] in [-1, 1]. Reward: how many
@@ -41,21 +40,8 @@ class TaskEnv(gymnasium.Env):
           ValueError: for an unknown task or object, or an impossible size.
         """
         self.task = tasks.resolve_task(task)
-        if image_size < 1 or episode_steps < 1:
-            raise ValueError(
-                f"image_size {image_size} and episode_steps {episode_steps} must be "
-                "positive"
-            )
-        self._num_actions = num_actions
-        self._episode_steps = episode_steps
-        self._step: int | None = None
+        super().__init__(image_size, episode_steps, num_actions)
         self._ever_in_goal = np.zeros(len(tasks.OBJECTS), bool)
-        self._image = np.zeros((image_size, image_size, 3), np.uint8)
-        self.render_mode: str | None = "rgb_array"
-        self.observation_space = gymnasium.spaces.Box(
-            0, 255, (image_size, image_size, 3), np.uint8
-        )
-        self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (num_actions,), np.float32)
 
     def restart(self, seed: int | None) -> None:
         """Puts everything where an episode begins."""
@@ -75,31 +61,18 @@ class TaskEnv(gymnasium.Env):
         """Starts an episode; an equal seed and equal actions give an equal episode."""
         super().reset(seed=seed, options=options)
         self.restart(seed)
-        self._step = 0
+        self.begin()
         self._ever_in_goal[:] = False
         return self._observe()
 
     def step(
         self, action: np.ndarray
     ) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        """Moves for one step; `action` is clipped to [-1, 1].
-
-        Raises:
-          ValueError: for an action of another shape, or with a NaN or an infinity.
-          RuntimeError: before the first `reset`.
-        """
-        if self._step is None:
-            raise RuntimeError("call reset before the first step")
-        action = checked_action(action, self._num_actions)
-        self.advance(action)
-        self._step += 1
+        """Moves for one step; `action` is clipped to [-1, 1]."""
+        self.advance(self.accept(action))
         image, info = self._observe()
         reward = float(tasks.task_reward(info["objects_in_goal"], self.task))
-        return image, reward, False, self._step >= self._episode_steps, info
-
-    def render(self) -> np.ndarray:
-        """Returns a copy of the current observation."""
-        return self._image.copy()
+        return image, reward, False, self.is_cut, info
 
     def _observe(self) -> tuple[np.ndarray, dict[str, Any]]:
         image, more = self.look()

@@ -1,17 +1,15 @@
 """The real kitchen as a `World`."""
 
-import contextlib
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from moto_jax.acting.building import Progress
-from moto_jax.acting.collection import PoolStage, Stage
-from moto_jax.acting.worker_pool import WorkerPool
+from moto_jax.acting.collection import open_pool_stage
 from moto_jax.data.episodes import Episode, Manifest
 from moto_jax.types import Config
-from moto_jax.worlds.graphics import choose_backend
+from moto_jax.worlds.graphics import choose_backend, renderer_name
 from moto_jax.worlds.kitchen import tasks
 from moto_jax.worlds.kitchen.demonstrations import (
     d4rl_episodes,
@@ -22,13 +20,14 @@ from moto_jax.worlds.kitchen.demonstrations import (
 from moto_jax.worlds.kitchen.labels import make_label
 from moto_jax.worlds.world import World
 
+if TYPE_CHECKING:
+    from moto_jax.worlds.kitchen.environment import KitchenEnv
+
 # Keys of config.env that the environment takes.
 _ENVIRONMENT = (
     *("render_profile", "image_size", "episode_steps"),
     *("robot_noise_ratio", "object_noise_ratio"),
 )
-
-Pool = TypeVar("Pool", bound=WorkerPool)
 
 
 def make_kitchen(config: Config) -> World:
@@ -82,36 +81,22 @@ def make_kitchen(config: Config) -> World:
         ),
         sources={"scripted": scripted, "d4rl": d4rl, "minari": minari},
         demonstrate=demonstrate,
-        open_stage=lambda: _open_stage(config),
+        open_stage=lambda: open_pool_stage(
+            environment_maker(config), config.env.workers
+        ),
         most_at_once=config.env.workers,
-        prepare=_prepare,
-        renderer_name=_renderer_name,
+        prepare=choose_backend,
+        renderer_name=renderer_name,
     )
 
 
-@contextlib.contextmanager
-def _open_stage(config: Config) -> Iterator[Stage]:
-    with open_pool(config, WorkerPool) as pool:
-        yield PoolStage(pool)
-
-
-def _prepare() -> None:
-    choose_backend()
-
-
-def open_pool(config: Config, pool_class: Callable[..., Pool]) -> Pool:
-    """Starts the kitchen's workers.
-
-    Args:
-      config: the run's.
-      pool_class: (what makes an environment, number of workers) -> the pool.
-    """
+def environment_maker(config: Config) -> Callable[[], "KitchenEnv"]:
+    """Returns what makes the environment of a run, picklable for its workers."""
     # MuJoCo is imported only once its graphics backend is chosen.
     from moto_jax.worlds.kitchen.environment import KitchenEnv
 
     section = {key: config.env[key] for key in _ENVIRONMENT}
-    make_env = functools.partial(KitchenEnv, config.task, **section)
-    return pool_class(make_env, config.env.workers)
+    return functools.partial(KitchenEnv, config.task, **section)
 
 
 def asked_of_the_demonstrator(config: Config) -> dict[str, Any]:
@@ -125,9 +110,3 @@ def asked_of_the_demonstrator(config: Config) -> dict[str, Any]:
         "seed": section.seed,
         "action_noise": section.action_noise,
     }
-
-
-def _renderer_name() -> str:
-    from moto_jax.worlds.kitchen.renderer import renderer_name
-
-    return renderer_name()

@@ -11,12 +11,11 @@ import atexit
 import weakref
 from typing import Any
 
-import gymnasium
 import numpy as np
 
-from moto_jax.worlds.actions import checked_action
-from moto_jax.worlds.graphics import INSTALL_COMMAND, GraphicsError, choose_backend
+from moto_jax.worlds.graphics import cannot_draw, choose_backend
 from moto_jax.worlds.metaworld import tasks
+from moto_jax.worlds.pixel_env import PixelEnv
 
 # Where the hand starts, and the standard deviation around it, metres.
 _HAND_START = np.array([0.1, 0.5, 0.3])
@@ -30,7 +29,7 @@ _CAMERA_LOOKAT = (-0.15, 0.65, 0.25)
 _HAND_STREAM = 1
 
 
-class MetaWorldEnv(gymnasium.Env):
+class MetaWorldEnv(PixelEnv):
     """One of `tasks.TASKS`: an image in, four numbers out, reward 1 while it is done.
 
     Observation: uint8 [size, size, 3]. Action: float32 [4] in [-1, 1], taken for two
@@ -69,16 +68,17 @@ class MetaWorldEnv(gymnasium.Env):
         """
         tasks.check_task(task)
         tasks.require_package()
+        super().__init__(image_size, episode_steps, tasks.NUM_ACTIONS)
         # MuJoCo is imported only once its graphics backend is chosen.
         choose_backend()
         from metaworld.env_dict import ENV_CLS_MAP  # pyright: ignore[reportMissingImports]
 
         simulator: Any = ENV_CLS_MAP[f"{task}-v3"]()
         longest = (simulator.max_path_length - _SETTLING_STEPS) // tasks.ACTION_REPEAT
-        if image_size < 1 or not 1 <= episode_steps <= longest:
+        if episode_steps > longest:
             raise ValueError(
-                f"image_size {image_size} must be positive and episode_steps "
-                f"{episode_steps} lie in 1 to {longest}"
+                f"episode_steps {episode_steps} must lie in 1 to {longest}, after "
+                "which the simulator refuses to go on"
             )
         # What its `set_task` would set, which wants a pickled task.
         simulator._set_task_called = True
@@ -89,16 +89,7 @@ class MetaWorldEnv(gymnasium.Env):
         del simulator.sawyer_observation_space
         self._simulator = simulator
         self._camera = Camera(simulator.model, image_size) if render_frames else None
-        self._episode_steps = episode_steps
-        self._step: int | None = None
-        self._image = np.zeros((image_size, image_size, 3), np.uint8)
         self.render_mode = "rgb_array" if render_frames else None
-        self.observation_space = gymnasium.spaces.Box(
-            0, 255, self._image.shape, np.uint8
-        )
-        self.action_space = gymnasium.spaces.Box(
-            -1.0, 1.0, (tasks.NUM_ACTIONS,), np.float32
-        )
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -114,29 +105,16 @@ class MetaWorldEnv(gymnasium.Env):
         simulator.seed(seed)
         _forget(simulator)
         simulator.reset()
-        self._step = 0
+        self.begin()
         return self._advance(np.zeros(tasks.NUM_ACTIONS), _SETTLING_STEPS)
 
     def step(
         self, action: np.ndarray
     ) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        """Moves for two steps of the simulator; `action` is clipped to [-1, 1].
-
-        Raises:
-          ValueError: for an action of another shape, or with a NaN or an infinity.
-          RuntimeError: before the first `reset`.
-        """
-        if self._step is None:
-            raise RuntimeError("call reset before the first step")
-        action = checked_action(action, tasks.NUM_ACTIONS)
+        """Moves for two steps of the simulator; `action` is clipped to [-1, 1]."""
+        action = self.accept(action)
         image, info = self._advance(np.clip(action, -1.0, 1.0), tasks.ACTION_REPEAT)
-        self._step += 1
-        reward = float(info["success"])
-        return image, reward, False, self._step >= self._episode_steps, info
-
-    def render(self) -> np.ndarray:
-        """Returns a copy of the current observation."""
-        return self._image.copy()
+        return image, float(info["success"]), False, self.is_cut, info
 
     def close(self) -> None:
         """Frees the graphics context and the simulator."""
@@ -185,7 +163,7 @@ class Camera:
         try:
             self._renderer = mujoco.Renderer(model, image_size, image_size)
         except Exception as error:
-            raise _cannot_draw(error) from error
+            raise cannot_draw(error) from error
         for flag in (
             mujoco.mjtRndFlag.mjRND_SHADOW,
             mujoco.mjtRndFlag.mjRND_REFLECTION,
@@ -209,33 +187,3 @@ class Camera:
         """Frees the graphics context; further calls do nothing."""
         self._release()
         atexit.unregister(self._release)
-
-
-def renderer_name() -> str:
-    """Returns what draws here, in OpenGL's words; a context is made to ask it.
-
-    Raises:
-      GraphicsError: where no graphics context can be made.
-    """
-    choose_backend()
-    import mujoco
-
-    try:
-        context = mujoco.GLContext(1, 1)
-        context.make_current()
-    except Exception as error:
-        raise _cannot_draw(error) from error
-    # PyOpenGL picks its platform on import, which the context's module prepares.
-    from OpenGL import GL
-
-    name = bytes(GL.glGetString(GL.GL_RENDERER) or b"").decode()
-    context.free()
-    return name
-
-
-def _cannot_draw(error: Exception) -> GraphicsError:
-    """Returns what to raise; MuJoCo's backends fail in ways of their own."""
-    reason = " ".join(str(error).split()).rstrip(".")
-    return GraphicsError(
-        f"MuJoCo cannot draw ({reason}): `{INSTALL_COMMAND}` installs EGL for the CPU"
-    )

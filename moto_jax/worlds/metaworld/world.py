@@ -1,22 +1,19 @@
 """MetaWorld's tasks as a `World`; the package is only imported where one is played."""
 
-import contextlib
 import functools
-from collections.abc import Iterator
 from pathlib import Path
 
 from moto_jax.acting.building import Progress
-from moto_jax.acting.collection import PoolStage, Stage
-from moto_jax.acting.worker_pool import WorkerPool
+from moto_jax.acting.collection import open_pool_stage
 from moto_jax.data.episodes import Episode, Manifest
 from moto_jax.types import Config
-from moto_jax.worlds.graphics import choose_backend
+from moto_jax.worlds.graphics import choose_backend, renderer_name
 from moto_jax.worlds.metaworld import tasks
 from moto_jax.worlds.metaworld.demonstrations import (
     metaworld_demonstration,
     scripted_episodes,
 )
-from moto_jax.worlds.metaworld.environment import MetaWorldEnv, renderer_name
+from moto_jax.worlds.metaworld.environment import MetaWorldEnv
 from moto_jax.worlds.rewards import make_reward_label
 from moto_jax.worlds.world import World
 
@@ -66,20 +63,13 @@ def make_metaworld(config: Config) -> World:
         label=make_reward_label(_SUCCESS_REWARD, config.replay.behaviour_rows_after),
         sources={"scripted": scripted},
         demonstrate=demonstrate,
-        open_stage=lambda: _open_stage(config),
+        open_stage=lambda: open_pool_stage(
+            functools.partial(MetaWorldEnv, config.task, **sizes), config.env.workers
+        ),
         most_at_once=config.env.workers,
         prepare=_prepare,
         renderer_name=renderer_name,
     )
-
-
-@contextlib.contextmanager
-def _open_stage(config: Config) -> Iterator[Stage]:
-    make_env = functools.partial(
-        MetaWorldEnv, config.task, config.env.image_size, config.env.episode_steps
-    )
-    with WorkerPool(make_env, config.env.workers) as pool:
-        yield PoolStage(pool)
 
 
 def _prepare() -> None:
