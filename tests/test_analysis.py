@@ -180,6 +180,20 @@ def test_runs_are_grouped_by_everything_but_seed_and_housekeeping(tmp_path):
     assert names == [["0", "2"], ["1"]]
 
 
+def test_the_folder_of_a_dataset_that_is_there_decides_numbers(tmp_path):
+    read = [
+        runs.read_run(
+            write_run(
+                tmp_path / place,
+                **{"data.source": "directory", "data.directory": place},
+            )
+        )
+        for place in ("mine", "theirs")
+    ]
+    assert runs.differing_keys(read) == ["data.directory"]
+    assert len(runs.seed_groups(read)) == 2
+
+
 def axes_by_title(figure):
     return {axes.get_title(loc="left"): axes for axes in figure.axes}
 

@@ -140,9 +140,17 @@ def differing_keys(runs: Sequence[RunFiles]) -> list[str]:
     return [
         key
         for key in sorted(shared)
-        if key not in HOUSEKEEPING_KEYS
+        if not all(_is_housekeeping(key, run.config) for run in runs)
         and any(run.config[key] != runs[0].config[key] for run in runs)
     ]
+
+
+def _is_housekeeping(key: str, config: Mapping[str, Any]) -> bool:
+    """Whether a key decides no number of a run with this configuration."""
+    # Of other sources it says where to keep what the rest decides.
+    if key == "data.directory" and config.get("data.source") == "directory":
+        return False
+    return key in HOUSEKEEPING_KEYS
 
 
 def seed_groups(runs: Sequence[RunFiles]) -> list[list[RunFiles]]:
@@ -155,7 +163,7 @@ def seed_groups(runs: Sequence[RunFiles]) -> list[list[RunFiles]]:
         rest = {
             key: value
             for key, value in run.config.items()
-            if key != "seeds" and key not in HOUSEKEEPING_KEYS
+            if key != "seeds" and not _is_housekeeping(key, run.config)
         }
         groups.setdefault(json.dumps(rest, sort_keys=True), []).append(run)
     return list(groups.values())
