@@ -119,6 +119,29 @@ def test_best_and_worst_episode_lie_beside_each_other(evaluate, tmp_path, monkey
     ]
 
 
+def test_the_strip_ends_a_second_after_the_last_event(tmp_path, monkeypatch):
+    strips = []
+    monkeypatch.setattr(videos, "write_video", lambda path, frames: None)
+    monkeypatch.setattr(
+        videos, "write_strip", lambda path, frames: strips.append(frames)
+    )
+    in_goal = np.zeros((40, len(tasks.OBJECTS)), np.bool_)
+    in_goal[3:, 0] = in_goal[9:, 1] = in_goal[30:, 2] = True
+    episode = Episode(
+        image=np.zeros((40, 2, 2, 3), np.uint8),
+        action=np.zeros((39, NUM_ACTIONS), np.float32),
+        objects_in_goal=in_goal,
+    )
+    # Of the third object nobody asks.
+    task = tasks.OBJECTS[:2]
+    label, key = make_label(task), jax.random.key(0)[None]
+    result = evaluation.evaluate(
+        lambda params, keys, plays: iter([episode]), None, key, [0], task, label
+    )
+    videos.write_videos(tmp_path / "videos", "1", result, label)
+    assert [len(frames) for frames in strips] == [9 + 13 + 1]
+
+
 def test_bad_arguments(evaluate):
     with pytest.raises(ValueError, match="no environment seed"):
         evaluate([], tasks.TASKS["mixed"])

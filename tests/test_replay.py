@@ -382,6 +382,27 @@ def test_short_online_episodes_fill_sequences_together():
     np.testing.assert_array_equal(cloned, offset % 3 < 2)
 
 
+def test_cloned_rows_of_joined_episodes_are_found_where_they_are():
+    def second_is_cloned(episode):
+        labels = two_are_cloned(episode)
+        number = episode.image[0, 0, 0, 0]
+        return dataclasses.replace(labels, behaviour_rows=2 if number == 2 else 0)
+
+    replay = Replay(
+        *(second_is_cloned, 64, 8, 0),
+        online_share=1.0,
+        behaviour_share=1.0,
+        join_short=True,
+    )
+    replay.add(ended_episode(9, 0), "demonstration")
+    for number in (1, 2):
+        replay.add(ended_episode(5, number), f"{number}", online=True)
+    # Cloned are rows 5 and 6 of ten: a sequence of eight around them begins anywhere,
+    # around rows 0 and 1 it could not begin at row 2.
+    starts = replay.sample(0).row[0] - 9
+    assert set(starts.tolist()) == {0, 1, 2}
+
+
 def test_short_online_episodes_are_left_out_of_sequences_of_one_episode():
     replay = Replay(two_are_cloned, 4, 8, 0)
     replay.add(ended_episode(9, 0), "demonstration")

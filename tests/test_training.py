@@ -373,3 +373,20 @@ def test_what_cannot_be_run_leaves_no_directory(
     with pytest.raises(ValueError, match=culprit):
         training.train(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("model", [None, object()])
+def test_short_episodes_are_joined_for_an_agent_with_a_model_alone(
+    tmp_path, monkeypatch, pool, model
+):
+    """Its model forgets at an episode's first row; a stack of frames does not."""
+    install(monkeypatch.setattr, pool, AGENT._replace(model=model))
+    make_replays, asked = training.make_replays, []
+
+    def record(*args, join_short):
+        asked.append(join_short)
+        return make_replays(*args, join_short=join_short)
+
+    monkeypatch.setattr(training, "make_replays", record)
+    training.train(small_config(offline_updates=1, online_episodes=0), tmp_path)
+    assert asked == [model is not None]
