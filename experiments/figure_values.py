@@ -23,7 +23,7 @@ from moto_jax.learning.model_based import make_actor
 from moto_jax.run_layout import program_directory
 from moto_jax.running.branching import dataset_directory
 from moto_jax.running.restoring import KeptCheckpoints, open_checkpoints
-from moto_jax.study import model_probes as diagnostics
+from moto_jax.study import model_probes
 from moto_jax.study.model_figures import Prediction, Rewards
 from moto_jax.study.runs import RunFiles
 from moto_jax.study.systems import System
@@ -97,7 +97,7 @@ def make_probe(config: Config, model: Any, action_size: int) -> Probe:
 
     def imagine_rewards(params: Params, image: jax.Array, key: jax.Array) -> jax.Array:
         act = policy(params["actor"])
-        return diagnostics.imagined_rewards(
+        return model_probes.imagined_rewards(
             model,
             params["model"],
             lambda feature, key: act(feature).mode(),
@@ -110,10 +110,12 @@ def make_probe(config: Config, model: Any, action_size: int) -> Probe:
     disagreement = DISAGREEMENTS[config.moto.disagreement]
     return Probe(
         predict=jax.jit(functools.partial(open_loop, model), static_argnums=2),
-        filter_rewards=jax.jit(functools.partial(diagnostics.predicted_rewards, model)),
+        filter_rewards=jax.jit(
+            functools.partial(model_probes.predicted_rewards, model)
+        ),
         imagine_rewards=jax.jit(imagine_rewards),
         uncertainty=jax.jit(
-            lambda params, batch, key: diagnostics.open_loop_uncertainty(
+            lambda params, batch, key: model_probes.open_loop_uncertainty(
                 model, params, batch, horizon, disagreement, key
             )
         ),
@@ -217,7 +219,7 @@ def predictions(models: Models) -> list[Prediction]:
     starts = [context - own for own in contexts]
     lengths = [episode.num_rows for episode in episodes]
     rows = max(start + own for start, own in zip(starts, lengths, strict=True))
-    batch = diagnostics.padded_batch(episodes, label, rows, starts)
+    batch = model_probes.padded_batch(episodes, label, rows, starts)
     predicted = []
     for run, _, params in checkpoints(models, newest):
         seed = run.config["seeds"][0]
@@ -263,7 +265,7 @@ def rewards(models: Models) -> Rewards:
         return newest(tuple(step for step in steps if step <= offline_updates) or steps)
 
     episodes = models.demonstrations
-    batch = diagnostics.padded_batch(episodes, models.world.label, models.rows)
+    batch = model_probes.padded_batch(episodes, models.world.label, models.rows)
     lengths = np.array([episode.num_rows for episode in episodes])
     over = np.arange(models.rows)[:, None] >= lengths
     true = np.where(over, np.nan, batch.reward)
@@ -318,5 +320,5 @@ def _highest(files: Sequence[Path], label: Label) -> float:
     """Returns the highest reward in episodes' files, NaN without any."""
     best = float("nan")
     for file in files:
-        best = float(np.fmax(best, label(read_episode(file)).reward.max()))
+        best = float(np.fmax(best, label(read_episode(file)).reward[1:].max()))
     return best

@@ -18,7 +18,7 @@ from moto_jax.acting.collection import Play
 from moto_jax.acting.environment_seeds import Purpose, environment_seed
 from moto_jax.data.episodes import Episode
 from moto_jax.running.restoring import KeptCheckpoints
-from moto_jax.study import model_probes as diagnostics
+from moto_jax.study import model_probes
 from moto_jax.study.gap_figure import Gaps
 from moto_jax.study.runs import RunFiles
 
@@ -37,9 +37,9 @@ def gaps(models: Models, make_world: MakeWorld) -> Gaps:
     }
     episodes, name, returned = _expert(models, make_world, evaluated)
     rows = max(models.rows, *(episode.num_rows for episode in episodes))
-    batch = diagnostics.padded_batch(episodes, models.world.label, rows)
+    batch = model_probes.padded_batch(episodes, models.world.label, rows)
     lengths = [episode.num_rows for episode in episodes]
-    whole = diagnostics.whole_windows(lengths, rows, models.probe.horizon)
+    whole = model_probes.whole_windows(lengths, rows, models.probe.horizon)
     points = []
     for run, step, params in checkpoints(models):
         seed = run.config["seeds"][0]

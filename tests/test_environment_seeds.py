@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from experiments.configs import base
-from moto_jax.acting import environment_seeds as seeds
+from moto_jax.acting import environment_seeds
 from moto_jax.acting.collection import Play
 from moto_jax.acting.environment_seeds import Purpose, environment_seed
 from moto_jax.data.replay import Replay
@@ -51,7 +51,7 @@ def test_the_purpose_is_in_the_seed_itself():
     """So that no seed and no number whatever bring two purposes together."""
     for purpose in Purpose:
         for word in LARGE:
-            for number in (0, 1, 12345, seeds.STREAM_LENGTH - 1):
+            for number in (0, 1, 12345, environment_seeds.STREAM_LENGTH - 1):
                 found = environment_seed(purpose, word, number=number)
                 assert found >> 29 == purpose
     # Small ones that are typed by hand have no purpose.
@@ -69,9 +69,9 @@ def test_streams_of_other_words_are_others():
 
 def test_a_stream_comes_round_only_when_it_is_full():
     first = environment_seed(Purpose.TEST, number=0)
-    last = environment_seed(Purpose.TEST, number=seeds.STREAM_LENGTH - 1)
+    last = environment_seed(Purpose.TEST, number=environment_seeds.STREAM_LENGTH - 1)
     second = environment_seed(Purpose.TEST, number=1)
-    length = seeds.STREAM_LENGTH
+    length = environment_seeds.STREAM_LENGTH
     assert (last + 1 - first) % length == 0 and (second - first) % length == 1
     for number in (-1, length):
         with pytest.raises(ValueError, match=f"episode {number} has no environment"):

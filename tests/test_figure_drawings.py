@@ -20,8 +20,7 @@ from moto_jax.data.episodes import (
     write_manifest,
 )
 from moto_jax.running import checkpoints, restoring
-from moto_jax.study import model_probes as diagnostics
-from moto_jax.study import systems
+from moto_jax.study import model_probes, systems
 from moto_jax.worlds.kitchen import tasks
 from moto_jax.worlds.kitchen.labels import make_label
 from moto_jax.worlds.registry import make_world
@@ -281,7 +280,7 @@ def test_uncertainty_is_of_each_checkpoints_own_model(models):
         episode(TASK, environment_seed(Purpose.EXPERTS, number=number), EPISODE_STEPS)
         for number in range(10)
     ]
-    batch = diagnostics.padded_batch(episodes, make_label(TASK), EPISODE_STEPS + 1)
+    batch = model_probes.padded_batch(episodes, make_label(TASK), EPISODE_STEPS + 1)
     params = jax.tree.map(lambda leaf: leaf[1], models.programs[0][0].acting_params(20))
     uncertain = models.probe.uncertainty(params["model"], batch, jax.random.key(5))
     np.testing.assert_allclose(found.uncertainty[1], uncertain.mean(), rtol=1e-5)
@@ -299,7 +298,7 @@ def failing(models):
 
 def test_what_lies_after_an_episode_is_not_asked_about(models):
     found = gap_values.gaps(failing(models), world()[1])
-    batch = diagnostics.padded_batch(
+    batch = model_probes.padded_batch(
         models.demonstrations, make_label(TASK), EPISODE_STEPS + 1
     )
     params = jax.tree.map(lambda leaf: leaf[0], models.programs[0][0].acting_params(20))

@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from moto_jax.learning import learners as base
+from moto_jax.learning import learners
 from moto_jax.learning.distributions import TruncatedNormal
 from moto_jax.running import checkpoints
 from tests import fakes
@@ -14,7 +14,7 @@ from tests import fakes
 
 def optimizer(learning_rate=0.01, **overrides):
     settings = {"epsilon": 1e-8, "clip_norm": 5.0, "weight_decay": 0.0}
-    return base.make_optimizer(learning_rate, **{**settings, **overrides})
+    return learners.make_optimizer(learning_rate, **{**settings, **overrides})
 
 
 def step_sizes(transformation, steps, gradient=1.0, params=0.0):
@@ -177,9 +177,9 @@ def test_gradient_step_moves_its_first_argument_downhill_and_returns_aux():
         return jnp.sum(jnp.square(error)), {"error": error}
 
     transformation = optax.sgd(0.25)
-    learnable = base.init_learnable(jnp.array([1.0, -2.0]), transformation)
+    learnable = learners.init_learnable(jnp.array([1.0, -2.0]), transformation)
     target = jnp.array([3.0, 0.0])
-    moved, aux, norm = base.gradient_step(loss, transformation, learnable, target)
+    moved, aux, norm = learners.gradient_step(loss, transformation, learnable, target)
     # Gradient 2 (params - target), rate 1/4: half of the way.
     np.testing.assert_allclose(moved.params, [2.0, -1.0])
     np.testing.assert_allclose(aux["error"], [-2.0, -2.0])
@@ -189,24 +189,24 @@ def test_gradient_step_moves_its_first_argument_downhill_and_returns_aux():
 
 def test_the_norm_is_over_all_parameters():
     tree = {"a": jnp.array([[3.0]]), "b": jnp.array([0.0, 4.0]), "c": jnp.array(12.0)}
-    np.testing.assert_allclose(base.global_norm(tree), 13.0)
+    np.testing.assert_allclose(learners.global_norm(tree), 13.0)
 
 
 def test_a_finite_loss_with_a_gradient_that_is_not_is_thrown_away():
     """As of a root at zero, which no loss shows."""
     transformation = optimizer(1.0)
 
-    def step(learners, batch, key, number):
-        learnt, loss, norm = base.gradient_step(
+    def step(learnable, batch, key, number):
+        learnt, loss, norm = learners.gradient_step(
             lambda params: (jnp.sum(jnp.sqrt(params)),) * 2,
             transformation,
-            learners,
+            learnable,
         )
         return learnt, {"loss": loss, "gradient_norm": norm}
 
-    update = jax.jit(base.make_update(step, lambda learners: learners.params, 0.5))
-    learner = base.init_learnable(jnp.array([0.0, 4.0]), transformation)
-    state = base.init_state(jax.random.key(0), learner, lambda one: one.params)
+    update = jax.jit(learners.make_update(step, lambda learners: learners.params, 0.5))
+    learner = learners.init_learnable(jnp.array([0.0, 4.0]), transformation)
+    state = learners.init_state(jax.random.key(0), learner, lambda one: one.params)
     batch = fakes.random_batch(2, 1, action_size=1, image_size=1)
     refused, metrics = update(state, batch)
     assert np.isfinite(metrics["loss"]) and not np.isfinite(metrics["gradient_norm"])
@@ -219,18 +219,18 @@ def test_a_finite_loss_with_a_gradient_that_is_not_is_thrown_away():
 def test_named_keys_differ_between_names_and_steps_and_come_again():
     key = jax.random.key(0)
     keys = [
-        base.named_keys(key, jnp.array(step), "model", "dream") for step in range(3)
+        learners.named_keys(key, jnp.array(step), "model", "dream") for step in range(3)
     ]
     data = [jax.random.key_data(k).tobytes() for step in keys for k in step.values()]
     assert len(set(data)) == 6
-    again = base.named_keys(key, jnp.array(1), "model", "dream")
+    again = learners.named_keys(key, jnp.array(1), "model", "dream")
     assert again["dream"] == keys[1]["dream"]
 
 
 def test_keep_if_takes_all_or_nothing():
     new, old = {"a": jnp.ones(2), "b": jnp.ones(())}, {"a": jnp.zeros(2), "b": 0.0}
-    kept = base.keep_if(jnp.array(True), new, old)
-    refused = base.keep_if(jnp.array(False), new, old)
+    kept = learners.keep_if(jnp.array(True), new, old)
+    refused = learners.keep_if(jnp.array(False), new, old)
     assert np.all(kept["a"] == 1) and kept["b"] == 1
     assert np.all(refused["a"] == 0) and refused["b"] == 0
 
@@ -238,8 +238,8 @@ def test_keep_if_takes_all_or_nothing():
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_all_finite_sees_one_bad_number(bad):
     tree = {"a": jnp.ones(3), "count": jnp.array(2)}
-    assert base.all_finite(tree)
-    assert not base.all_finite({**tree, "b": jnp.array([[0.0, bad]])})
+    assert learners.all_finite(tree)
+    assert not learners.all_finite({**tree, "b": jnp.array([[0.0, bad]])})
 
 
 class TestChoices:
@@ -248,7 +248,7 @@ class TestChoices:
 
     def drawn(self, name, seed=0, count=4_000):
         policy = TruncatedNormal(self.MEAN, jnp.full(4, 0.2))
-        choose = base.make_choices(self.NOISE)[name]
+        choose = learners.make_choices(self.NOISE)[name]
         keys = jax.random.split(jax.random.key(seed), count)
         return np.asarray(jax.vmap(lambda key: choose(policy, key))(keys))
 

@@ -7,8 +7,7 @@ from experiments.configs.base import get_config
 from moto_jax.worlds.kitchen import tasks
 from moto_jax.worlds.kitchen.composition import HUMAN_SEQUENCES
 from moto_jax.worlds.kitchen.labels import completion_order
-from moto_jax.worlds.mini import demonstrator as mini_demonstrator
-from moto_jax.worlds.mini import minikitchen
+from moto_jax.worlds.mini import demonstrator, minikitchen
 from moto_jax.worlds.mini.minikitchen import KETTLE, NOTHING
 from tests.mini_states import KEY, NUMBER, at_handle, place
 
@@ -21,7 +20,7 @@ def test_the_demonstrator_does_every_sequence():
     @jax.jit
     @jax.vmap
     def record(key, sequence):
-        made = mini_demonstrator.demonstrate(
+        made = demonstrator.demonstrate(
             key, sequence, steps=minikitchen.EPISODE_STEPS, action_noise=noise
         )
         return (
@@ -48,12 +47,12 @@ def handle(name):
 
 
 def closes(state, name):
-    return mini_demonstrator.act(state, NUMBER[name], 1.0)[2] > 0
+    return demonstrator.act(state, NUMBER[name], 1.0)[2] > 0
 
 
 def test_the_gripper_closes_on_its_way():
     """Rows of a demonstration tell to close before the handle is within reach."""
-    made = mini_demonstrator.demonstrate(
+    made = demonstrator.demonstrate(
         KEY, jnp.array([KETTLE, NUMBER["slide cabinet"]]), steps=60, action_noise=0.0
     )
     held, closed = np.asarray(made.states.held), np.asarray(made.action[:, 2] > 0)
@@ -81,14 +80,14 @@ def test_what_is_done_is_let_go_on_the_way_to_the_next():
     """No pause, which would look like the moment of setting out."""
     held = NUMBER["microwave"]
     state = at_handle("microwave", "microwave", held=held, grip=1.0)
-    action = mini_demonstrator.act(state, NUMBER["slide cabinet"], 1.0)
+    action = demonstrator.act(state, NUMBER["slide cabinet"], 1.0)
     # To the right and up.
     assert action[0] > 0.5 and action[1] < -0.5 and action[2] < 0
 
 
 def test_a_demonstration_ends_soon_after_its_last_object():
     def rows_of(tail_steps):
-        made = mini_demonstrator.demonstrate(
+        made = demonstrator.demonstrate(
             KEY,
             jnp.array([NUMBER["kettle"], NOTHING, NOTHING]),
             steps=40,
@@ -107,7 +106,7 @@ def idle(monkeypatch):
     """A demonstrator that wants nothing, its gripper open; still air."""
     monkeypatch.setattr(minikitchen, "MOTION_NOISE", 0.0)
     monkeypatch.setattr(
-        mini_demonstrator,
+        demonstrator,
         "act",
         lambda state, wanted, speed: jnp.array([0.0, 0.0, -20.0]),
     )
@@ -115,7 +114,7 @@ def idle(monkeypatch):
 
 @pytest.mark.parametrize("action_noise", [0.0, 0.1, 0.2])
 def test_recorded_actions_have_the_operators_noise(action_noise, idle):
-    made = mini_demonstrator.demonstrate(
+    made = demonstrator.demonstrate(
         KEY, jnp.array([KETTLE]), steps=400, action_noise=action_noise
     )
     np.testing.assert_allclose(made.action[:, :2].std(), action_noise, rtol=0.1)
@@ -124,7 +123,7 @@ def test_recorded_actions_have_the_operators_noise(action_noise, idle):
 
 def test_a_recorded_action_is_what_moved_the_gripper(idle):
     """Also where noise took it over the end of its range."""
-    made = mini_demonstrator.demonstrate(
+    made = demonstrator.demonstrate(
         KEY, jnp.array([KETTLE]), steps=20, action_noise=2.0
     )
     action, position = np.asarray(made.action), np.asarray(made.states.position)

@@ -6,7 +6,7 @@ import pytest
 from moto_jax.data.episodes import Episode
 from moto_jax.learning.disagreement import logit_disagreement
 from moto_jax.learning.model_based import PolicyCarry
-from moto_jax.study import model_probes as diagnostics
+from moto_jax.study import model_probes
 from moto_jax.types import Policy
 from moto_jax.worlds.kitchen import tasks
 from moto_jax.worlds.kitchen.labels import make_label
@@ -50,7 +50,7 @@ def filtered_deter(params, batch):
 
 def test_predicted_rewards_are_those_of_each_rows_posterior():
     params, batch = params_without_chance(), batch_of([(0, 0), (3, 1)])
-    found = diagnostics.predicted_rewards(
+    found = model_probes.predicted_rewards(
         fakes.linear_world_model(), params, batch, jax.random.key(0)
     )
     wanted = filtered_deter(params, batch) @ params["reward"][: fakes.DETER]
@@ -61,7 +61,7 @@ def test_predicted_rewards_know_what_is_seen():
     """The stochastic state comes from the image."""
     params, batch = fakes.linear_model_params(), batch_of()
     params["posterior"] *= 1e3
-    found = diagnostics.predicted_rewards(
+    found = model_probes.predicted_rewards(
         fakes.linear_world_model(), params, batch, jax.random.key(0)
     )
     look = (batch.image / 255.0).mean(axis=(2, 3)) @ params["look"]
@@ -81,7 +81,7 @@ def test_imagined_rewards_follow_the_policy():
         return jnp.broadcast_to(action, (len(feature), 2)) + feature[:, :2]
 
     image = batch_of().image[0]
-    found = diagnostics.imagined_rewards(
+    found = model_probes.imagined_rewards(
         fakes.linear_world_model(), params, policy, image, 4, jax.random.key(0)
     )
     deter, wanted = np.zeros(fakes.DETER), []
@@ -96,7 +96,7 @@ def test_imagined_rewards_follow_the_policy():
 def test_imagined_rewards_begin_with_what_is_seen():
     params, image = fakes.linear_model_params(), batch_of().image[0]
     params["posterior"] *= 1e3
-    found = diagnostics.imagined_rewards(
+    found = model_probes.imagined_rewards(
         fakes.linear_world_model(),
         params,
         lambda feature, key: feature[:, :2],
@@ -113,7 +113,7 @@ def test_imagined_rewards_begin_with_what_is_seen():
 
 def test_uncertainty_is_the_mean_over_the_recorded_actions():
     params, batch = params_without_chance(), batch_of()
-    found = diagnostics.open_loop_uncertainty(
+    found = model_probes.open_loop_uncertainty(
         fakes.linear_world_model(),
         params,
         batch,
@@ -137,7 +137,7 @@ def test_uncertainty_is_the_mean_over_the_recorded_actions():
 def test_members_that_agree_are_certain():
     params = params_without_chance()
     params["prior"][:] = params["prior"][:1]
-    uncertain = diagnostics.open_loop_uncertainty(
+    uncertain = model_probes.open_loop_uncertainty(
         fakes.linear_world_model(),
         params,
         batch_of(),
@@ -150,7 +150,7 @@ def test_members_that_agree_are_certain():
 
 def test_a_horizon_must_fit():
     with pytest.raises(ValueError, match="6 rows hold no 6 actions"):
-        diagnostics.open_loop_uncertainty(
+        model_probes.open_loop_uncertainty(
             fakes.linear_world_model(),
             params_without_chance(),
             batch_of(),
@@ -166,7 +166,7 @@ def episodes_of(*lengths):
 
 def test_shorter_episodes_stand_still_at_the_end():
     long, short = episodes_of(5, 3)
-    batch = diagnostics.padded_batch([long, short], LABEL, rows=6)
+    batch = model_probes.padded_batch([long, short], LABEL, rows=6)
     assert batch.image.shape == (6, 2, 8, 8, 3)
     np.testing.assert_array_equal(batch.image[:, 0], long.image)
     np.testing.assert_array_equal(batch.prev_action[1:, 0], long.action)
@@ -179,25 +179,25 @@ def test_shorter_episodes_stand_still_at_the_end():
     np.testing.assert_array_equal(batch.reward[1:4, 1], in_goal[1:])
     np.testing.assert_array_equal(batch.reward[4:, 1], in_goal[[-1, -1]])
     with pytest.raises(ValueError, match="6 rows that begins at 0 does not fit 5"):
-        diagnostics.padded_batch([long], LABEL, rows=5)
+        model_probes.padded_batch([long], LABEL, rows=5)
     with pytest.raises(ValueError, match="no episode"):
-        diagnostics.padded_batch([], LABEL, rows=5)
+        model_probes.padded_batch([], LABEL, rows=5)
 
 
 def test_what_lies_before_an_episode_is_forgotten():
     long, short = episodes_of(5, 3)
-    batch = diagnostics.padded_batch([long, short], LABEL, rows=8, starts=[1, 3])
+    batch = model_probes.padded_batch([long, short], LABEL, rows=8, starts=[1, 3])
     np.testing.assert_array_equal(batch.image[3:7, 1], short.image)
     np.testing.assert_array_equal(batch.prev_action[4:7, 1], short.action)
     np.testing.assert_array_equal(batch.image[1:7, 0], long.image)
     assert batch.is_first[1, 0] and batch.is_first[3, 1]
     assert not batch.is_first[2:, 0].any() and not batch.is_first[4:, 1].any()
     with pytest.raises(ValueError, match="4 rows that begins at 5 does not fit 8"):
-        diagnostics.padded_batch([short], LABEL, rows=8, starts=[5])
+        model_probes.padded_batch([short], LABEL, rows=8, starts=[5])
 
 
 def test_windows_end_with_the_episode():
-    windows = diagnostics.whole_windows([6, 4, 2], rows=6, horizon=2)
+    windows = model_probes.whole_windows([6, 4, 2], rows=6, horizon=2)
     # From row j the last row asked for is j + 2.
     assert windows.T.tolist() == [[True] * 4, [True, True, False, False], [False] * 4]
 
@@ -214,7 +214,7 @@ def test_a_policy_that_is_followed_knows_what_was_executed_not_what_it_chose():
 
     image = np.arange(4, dtype=np.uint8)[:, None, None, None] * np.ones(3, np.uint8)
     executed = np.float32([[1, 2], [3, 4], [5, 6], [7, 8]])
-    chosen = diagnostics.actions_along(
+    chosen = model_probes.actions_along(
         Policy(initial, act), 10.0, image, executed, jax.random.key(0)
     )
     np.testing.assert_allclose(chosen, [[0, 0], [11, 21], [32, 42], [53, 63]])
@@ -253,7 +253,7 @@ def test_a_policy_that_does_what_was_meant_has_no_error():
         )
         for length in (6, 4)
     ]
-    found = diagnostics.squared_action_errors(along, episodes, label_of(3, 0), 100)
+    found = model_probes.squared_action_errors(along, episodes, label_of(3, 0), 100)
     assert found == [[0.0, None], [0.0, None]]
     # Compiled once.
     assert seen == [(6, 2, 2, 3)] * 2
@@ -269,7 +269,7 @@ def test_errors_are_of_the_actions_before_an_object_is_done():
     def along(image, executed, key):
         return np.zeros_like(executed)
 
-    ((first, never, third, at_once),) = diagnostics.squared_action_errors(
+    ((first, never, third, at_once),) = model_probes.squared_action_errors(
         along, [episode], label_of(0, 1, 2, 4), 2
     )
     # Rows 1 and 2: (0.02 + 0.09) / 2; row 0 alone.
@@ -281,7 +281,7 @@ def test_what_was_executed_was_meant_where_nothing_else_is_known():
     in_goal = np.zeros((4, 7), bool)
     in_goal[3, 0] = True
     episode = recorded_episode(3, objects_in_goal=in_goal)
-    ((error,),) = diagnostics.squared_action_errors(
+    ((error,),) = model_probes.squared_action_errors(
         lambda image, executed, key: executed + 0.5, [episode], label_of(0), 2
     )
     np.testing.assert_allclose(error, 0.25, rtol=1e-5)

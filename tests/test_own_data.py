@@ -360,7 +360,7 @@ def train_on_pixels(tmp_path, agent):
 
 
 @pytest.mark.parametrize("agent", ["moto", "bc"])
-def test_an_agent_learns_from_pixels_and_rewards_alone(tmp_path, no_videos, agent):
+def test_an_agent_trains_on_pixels_and_rewards_alone(tmp_path, no_videos, agent):
     """One that reads sequences, and one that reads stacks of frames."""
     train_on_pixels(tmp_path, agent)
 
@@ -369,5 +369,5 @@ def test_an_agent_learns_from_pixels_and_rewards_alone(tmp_path, no_videos, agen
 @pytest.mark.parametrize(
     "agent", [name for name in AGENTS if name not in ("moto", "bc")]
 )
-def test_every_agent_learns_from_pixels_and_rewards_alone(tmp_path, no_videos, agent):
+def test_every_agent_trains_on_pixels_and_rewards_alone(tmp_path, no_videos, agent):
     train_on_pixels(tmp_path, agent)

@@ -178,7 +178,7 @@ def init_agent(
     return init_state(key, learners, acting_params)
 
 
-def _moved(average: jax.Array, value: jax.Array, decay: float) -> jax.Array:
+def _running_average(average: jax.Array, value: jax.Array, decay: float) -> jax.Array:
     return jnp.asarray(optax.incremental_update(value, average, 1.0 - decay))
 
 
@@ -249,7 +249,7 @@ def make_step(
             target_critic=optax.periodic_update(
                 critic.params, learners.target_critic, number + 1, hyper.target_period
             ),
-            return_range=_moved(
+            return_range=_running_average(
                 learners.return_range, high - low, hyper.return_range_decay
             ),
         )

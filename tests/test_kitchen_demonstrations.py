@@ -25,8 +25,7 @@ from moto_jax.data.episodes import (
     read_manifest,
     to_rows,
 )
-from moto_jax.worlds.kitchen import demonstrations as sources
-from moto_jax.worlds.kitchen import tasks
+from moto_jax.worlds.kitchen import demonstrations, tasks
 from moto_jax.worlds.kitchen.composition import HUMAN_SEQUENCES, composition
 from moto_jax.worlds.kitchen.d4rl import read_d4rl
 from moto_jax.worlds.kitchen.demonstrator import Demonstrator, demonstrable_order
@@ -149,9 +148,11 @@ class StubRenderer:
 
 @needs_d4rl_file
 def test_d4rl_episode_shows_each_observation(monkeypatch):
-    monkeypatch.setattr(sources, "_renderer", lambda profile, size: StubRenderer())
+    monkeypatch.setattr(
+        demonstrations, "_renderer", lambda profile, size: StubRenderer()
+    )
     qpos, action = read_d4rl(D4RL_FILE)[3]
-    job = sources.DrawingJob(3, qpos, action, "fast", 4)
+    job = demonstrations.DrawingJob(3, qpos, action, "fast", 4)
     assert job.file == "000003-microwave-kettle-light_switch-slide_cabinet.npz"
     episode, _, attempts = job.run()
     assert attempts == 1
@@ -305,16 +306,18 @@ def draw_nothing(*args, **kwargs):
 
 
 def test_what_is_refused_by_its_size_is_refused_before_drawing(tmp_path, monkeypatch):
-    monkeypatch.setattr(sources, "build_dataset", lambda d, h, jobs, *rest: jobs())
-    monkeypatch.setattr(sources, "_check_drawing", draw_nothing)
+    monkeypatch.setattr(
+        demonstrations, "build_dataset", lambda d, h, jobs, *rest: jobs()
+    )
+    monkeypatch.setattr(demonstrations, "_check_drawing", draw_nothing)
     path = tmp_path / "a.hdf5"
     make_d4rl_file(path)
     with pytest.raises(DatasetError, match=r"a\.hdf5.*2 episodes has 4 rows.* 5:"):
-        sources.d4rl_episodes(tmp_path / "out", path=path, min_rows=5)
+        demonstrations.d4rl_episodes(tmp_path / "out", path=path, min_rows=5)
     make_d4rl_file(path, terminals=np.zeros(8, np.bool_), timeouts=None)
-    monkeypatch.setattr(sources, "MAX_EPISODE_BYTES", 8 * 3 * 64**2 - 1)
+    monkeypatch.setattr(demonstrations, "MAX_EPISODE_BYTES", 8 * 3 * 64**2 - 1)
     with pytest.raises(DatasetError, match=r"a\.hdf5.*8 rows.*over the bound"):
-        sources.d4rl_episodes(tmp_path / "out", path=path)
+        demonstrations.d4rl_episodes(tmp_path / "out", path=path)
     assert not (tmp_path / "out").exists()
 
 
@@ -364,7 +367,7 @@ def test_what_is_no_hdf5_is_refused(tmp_path, damage):
     with pytest.raises(DatasetError, match=r"a\.hdf5"):
         read_d4rl(path)
     with pytest.raises(DatasetError, match=r"a\.hdf5"):
-        sources.d4rl_episodes(tmp_path / "out", path=path)
+        demonstrations.d4rl_episodes(tmp_path / "out", path=path)
     assert not (tmp_path / "out").exists()
 
 
@@ -552,7 +555,7 @@ def test_no_workers_are_refused(tmp_path):
 def test_bad_request_is_refused_before_anything_is_made(tmp_path, changes, word):
     values = {"task": "mixed", "num_episodes": 2, **changes}
     with pytest.raises(ValueError, match=word):
-        sources.scripted_episodes(tmp_path / "out", **values)
+        demonstrations.scripted_episodes(tmp_path / "out", **values)
     assert not (tmp_path / "out").exists()
 
 
@@ -562,7 +565,7 @@ def physics(monkeypatch):
     from moto_jax.worlds.kitchen.environment import KitchenEnv
 
     env = KitchenEnv(render_frames=False)
-    monkeypatch.setattr(sources, "_environment", lambda profile, size: env)
+    monkeypatch.setattr(demonstrations, "_environment", lambda profile, size: env)
     yield env
     env.close()
 
@@ -572,8 +575,8 @@ QUIET = {"action_noise": 0.0, "min_speed": 1.0, "keyframe_jitter": 0.0}
 
 def test_recorded_episode_ends_soon_after_its_object(physics):
     demonstrator = Demonstrator(("slide cabinet",), 0, **QUIET)
-    episode = sources.record_episode(physics, demonstrator, seed=0, tail_steps=0)
-    longer = sources.record_episode(
+    episode = demonstrations.record_episode(physics, demonstrator, seed=0, tail_steps=0)
+    longer = demonstrations.record_episode(
         physics, Demonstrator(("slide cabinet",), 0, **QUIET), seed=0, tail_steps=4
     )
     assert longer.num_rows == episode.num_rows + 4 < 100
@@ -598,8 +601,10 @@ def test_failed_attempt_is_repeated_with_another_seed(physics, monkeypatch):
         objects = ("light switch",) if len(asked) == 1 else objects
         return real(objects, seed, **demonstration)
 
-    monkeypatch.setattr(sources, "Demonstrator", distracted)
-    job = sources.ScriptedJob(4, ("slide cabinet",), 2**32 - 1, QUIET, 2, "fast", 64)
+    monkeypatch.setattr(demonstrations, "Demonstrator", distracted)
+    job = demonstrations.ScriptedJob(
+        4, ("slide cabinet",), 2**32 - 1, QUIET, 2, "fast", 64
+    )
     episode, _, attempts = job.run()
     assert attempts == 2
     assert asked == [
@@ -611,12 +616,14 @@ def test_failed_attempt_is_repeated_with_another_seed(physics, monkeypatch):
 
 
 def test_demonstrator_that_always_fails_is_an_error(physics, monkeypatch):
-    monkeypatch.setattr(sources, "MAX_ATTEMPTS", 1)
+    monkeypatch.setattr(demonstrations, "MAX_ATTEMPTS", 1)
     real = Demonstrator
     monkeypatch.setattr(
-        sources, "Demonstrator", lambda objects, *a, **k: real(("kettle",), *a, **k)
+        demonstrations,
+        "Demonstrator",
+        lambda objects, *a, **k: real(("kettle",), *a, **k),
     )
-    job = sources.ScriptedJob(4, ("slide cabinet",), 0, QUIET, 2, "fast", 64)
+    job = demonstrations.ScriptedJob(4, ("slide cabinet",), 0, QUIET, 2, "fast", 64)
     with pytest.raises(DatasetError, match="000004-slide_cabinet.npz.*action_noise"):
         job.run()
 
@@ -624,7 +631,7 @@ def test_demonstrator_that_always_fails_is_an_error(physics, monkeypatch):
 @pytest.mark.kitchen
 def test_scripted_dataset_end_to_end(tmp_path):
     directory = tmp_path / "dataset"
-    manifest = sources.scripted_episodes(
+    manifest = demonstrations.scripted_episodes(
         directory, task="mixed", num_episodes=2, image_size=16
     )
     assert manifest.source == "scripted"
@@ -650,7 +657,7 @@ def test_scripted_dataset_end_to_end(tmp_path):
 def test_d4rl_rows_are_drawn_by_the_kitchens_renderer():
     qpos, action = read_d4rl(D4RL_FILE)[0]
     rows = [0, 60, len(qpos) - 1]
-    job = sources.DrawingJob(0, qpos[rows], action[: len(rows) - 1], "fast", 32)
+    job = demonstrations.DrawingJob(0, qpos[rows], action[: len(rows) - 1], "fast", 32)
     image = job.run().episode.image.astype(int)
     assert image.shape == (3, 32, 32, 3)
     assert 50 < image.mean() < 150

@@ -9,7 +9,7 @@ from moto_jax.acting.environment_seeds import Purpose, environment_seed
 from moto_jax.data.episodes import DatasetError, load_dataset, read_manifest
 from moto_jax.worlds.kitchen.composition import composition
 from moto_jax.worlds.kitchen.labels import completion_order
-from moto_jax.worlds.mini import demonstrations as mini_sources
+from moto_jax.worlds.mini import demonstrations
 from moto_jax.worlds.mini.demonstrations import mini_demonstration, mini_episodes
 from moto_jax.worlds.registry import make_world
 
@@ -62,7 +62,7 @@ def test_what_the_demonstrator_cannot_do_is_said(tmp_path):
 
 
 def test_what_failed_is_tried_again_with_another_seed(tmp_path, monkeypatch):
-    record, asked = mini_sources._record, []
+    record, asked = demonstrations._record, []
 
     def clumsy(kitchen, sequences, keys, action_noise):
         """Fails the second demonstration twice: it comes to rest too soon."""
@@ -75,7 +75,7 @@ def test_what_failed_is_tried_again_with_another_seed(tmp_path, monkeypatch):
             episodes[place] = dataclasses.replace(lost, objects_in_goal=nothing)
         return episodes
 
-    monkeypatch.setattr(mini_sources, "_record", clumsy)
+    monkeypatch.setattr(demonstrations, "_record", clumsy)
     manifest = mini_episodes(tmp_path, **SMALL)
     assert [len(keys) for keys in asked] == [5, 1, 1]
     assert len({key for keys in asked for key in keys}) == 7
