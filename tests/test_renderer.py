@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from moto_jax.worlds import graphics
 from moto_jax.worlds.graphics import GraphicsError
 from moto_jax.worlds.kitchen import renderer, tasks
 from moto_jax.worlds.kitchen.environment import KitchenEnv
@@ -195,7 +196,7 @@ def test_an_unknown_profile_is_named():
 
 
 def test_a_context_that_cannot_be_made_is_one_error(monkeypatch):
-    monkeypatch.setattr(renderer, "choose_backend", lambda: "absent")
+    monkeypatch.setattr(graphics, "choose_backend", lambda: "absent")
     with pytest.raises(GraphicsError, match="absent backend.*apt-get") as error:
         renderer.KitchenRenderer("paper")
     assert "\n" not in str(error.value)
