@@ -7,6 +7,7 @@ import sys
 
 import gymnasium
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from gymnasium import spaces
@@ -275,10 +276,14 @@ def test_workers_play_an_own_environment_to_its_end():
     config = config_of(name="gym:Dot-v0", modules="tests.own_environment")
     config.env.update(episode_steps=30, workers=2)
     with make_world(config).open_stage() as stage:
-        play = stage.player(random_policy(2))
-        key = jax.random.key(0)[None]
+        # Straight on, as a target lies: two of three dots reach theirs, one is cut.
+        straight = random_policy(2)._replace(
+            act=lambda params, carry, image, *_: (jnp.full((len(image), 2), 0.7), carry)
+        )
         plays = [Play(0, seed) for seed in range(3)]
-        episodes = list(play({}, key, plays))
+        episodes = list(stage.player(straight)({}, jax.random.key(0)[None], plays))
+    ends = [(bool(e.is_terminal[-1]), len(e.action) < 30) for e in episodes]
+    assert ends == [(True, True), (True, True), (False, False)]
     for seed, episode in enumerate(episodes):
         env = GymEnv("Dot-v0", "", "", 64, 30)
         image, _ = env.reset(seed=seed)

@@ -103,7 +103,6 @@ class MetaWorldEnv(PixelEnv):
         simulator = self._simulator
         simulator.hand_init_pos = _HAND_START + noise
         simulator.seed(seed)
-        _forget(simulator)
         simulator.reset()
         self.begin()
         return self._advance(np.zeros(tasks.NUM_ACTIONS), _SETTLING_STEPS)
@@ -132,14 +131,6 @@ class MetaWorldEnv(PixelEnv):
         if self._camera is not None:
             self._image = self._camera.draw(self._simulator.data)
         return self._image.copy(), {"success": bool(info["success"]), "state": state}
-
-
-def _forget(simulator: Any) -> None:
-    """Leaves nothing of the last episode: its reset moves the hand before it clears."""
-    import mujoco
-
-    mujoco.mj_resetData(simulator.model, simulator.data)
-    mujoco.mj_forward(simulator.model, simulator.data)
 
 
 class Camera:
