@@ -1,11 +1,18 @@
 """One HTML page of tables and pictures: text in, text out, everything inside it."""
 
 import base64
-import html
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-_STYLE = """
+from jinja2 import Environment, StrictUndefined
+
+_TEMPLATE = """<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{{ title }}</title>
+<style>
 body { max-width: 56rem; margin: 2rem auto; padding: 0 1rem; color: #1a1a1a;
   background: #fff; font: 1rem/1.5 Georgia, 'Times New Roman', serif; }
 h1, h2, table, figcaption, .note { font-family: system-ui, sans-serif; }
@@ -23,6 +30,43 @@ th { border-bottom: 1px solid #888; font-weight: 600; }
 pre { font-size: 0.75rem; line-height: 1.5; background: #f6f6f6; padding: 0.6rem;
   overflow-x: auto; white-space: pre-wrap; overflow-wrap: anywhere; }
 .note { font-size: 0.85rem; color: #444; }
+</style>
+</head>
+<body>
+<h1>{{ title }}</h1>
+{% for paragraph in intro %}
+<p>{{ paragraph }}</p>
+{% endfor %}
+{% for part in parts %}
+<h2>{{ part.title }}</h2>
+{% if part.kind == "picture" %}
+<figure>
+<img src="data:image/png;base64,{{ part.data }}" alt="{{ part.title }}">
+<figcaption>{{ part.caption }}</figcaption>
+</figure>
+{% elif part.kind == "grid" %}
+<div class="wide"><table>
+<thead><tr>
+{%- for column in part.columns %}<th>{{ column }}</th>{% endfor -%}
+</tr></thead><tbody>
+{% for row in part.rows %}
+<tr>{% for cell in row %}<td>{{ cell }}</td>{% endfor %}</tr>
+{% endfor %}
+</tbody></table></div>
+{% if part.note %}
+<p class="note">{{ part.note }}</p>
+{% endif %}
+{% else %}
+{% if part.note %}
+<p class="note">{{ part.note }}</p>
+{% endif %}
+{% if part.lines %}
+<pre>{{ part.lines | join("\n") }}</pre>
+{% endif %}
+{% endif %}
+{% endfor %}
+</body>
+</html>
 """
 
 
@@ -38,6 +82,13 @@ class Picture(NamedTuple):
     title: str
     caption: str
     png: bytes
+
+    kind = "picture"
+
+    @property
+    def data(self) -> str:
+        """The file as text."""
+        return base64.b64encode(self.png).decode("ascii")
 
 
 class Grid(NamedTuple):
@@ -55,6 +106,8 @@ class Grid(NamedTuple):
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
 
+    kind = "grid"
+
 
 class Listing(NamedTuple):
     """Lines of a terminal on the page.
@@ -69,6 +122,8 @@ class Listing(NamedTuple):
     note: str
     lines: Sequence[str]
 
+    kind = "listing"
+
 
 def page(
     title: str, intro: Iterable[str], parts: Iterable[Picture | Grid | Listing]
@@ -80,63 +135,12 @@ def page(
       intro: paragraphs below it.
       parts: in order.
     """
-    body = [f"<h1>{_text(title)}</h1>"]
-    body += [f"<p>{_text(paragraph)}</p>" for paragraph in intro]
-    for part in parts:
-        if isinstance(part, Picture):
-            body += _picture(part)
-        elif isinstance(part, Grid):
-            body += _grid(part)
-        else:
-            body += _listing(part)
-    return "\n".join(
-        [
-            "<!DOCTYPE html>",
-            '<html lang="en">',
-            "<head>",
-            '<meta charset="utf-8">',
-            '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            f"<title>{_text(title)}</title>",
-            f"<style>{_STYLE}</style>",
-            "</head>",
-            "<body>",
-            *body,
-            "</body>",
-            "</html>",
-            "",
-        ]
+    environment = Environment(
+        autoescape=True,
+        trim_blocks=True,
+        keep_trailing_newline=True,
+        undefined=StrictUndefined,
     )
-
-
-def _text(text: str) -> str:
-    return html.escape(text, quote=True)
-
-
-def _picture(picture: Picture) -> list[str]:
-    data = base64.b64encode(picture.png).decode("ascii")
-    return [
-        f"<h2>{_text(picture.title)}</h2>",
-        "<figure>",
-        f'<img src="data:image/png;base64,{data}" alt="{_text(picture.title)}">',
-        f"<figcaption>{_text(picture.caption)}</figcaption>",
-        "</figure>",
-    ]
-
-
-def _grid(grid: Grid) -> list[str]:
-    lines = [f"<h2>{_text(grid.title)}</h2>", '<div class="wide"><table>']
-    heads = "".join(f"<th>{_text(column)}</th>" for column in grid.columns)
-    lines.append(f"<thead><tr>{heads}</tr></thead><tbody>")
-    for row in grid.rows:
-        cells = "".join(f"<td>{_text(cell)}</td>" for cell in row)
-        lines.append(f"<tr>{cells}</tr>")
-    lines.append("</tbody></table></div>")
-    return [*lines, f'<p class="note">{_text(grid.note)}</p>'] if grid.note else lines
-
-
-def _listing(listing: Listing) -> list[str]:
-    lines = [f"<h2>{_text(listing.title)}</h2>"]
-    if listing.note:
-        lines.append(f'<p class="note">{_text(listing.note)}</p>')
-    text = "\n".join(listing.lines)
-    return [*lines, f"<pre>{_text(text)}</pre>"] if text else lines
+    return environment.from_string(_TEMPLATE).render(
+        title=title, intro=intro, parts=parts
+    )
