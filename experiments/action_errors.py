@@ -9,8 +9,6 @@ done, and over all objects, with bootstrap intervals of 95 % over the demonstrat
 which are the same for every checkpoint.
 """
 
-import csv
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +18,7 @@ from absl import flags, logging
 
 from experiments.command_line import fail, prepare_jax, run_program
 from moto_jax.data.files import write_atomically
+from moto_jax.tables import comma_separated
 
 if TYPE_CHECKING:
     from moto_jax.data.episodes import Episode
@@ -77,7 +76,8 @@ def _compare(paths: Sequence[str]) -> None:
             )
         errors = _errors(restored, episodes)
         for name, (error, low, high) in errors.items():
-            rows.append([path, name, error, low, high])
+            figures = {"error": error, "low": low, "high": high}
+            rows.append({"checkpoint": path, "object": name, **figures})
         figures = ", ".join(
             f"{name} {error:.4f} ({low:.4f} to {high:.4f})"
             for name, (error, low, high) in errors.items()
@@ -85,7 +85,9 @@ def _compare(paths: Sequence[str]) -> None:
         print(f"{path}: {figures}", flush=True)
         # After each, so that one which cannot be read costs none of the others.
         if _CSV.value:
-            _write_csv(Path(_CSV.value), rows)
+            path = Path(_CSV.value)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, comma_separated(rows).encode())
 
 
 def _errors(
@@ -123,15 +125,6 @@ def _errors(
 
 def _roots(mean: float, low: float, high: float) -> tuple[float, float, float]:
     return mean**0.5, low**0.5, high**0.5
-
-
-def _write_csv(path: Path, rows: Sequence[Sequence[object]]) -> None:
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(["checkpoint", "object", "error", "low", "high"])
-    writer.writerows(rows)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, file.getvalue().encode())
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ from rich.table import Table
 
 from experiments.command_line import fail, prepare_jax, run_program
 from moto_jax.data.files import write_atomically
+from moto_jax.tables import markdown_lines
 
 if TYPE_CHECKING:
     from experiments.benchmarks.measure import Figure, Part
@@ -191,9 +192,7 @@ def markdown(
         "",
         f"Made on {describe(hardware())}, with {packages}.",
         "",
-        "| " + " | ".join(_HEADINGS) + " |",
-        "|" + "---|" * len(_HEADINGS),
-        *("| " + " | ".join(_cells(figure)) + " |" for figure in figures),
+        *markdown_lines(_HEADINGS, [_cells(figure) for figure in figures]),
         "",
         *(f"- {note}" for note in notes if not _is_drawing(note)),
     ]

@@ -5,7 +5,6 @@
 Physics alone, no frames are drawn. Writes `results/demonstrator.md` and `.csv`.
 """
 
-import csv
 import functools
 import multiprocessing
 import shlex
@@ -18,6 +17,8 @@ from absl import flags
 
 from experiments.command_line import fail, run_program
 from moto_jax.data.episodes import first_rows
+from moto_jax.data.files import write_atomically
+from moto_jax.tables import comma_separated, markdown_lines
 from moto_jax.worlds.kitchen import tasks
 from moto_jax.worlds.kitchen.demonstrations import record_episode
 from moto_jax.worlds.kitchen.demonstrator import Demonstrator
@@ -33,7 +34,7 @@ _ACTION_NOISE = flags.DEFINE_float(
 )
 _NUM_WORKERS = flags.DEFINE_integer("num_workers", 2, "Processes.", lower_bound=1)
 
-_COLUMNS = (
+_COLUMNS: tuple[str, ...] = (
     "objects",
     "episodes",
     "all reached",
@@ -100,9 +101,7 @@ def _markdown(rows: list[list[str]], command: str) -> str:
         f"{tasks.EPISODE_STEPS} steps. Figures are shares of the episodes, and control "
         "steps of 0.08 s.",
         "",
-        "| " + " | ".join(_COLUMNS) + " |",
-        "|---" * len(_COLUMNS) + "|",
-        *("| " + " | ".join(row) + " |" for row in rows),
+        *markdown_lines(_COLUMNS, rows),
     ]
     return "\n".join(lines) + "\n"
 
@@ -120,9 +119,9 @@ def main(argv: Sequence[str]) -> None:
         ["python", "-m", "experiments.demonstrator_table", *sys.argv[1:]]
     )
     text = _markdown(rows, command)
-    output.with_suffix(".md").write_text(text)
-    with output.with_suffix(".csv").open("w", newline="") as file:
-        csv.writer(file, lineterminator="\n").writerows([_COLUMNS, *rows])
+    table = [dict(zip(_COLUMNS, row, strict=True)) for row in rows]
+    write_atomically(output.with_suffix(".md"), text.encode())
+    write_atomically(output.with_suffix(".csv"), comma_separated(table).encode())
     print(text)
 
 

@@ -11,8 +11,6 @@ first, and what is known is written at once: PATH.csv and PATH.md. --rehearse do
 same with the smallest networks, on a CPU too, in some four minutes on two cores.
 """
 
-import csv
-import io
 import itertools
 import json
 import os
@@ -27,6 +25,7 @@ from absl import flags, logging
 from experiments.benchmarks.timed_parts import Row, run_part
 from experiments.command_line import fail, prepare_jax, run_program
 from moto_jax.data.files import write_atomically
+from moto_jax.tables import comma_separated, markdown_lines
 
 _OUT = flags.DEFINE_string("out", "results/gpu", "Path of the table, without ending.")
 _REHEARSE = flags.DEFINE_bool("rehearse", False, "The same in small, anywhere.")
@@ -96,17 +95,14 @@ def _command(name: str, limit: float) -> list[str]:
 
 def _write(out: Path, rows: Sequence[Row]) -> None:
     """Writes the table, and the same for a reader, a section a part."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(Row._fields)
-    writer.writerows(rows)
+    text = comma_separated([row._asdict() for row in rows])
     out.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(out.with_suffix(".csv"), text.getvalue().encode())
+    write_atomically(out.with_suffix(".csv"), text.encode())
     words = shlex.join(["python", "-m", "experiments.gpu_report", *sys.argv[1:]])
     lines = ["# What a GPU did", "", f"    {words}", ""]
     for part, found in itertools.groupby(rows, key=lambda row: row.part):
-        lines += [f"## {part}", "", "| what | value | unit |", "|---|---|---|"]
-        lines += [f"| {row.name} | {row.value} | {row.unit} |" for row in found]
+        cells = [(row.name, row.value, row.unit) for row in found]
+        lines += [f"## {part}", "", *markdown_lines(("what", "value", "unit"), cells)]
         lines += [""]
     write_atomically(out.with_suffix(".md"), "\n".join(lines).encode())
 

@@ -9,19 +9,20 @@ cut, then the actions alone. Writes the picture, and every predicted frame's err
 CSV beside it; prints the errors next to those of a copy of the last frame seen.
 """
 
-import csv
 import dataclasses
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from absl import flags, logging
 
 from experiments.command_line import fail, prepare_jax, run_program
+from moto_jax.data.files import write_atomically
 from moto_jax.study.figures import check_format, open_loop_strip
 from moto_jax.study.predictions import Cut, choose_cuts, prediction_errors
+from moto_jax.tables import comma_separated
 
 if TYPE_CHECKING:
     from moto_jax.data.episodes import Episode, Rows
@@ -107,7 +108,8 @@ def _open_loop(out: Path) -> None:
         _EVERY.value,
         [cut.name for cut in cuts],
     )
-    _write_csv(out.with_suffix(".csv"), cuts, model, copy)
+    table = comma_separated(_error_rows(cuts, model, copy))
+    write_atomically(out.with_suffix(".csv"), table.encode())
     _show(model, copy)
     print(f"written to {out} and {out.with_suffix('.csv')}")
 
@@ -162,17 +164,20 @@ def _predict(
     return np.asarray(batch.image), np.asarray(prediction)
 
 
-def _write_csv(
-    path: Path, cuts: Sequence[Cut], model: np.ndarray, copy: np.ndarray
-) -> None:
-    columns = ("object", "start_row", "step", "model_mse", "copy_mse")
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(columns)
-        for index, cut in enumerate(cuts):
-            for step in range(len(model)):
-                errors = f"{model[step, index]:.2f}", f"{copy[step, index]:.2f}"
-                writer.writerow([cut.name, cut.start, step + 1, *errors])
+def _error_rows(
+    cuts: Sequence[Cut], model: np.ndarray, copy: np.ndarray
+) -> list[dict[str, Any]]:
+    return [
+        {
+            "object": cut.name,
+            "start_row": cut.start,
+            "step": step + 1,
+            "model_mse": f"{model[step, index]:.2f}",
+            "copy_mse": f"{copy[step, index]:.2f}",
+        }
+        for index, cut in enumerate(cuts)
+        for step in range(len(model))
+    ]
 
 
 def _show(model: np.ndarray, copy: np.ndarray) -> None:

@@ -11,6 +11,7 @@ from moto_jax.run_layout import POLICY_SUFFIXES, program_directory
 from moto_jax.running import provenance
 from moto_jax.running.exports import TrainedPolicy
 from moto_jax.study.runs import RunFiles, read_run
+from moto_jax.tables import markdown_lines
 from moto_jax.types import Config
 from moto_jax.worlds.registry import make_world
 
@@ -194,8 +195,7 @@ def _row(label: str, policy: str, figures: Mapping[str, float]) -> list[str]:
 def _table(rows: Sequence[Sequence[str]]) -> list[str]:
     """Returns a Markdown table."""
     heads = ["", "policy", "episodes", "objects", "success", "success at the end"]
-    ruled = [heads, ["---"] * len(heads), *rows]
-    return [f"| {' | '.join(row)} |" for row in ruled]
+    return markdown_lines(heads, rows)
 
 
 def _read_evaluation(path: Path, trained: TrainedPolicy) -> dict[str, Any]:

@@ -27,8 +27,7 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments.command_line import fail, prepare_jax, run_program
-from moto_jax.run_layout import SUMMARY_NAME
-from moto_jax.running.run_directory import read_json
+from moto_jax.run_layout import SUMMARY_NAME, read_object
 from moto_jax.study.figures import curves
 from moto_jax.study.runs import seed_directories
 from moto_jax.types import Config
@@ -130,7 +129,7 @@ def default_workdir(config: Config) -> str:
 def report(workdir: Path) -> None:
     """Prints a finished run's figures and where its pictures are."""
     directories = seed_directories(workdir)
-    summaries = [read_json(path / SUMMARY_NAME) for path in directories]
+    summaries = [read_object(path / SUMMARY_NAME) for path in directories]
     console = Console(width=None if sys.stdout.isatty() else 88)
     console.print(_phase_table(summaries))
     # Time and memory are those of all seeds together.

@@ -9,8 +9,6 @@ many, and the table says how many they were. None is picked: an evaluation count
 because of when it was, not of how it went.
 """
 
-import csv
-import io
 import shlex
 import sys
 from collections.abc import Sequence
@@ -23,6 +21,7 @@ from experiments.success_rows import PHASES, Row, table_row
 from moto_jax.data.files import write_atomically
 from moto_jax.run_layout import POLICIES
 from moto_jax.study.runs import read_run, seed_directories
+from moto_jax.tables import comma_separated, markdown_lines
 from moto_jax.worlds.kitchen import tasks
 
 _OUT = flags.DEFINE_string(
@@ -75,9 +74,8 @@ def markdown(rows: Sequence[Row], title: str, command: str, note: str = "") -> s
         *([note, ""] if note else []),
         f"    {command}",
         "",
-        "| " + " | ".join(head) + " |",
-        "|---" * len(head) + "|",
     ]
+    shown = []
     for row in rows:
         for phase in PHASES:
             for policy in POLICIES:
@@ -85,8 +83,9 @@ def markdown(rows: Sequence[Row], title: str, command: str, note: str = "") -> s
                 if cells:
                     named = [row["run"], row["task"], str(row["seed"]), phase, policy]
                     minutes = _number(row["minutes"], 0)
-                    lines.append("| " + " | ".join([*named, *cells, minutes]) + " |")
+                    shown.append([*named, *cells, minutes])
     lines += [
+        *markdown_lines(head, shown),
         "",
         "The same again with the presets of today, and the commit that each was of:",
         "",
@@ -116,24 +115,6 @@ def _percent(value: float | None) -> str:
 
 def _number(value: float | None, digits: int) -> str:
     return "" if value is None else f"{value:.{digits}f}"
-
-
-def comma_separated(rows: Sequence[Row]) -> str:
-    """Returns a line a run, one value a cell; empty where a run has none."""
-    file = io.StringIO()
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    # The command last: it is the longest.
-    names = [name for name in names if name != "command"] + ["command"]
-    writer = csv.DictWriter(file, names, lineterminator="\n")
-    writer.writeheader()
-    for row in rows:
-        writer.writerow(
-            {
-                name: f"{value:.6g}" if isinstance(value, float) else value
-                for name, value in row.items()
-            }
-        )
-    return file.getvalue()
 
 
 if __name__ == "__main__":

@@ -8,8 +8,6 @@ configuration values in which they differ, and a row with the mean of those that
 in nothing but the seed.
 """
 
-import csv
-import io
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -19,6 +17,7 @@ from absl import flags
 
 from experiments.command_line import fail, run_program
 from experiments.run_commands import as_flag, run_command
+from moto_jax import tables
 from moto_jax.data.files import write_atomically
 from moto_jax.run_layout import PHASES, POLICY_SUFFIXES
 from moto_jax.study.runs import (
@@ -119,9 +118,8 @@ def markdown(runs: Sequence[RunFiles], title: str, command: str, note: str = "")
         f"{_episodes(runs)} evaluation episodes with each policy.",
         *_hardware_lines(runs),
         "",
-        "| " + " | ".join(columns) + " |",
-        "|---" * len(columns) + "|",
     ]
+    rows = []
     for name, values, figures in table_rows(runs):
         cells = [name, *values]
         for figure in ("objects", "success"):
@@ -129,22 +127,19 @@ def markdown(runs: Sequence[RunFiles], title: str, command: str, note: str = "")
                 triple = (figures[f"{figure}_{phase}{suffix}"] for phase in PHASES)
                 cells.append(" / ".join(_number(value, 2) for value in triple))
         cells += [_number(figures["updates"], 0), _number(figures["minutes"], 1)]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+        rows.append(cells)
+    return "\n".join([*lines, *tables.markdown_lines(columns, rows)]) + "\n"
 
 
 def comma_separated(runs: Sequence[RunFiles]) -> str:
     """Returns the table as CSV, one number a cell; empty where a run has none."""
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    rows = table_rows(runs)
-    writer.writerow(["run", *differing_keys(runs), *rows[0][2]])
-    for name, values, figures in rows:
-        numbers = (
-            "" if value is None else f"{value:.6g}" for value in figures.values()
-        )
-        writer.writerow([name, *values, *numbers])
-    return file.getvalue()
+    keys = differing_keys(runs)
+    return tables.comma_separated(
+        [
+            {"run": name, **dict(zip(keys, values, strict=True)), **figures}
+            for name, values, figures in table_rows(runs)
+        ]
+    )
 
 
 def _number(value: float | None, digits: int) -> str:

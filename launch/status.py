@@ -1,7 +1,6 @@
 """How the runs of a sweep stand, told from their files alone."""
 
 import fcntl
-import json
 import re
 import signal
 import sys
@@ -14,8 +13,15 @@ from rich.table import Table
 from rich.text import Text
 
 from launch.runs import SESSION_MARK, STOPPED, SweepRun
-from moto_jax.run_layout import CONFIG_NAME, LOCK_NAME, METRICS_NAME, SUMMARY_NAME
-from moto_jax.study.runs import RunFileError, read_config, seed_directories
+from moto_jax.run_layout import (
+    CONFIG_NAME,
+    LOCK_NAME,
+    METRICS_NAME,
+    SUMMARY_NAME,
+    RunError,
+    read_record,
+)
+from moto_jax.study.runs import read_config, seed_directories
 
 # Every state there is, in the order of the summary. A run that was "stopped" has begun
 # and goes on from where it is; one that is "waiting" has not.
@@ -60,7 +66,7 @@ def read_status(run: SweepRun) -> Status:
         else:
             status = _ended(run, begun=bool(config))
         return _with_progress(status, config, seeds) if seeds else status
-    except RunFileError as error:
+    except RunError as error:
         return Status("failed", str(error))
 
 
@@ -68,7 +74,7 @@ def saved_config(run: SweepRun) -> dict[str, Any]:
     """Returns the configuration a run was begun with, flat; {} where it was not.
 
     Raises:
-      RunFileError: if its file is damaged; names it.
+      RunError: if its file is damaged; names it.
     """
     return read_config(run.workdir) if (run.workdir / CONFIG_NAME).exists() else {}
 
@@ -152,15 +158,9 @@ def _with_progress(
 
 def _last_row(path: Path) -> dict:
     """Returns the last whole line of a seed's metrics, {} where there is none."""
-    for line in reversed(_tail(path)):
-        try:
-            row = json.loads(line)
-        # A line that is being written, or that the tail cut in two.
-        except ValueError:
-            continue
-        if isinstance(row, dict):
-            return row
-    return {}
+    # One may be being written, and the tail cuts another in two.
+    records = map(read_record, reversed(_tail(path)))
+    return next(filter(None, records), {})
 
 
 def _tail(path: Path) -> list[str]:

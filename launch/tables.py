@@ -11,8 +11,7 @@ from ml_collections import config_flags
 from launch.runs import PROGRAM, SweepRun
 from launch.status import saved_config
 from moto_jax.agents import AGENTS
-from moto_jax.run_layout import flat_config
-from moto_jax.study.runs import RunFileError
+from moto_jax.run_layout import RunError, flat_config
 
 TASKS = ("mixed", "partial")
 
@@ -291,7 +290,7 @@ def check_configuration(run: SweepRun) -> None:
     wanted = resolved(run.config, overrides)
     try:
         saved = saved_config(run)
-    except RunFileError:
+    except RunError:
         # Its status will say so, and the others go on.
         return
     for key in overrides:

@@ -1,6 +1,7 @@
-"""What a run's files and keys are called: one table for training, study and launch."""
+"""What a run's files and keys are called, and how its files are read, in one place."""
 
 import copy
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,10 @@ LATER_KEYS = {
 }
 
 
+class RunError(ValueError):
+    """A run's directory that cannot be used as it is; the message names the file."""
+
+
 def seed_directory(path: Path, seeds: Sequence[int], seed: int) -> Path:
     """Returns where a seed's files of a run lie: a run of one seed has no folder more.
 
@@ -77,6 +82,40 @@ def program_directory(path: Path) -> Path:
     path = path.resolve()
     is_seed = path.name.startswith("seed") and (path.parent / CONFIG_NAME).is_file()
     return path.parent if is_seed else path
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """Returns the object in a JSON file.
+
+    Raises:
+      RunError: if it cannot be read, or is none.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path} cannot be read ({error}): restore it") from None
+    if not isinstance(value, dict):
+        raise RunError(f"{path} holds no JSON object: restore it")
+    return value
+
+
+def read_record(line: bytes | str) -> dict[str, Any] | None:
+    """Returns a line of metrics; None unless its step, phase and numbers are such."""
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return None
+    if not isinstance(record, dict):
+        return None
+    types = {"step": int, "phase": str, "wall_seconds": int | float}
+    if not record.keys() >= types.keys():
+        return None
+    numbers = int | float | None
+    if all(
+        isinstance(value, types.get(name, numbers)) for name, value in record.items()
+    ):
+        return record
+    return None
 
 
 def flat_config(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -6,6 +6,7 @@ import pytest
 from matplotlib.image import imread
 
 from experiments.configs import mixed
+from moto_jax.run_layout import RunError
 from moto_jax.running import run_directory
 from moto_jax.running.run_control import Stopwatch
 from moto_jax.study import figures, predictions, runs
@@ -117,23 +118,23 @@ def test_a_damaged_line_is_named(tmp_path, line):
     path = write_run(tmp_path / "run") / "metrics.jsonl"
     path.write_text(path.read_text() + line + "\n")
     number = path.read_text().count("\n")
-    with pytest.raises(runs.RunFileError, match=f"line {number} of .*metrics.jsonl"):
+    with pytest.raises(RunError, match=f"line {number} of .*metrics.jsonl"):
         runs.read_run(path.parent)
 
 
 def test_what_is_no_run_is_named(tmp_path):
-    with pytest.raises(runs.RunFileError, match=r"nowhere .*config\.json"):
+    with pytest.raises(RunError, match=r"nowhere .*config\.json"):
         runs.read_run(tmp_path / "nowhere")
     path = write_run(tmp_path / "run")
     (path / "summary.json").write_text("{")
-    with pytest.raises(runs.RunFileError, match=r"summary\.json cannot be read"):
+    with pytest.raises(RunError, match=r"summary\.json cannot be read"):
         runs.read_run(path)
     (path / "summary.json").write_text("[]")
-    with pytest.raises(runs.RunFileError, match=r"summary\.json holds no JSON object"):
+    with pytest.raises(RunError, match=r"summary\.json holds no JSON object"):
         runs.read_run(path)
     (path / "metrics.jsonl").unlink()
     (path / "summary.json").unlink()
-    with pytest.raises(runs.RunFileError, match=r"metrics\.jsonl cannot be read"):
+    with pytest.raises(RunError, match=r"metrics\.jsonl cannot be read"):
         runs.read_run(path)
 
 
@@ -263,7 +264,7 @@ def test_curves_are_written_whole_or_not_at_all(tmp_path):
     with pytest.raises(ValueError, match="no run to draw"):
         figures.curves([], tmp_path / "none.png")
     (run / "metrics.jsonl").write_text("")
-    with pytest.raises(runs.RunFileError, match="no numbers yet"):
+    with pytest.raises(RunError, match="no numbers yet"):
         figures.curves([run], tmp_path / "none.png")
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {"run", "curves.png", "curves.svg"}

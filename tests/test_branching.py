@@ -11,9 +11,9 @@ import pytest
 
 from moto_jax.data.episodes import DatasetError, EpisodeRecord, Manifest, write_manifest
 from moto_jax.data.replay import Replay
+from moto_jax.run_layout import RunError
 from moto_jax.running import branching, checkpoints, devices, training
 from moto_jax.running.checkpoints import CheckpointError
-from moto_jax.running.run_directory import RunError
 from tests.fake_training import (
     AGENT,
     DEMONSTRATIONS,

@@ -6,6 +6,7 @@ import io
 import numpy as np
 import pytest
 
+from moto_jax import tables
 from moto_jax.study import comparison, comparison_rows, drawings, systems
 from tests.fake_results import RISING, write_runs
 
@@ -161,7 +162,7 @@ def test_what_is_not_there_is_not_drawn(tmp_path):
 
 
 def table(rows):
-    return list(csv.DictReader(io.StringIO(drawings.comma_separated(rows))))
+    return list(csv.DictReader(io.StringIO(tables.comma_separated(rows))))
 
 
 def test_the_curves_numbers(two_tasks):

@@ -10,8 +10,8 @@ from ml_collections import ConfigDict
 
 from experiments.configs import base
 from moto_jax.agents import AGENTS, make_agent
-from moto_jax.run_layout import flat_config
-from moto_jax.running.run_directory import RunError, bind, claimed
+from moto_jax.run_layout import RunError, flat_config
+from moto_jax.running.run_directory import bind, claimed
 from moto_jax.running.schedule import make_schedule
 from moto_jax.types import Batch
 from moto_jax.worlds.gym import world as gym

@@ -2,7 +2,6 @@
 
 import io
 import json
-import math
 import os
 
 import jax
@@ -287,7 +286,7 @@ def test_hardware_is_json_with_positive_counts():
 
 def test_peak_memory_grows_with_what_was_held():
     before = provenance.peak_rss_bytes()
+    # More than there ever was; what other tests left and was freed may be in the peak.
     held = np.ones(before + 2**24, np.uint8)
-    grown = provenance.peak_rss_bytes() - before
     assert held[-1] == 1
-    assert math.isclose(grown, len(held), rel_tol=0.5)
+    assert len(held) <= provenance.peak_rss_bytes() <= before + 1.5 * len(held)

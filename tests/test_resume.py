@@ -15,9 +15,9 @@ from moto_jax.acting import collection
 from moto_jax.acting.environment_seeds import Purpose, environment_seed
 from moto_jax.acting.worker_pool import WorkerError
 from moto_jax.data.episodes import DatasetError
+from moto_jax.run_layout import RunError
 from moto_jax.running import checkpoints, loop, players, provenance, training
 from moto_jax.running.checkpoints import CheckpointError
-from moto_jax.running.run_directory import RunError
 from tests.fake_training import (
     OFFLINE,
     TOTAL,

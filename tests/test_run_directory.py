@@ -5,13 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from moto_jax.running.run_directory import (
-    RunError,
-    bind,
-    claimed,
-    read_json,
-    write_json,
-)
+from moto_jax.run_layout import RunError, read_object
+from moto_jax.running.run_directory import bind, claimed, write_json
 
 ROOT = Path(__file__).parents[1]
 
@@ -24,7 +19,7 @@ CONFIG = {
 # Claims the directory that it is given, says so, and keeps it until its input closes.
 HOLDER = """
 import pathlib, sys
-from moto_jax.running.run_directory import claimed
+from moto_jax.running.run_directory import (claimed)
 with claimed(pathlib.Path(sys.argv[1]), {}):
     print("claimed", flush=True)
     sys.stdin.read()
@@ -51,7 +46,7 @@ def test_the_configuration_is_kept(tmp_path):
     with claimed(directory, CONFIG):
         assert not (directory / "config.json").exists()
         bind(directory, CONFIG)
-    assert read_json(directory / "config.json") == json.loads(json.dumps(CONFIG))
+    assert read_object(directory / "config.json") == json.loads(json.dumps(CONFIG))
     # A tuple is a list in the file, and no other configuration for that.
     with claimed(directory, CONFIG):
         pass
@@ -153,7 +148,7 @@ def test_a_damaged_configuration_is_named(tmp_path, contents):
 
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(RunError, match=r"summary\.json"):
-        read_json(tmp_path / "summary.json")
+        read_object(tmp_path / "summary.json")
 
 
 def test_json_is_written_whole_or_not_at_all(tmp_path):
@@ -163,5 +158,5 @@ def test_json_is_written_whole_or_not_at_all(tmp_path):
         write_json(path, {"objects": float("nan")})
     with pytest.raises(TypeError):
         write_json(path, {"objects": {1, 2}})
-    assert read_json(path) == {"objects": 1.5}
+    assert read_object(path) == {"objects": 1.5}
     assert [file.name for file in tmp_path.iterdir()] == ["summary.json"]

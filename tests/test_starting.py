@@ -5,8 +5,8 @@ import signal
 
 import pytest
 
+from moto_jax.run_layout import RunError
 from moto_jax.running import checkpoints, training
-from moto_jax.running.run_directory import RunError
 from moto_jax.running.schedule import Schedule
 from tests.fake_training import (
     OFFLINE,

@@ -3,8 +3,8 @@ import json
 import numpy as np
 import pytest
 
+from moto_jax.run_layout import RunError
 from moto_jax.study import systems
-from moto_jax.study.runs import RunFileError
 from tests.fake_results import RISING, write_runs
 
 
@@ -34,9 +34,9 @@ def test_what_cannot_be_read_is_told_of(tmp_path):
     assert len(faults) == 2
     assert str(begun) in faults[0] and "no evaluation yet" in faults[0]
     assert str(broken) in faults[1] and "line 1" in faults[1]
-    with pytest.raises(RunFileError, match="beneath .*begun.* no evaluation yet"):
+    with pytest.raises(RunError, match="beneath .*begun.* no evaluation yet"):
         systems.find_runs(begun)
-    with pytest.raises(RunFileError, match="nowhere; make some"):
+    with pytest.raises(RunError, match="nowhere; make some"):
         systems.find_runs(tmp_path / "nowhere")
 
 
@@ -84,11 +84,11 @@ def test_a_seed_counts_once(tmp_path):
 def test_runs_that_differ_are_not_mixed(tmp_path):
     write_runs(tmp_path, "a", **{"moto.alpha": 1.0})
     write_runs(tmp_path, "b", seeds=(2,), **{"moto.alpha": 2.0})
-    with pytest.raises(RunFileError, match=r"MOTO on partial .*moto.alpha \(1.0, 2.0"):
+    with pytest.raises(RunError, match=r"MOTO on partial .*moto.alpha \(1.0, 2.0"):
         found(tmp_path)
     other = write_runs(tmp_path / "other", "a")
     write_runs(tmp_path / "other", "b", agent="bc", **{"env.episode_steps": 7})
-    with pytest.raises(RunFileError, match="env.episode_steps 40, 7"):
+    with pytest.raises(RunError, match="env.episode_steps 40, 7"):
         found(other.parent)
 
 

@@ -17,6 +17,7 @@ from moto_jax.agents import make_agent
 from moto_jax.data.files import write_atomically
 from moto_jax.running import devices
 from moto_jax.running.compilation import gpu_options
+from moto_jax.tables import comma_separated, markdown_lines
 from moto_jax.worlds.kitchen import tasks
 
 # What the check compiles with beside a run's own options. Kernels made by Triton are
@@ -130,11 +131,7 @@ def add_row(path: Path, row: Row) -> None:
     said = ("preset", "agent", "seeds", "jax", "card", "state")
     rows = [old for old in rows if any(old[name] != new[name] for name in said)]
     rows.append(new)
-    text = io.StringIO()
-    writer = csv.DictWriter(text, Row._fields, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_atomically(table, text.getvalue().encode())
+    write_atomically(table, comma_separated(rows).encode())
     write_atomically(path.with_suffix(".md"), _markdown(rows).encode())
 
 
@@ -147,8 +144,6 @@ def _markdown(rows: Sequence[dict[str, str]]) -> str:
         "one update launches, of loops as trips x kernels a trip. It gives no times of",
         "an update.",
         "",
-        "| " + " | ".join(Row._fields) + " |",
-        "|" + "---|" * len(Row._fields),
+        *markdown_lines(Row._fields, [list(row.values()) for row in rows]),
     ]
-    lines += ["| " + " | ".join(row.values()) + " |" for row in rows]
     return "\n".join(lines) + "\n"

@@ -25,8 +25,9 @@ from experiments.benchmarks.scale import Program, config_of
 from experiments.benchmarks.update import flops_of, measured_peak
 from moto_jax.acting.worker import Reset, Step
 from moto_jax.acting.worker_pool import WorkerPool
+from moto_jax.run_layout import RunError
 from moto_jax.running.provenance import commit, describe, hardware, versions
-from moto_jax.study.runs import RunFileError, read_run
+from moto_jax.study.runs import read_run
 from moto_jax.worlds.graphics import renderer_name
 from moto_jax.worlds.kitchen import tasks
 from moto_jax.worlds.kitchen.renderer import (
@@ -246,7 +247,7 @@ def _evaluations(
         try:
             rows = read_run(workdir).rows
         # Not begun, or at its demonstrations.
-        except RunFileError:
+        except RunError:
             continue
         for row in itertools.islice(rows, seen, None):
             if "mean/success" not in row:

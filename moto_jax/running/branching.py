@@ -17,9 +17,15 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from moto_jax.data.episodes import read_manifest
-from moto_jax.run_layout import CONFIG_NAME, LATER_KEYS, flat_config, seed_directory
+from moto_jax.run_layout import (
+    CONFIG_NAME,
+    LATER_KEYS,
+    RunError,
+    flat_config,
+    read_object,
+    seed_directory,
+)
 from moto_jax.running import checkpoints, devices
-from moto_jax.running.run_directory import RunError, read_json
 from moto_jax.types import Agent, Config
 from moto_jax.worlds.sources import dataset_directories
 
@@ -138,7 +144,7 @@ def dataset_directory(config: Mapping[str, Any], workdir: Path) -> Path:
     if not config.get("init_from"):
         return workdir / "dataset"
     parent = _run_of(Path(config["init_from"]))
-    return dataset_directory(read_json(parent / CONFIG_NAME), parent)
+    return dataset_directory(read_object(parent / CONFIG_NAME), parent)
 
 
 def _run_of(path: Path) -> Path:
@@ -172,7 +178,7 @@ def _check_alike(
 def _check_dataset(config: Config, path: Path) -> None:
     """Raises RunError unless run and parent have the same demonstrations."""
     run = _run_of(path)
-    theirs = dataset_directory(read_json(run / CONFIG_NAME), run)
+    theirs = dataset_directory(read_object(run / CONFIG_NAME), run)
     own = Path(config.data.directory or theirs)
     source = config.data.source
     if _contents(source, own) != _contents(source, theirs):

@@ -17,7 +17,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from moto_jax.run_layout import METRICS_NAME
+from moto_jax.run_layout import METRICS_NAME, read_record
 
 WALL_PREFIX = "wall_"
 
@@ -138,7 +138,7 @@ class MetricsWriter:
         for number, line in enumerate(path.read_bytes().splitlines(keepends=True), 1):
             if not line.endswith(b"\n"):
                 break
-            record = _parse(line)
+            record = read_record(line)
             if record is None:
                 raise ValueError(
                     f"line {number} of {path} is no record of metrics: remove the line"
@@ -156,16 +156,5 @@ def last_step(path: Path) -> int:
     """Returns the largest step of a metrics.jsonl's whole lines, -1 without any."""
     if not path.exists():
         return -1
-    records = map(_parse, path.read_bytes().splitlines())
+    records = map(read_record, path.read_bytes().splitlines())
     return max((int(record["step"]) for record in records if record), default=-1)
-
-
-def _parse(line: bytes) -> dict[str, Any] | None:
-    try:
-        record = json.loads(line)
-    except ValueError:
-        return None
-    numbers = (int, float)
-    if not isinstance(record, dict) or not isinstance(record.get("step"), numbers):
-        return None
-    return record if isinstance(record.get("wall_seconds"), numbers) else None

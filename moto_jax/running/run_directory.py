@@ -30,15 +30,14 @@ from moto_jax.run_layout import (
     LOCK_NAME,
     METRICS_NAME,
     SUMMARY_NAME,
+    RunError,
     flat_config,
+    read_object,
+    read_record,
     seed_directory,
 )
 from moto_jax.running import checkpoints, provenance
 from moto_jax.running.run_control import Stopwatch
-
-
-class RunError(ValueError):
-    """A run directory that this run must not use; the message says what to do."""
 
 
 @contextlib.contextmanager
@@ -89,7 +88,7 @@ def check_config(directory: Path, config: Mapping[str, Any]) -> None:
     path = directory / CONFIG_NAME
     if not path.exists():
         return
-    made_with = LATER_KEYS | flat_config(read_json(path))
+    made_with = LATER_KEYS | flat_config(read_object(path))
     # Through JSON, so that a tuple and the list it was saved as are equal.
     wanted = LATER_KEYS | flat_config(json.loads(json.dumps(config)))
     for key in sorted((made_with.keys() | wanted.keys()) - set(CHANGEABLE_KEYS)):
@@ -121,21 +120,6 @@ def check_versions(directory: Path, devices: Sequence[int], allow_change: bool) 
             )
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Returns the object in a JSON file.
-
-    Raises:
-      RunError: if it cannot be read, or is none.
-    """
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise RunError(f"{path} cannot be read: {error}") from None
-    if not isinstance(value, dict):
-        raise RunError(f"{path} holds no JSON object: restore it, or delete it")
-    return value
-
-
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """Writes an object as JSON, whole or not at all."""
     text = json.dumps(value, indent=2, allow_nan=False) + os.linesep
@@ -154,7 +138,7 @@ def write_summary(directory: Path, watch: Stopwatch, peak_rss_bytes: int) -> Non
     """
     summary: dict[str, Any] = {}
     lines = (directory / METRICS_NAME).read_text(encoding="utf-8").splitlines()
-    for record in map(json.loads, lines):
+    for record in filter(None, map(read_record, lines)):
         # Of several evaluations in a phase the last one counts.
         kind, _, phase = record["phase"].partition(" ")
         if kind == "evaluation":

@@ -8,11 +8,11 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from moto_jax.run_layout import METRICS_NAME, SUMMARY_NAME, seed_directory
+from moto_jax.run_layout import METRICS_NAME, SUMMARY_NAME, RunError, seed_directory
 from moto_jax.running import checkpoints, machines
 from moto_jax.running.metrics import last_step
 from moto_jax.running.online_episodes import collected
-from moto_jax.running.run_directory import RunError, check_config, claimed
+from moto_jax.running.run_directory import check_config, claimed
 from moto_jax.running.schedule import Schedule
 from moto_jax.types import Config
 

@@ -1,9 +1,6 @@
 """A figure with its caption and its numbers, and the files that these become."""
 
-import csv
-import io
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,15 +8,15 @@ from typing import Any, NamedTuple
 import matplotlib
 from matplotlib.figure import Figure
 
+from moto_jax.data.files import write_atomically
 from moto_jax.study.style import PRINT_STYLE, save
+from moto_jax.tables import Table, comma_separated
 
 # Of every figure: one to look at, one to print.
 PICTURE_FORMATS = (".png", ".pdf")
 
 # Captions of the figures in a directory, and what was left out of them.
 CONTENTS_NAME = "figures.json"
-
-Table = Sequence[Mapping[str, Any]]
 
 
 class Drawing(NamedTuple):
@@ -58,7 +55,8 @@ def write(drawing: Drawing, directory: Path) -> None:
         for ending in PICTURE_FORMATS:
             save(drawing.figure, directory / f"{drawing.name}{ending}")
     for ending, rows in drawing.tables.items():
-        _write_text(directory / table_name(drawing, ending), comma_separated(rows))
+        path = directory / table_name(drawing, ending)
+        write_atomically(path, comma_separated(rows).encode())
 
 
 def table_name(drawing: Drawing, ending: str) -> str:
@@ -80,7 +78,7 @@ def write_contents(
         for drawing in drawings
     ]
     text = json.dumps({"figures": figures, "notes": list(notes)}, indent=2)
-    _write_text(directory / CONTENTS_NAME, text + "\n")
+    write_atomically(directory / CONTENTS_NAME, f"{text}\n".encode())
 
 
 def read_contents(directory: Path) -> Contents:
@@ -107,30 +105,3 @@ def read_contents(directory: Path) -> Contents:
             "experiments.figures"
         ) from None
     return contents
-
-
-def comma_separated(rows: Table) -> str:
-    """Returns rows as CSV under the first one's keys; empty where a number is NaN."""
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    names = list(rows[0]) if rows else []
-    writer.writerow(names)
-    for row in rows:
-        writer.writerow([_cell(row[name]) for name in names])
-    return file.getvalue()
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, bool | int | str):
-        return str(value)
-    return "" if value != value else f"{value:.6g}"
-
-
-def _write_text(path: Path, text: str) -> None:
-    """Writes a file whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

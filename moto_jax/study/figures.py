@@ -11,7 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from moto_jax.study.runs import RunFileError, RunFiles, Series, read_run
+from moto_jax.run_layout import RunError
+from moto_jax.study.runs import RunFiles, Series, read_run
 from moto_jax.study.style import BLUE, DPI, GREEN, GREY, STYLE, VERMILLION, save
 
 FORMATS = (".png", ".pdf", ".svg")
@@ -86,11 +87,11 @@ def curves_figure(runs: Sequence[RunFiles]) -> Figure:
     """Returns the figure of `curves`, unwritten.
 
     Raises:
-      RunFileError: for a run that has written no numbers yet.
+      RunError: for a run that has written no numbers yet.
     """
     for run in runs:
         if not run.rows:
-            raise RunFileError(f"{run.path} has no numbers yet: let the run go on")
+            raise RunError(f"{run.path} has no numbers yet: let the run go on")
     panels = [
         panel
         for panel in _PANELS

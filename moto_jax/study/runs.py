@@ -19,25 +19,24 @@ from moto_jax.run_layout import (
     PHASES,
     POLICY_SUFFIXES,
     SUMMARY_NAME,
+    RunError,
     flat_config,
     program_directory,
+    read_object,
+    read_record,
     seed_directory,
 )
-
-
-class RunFileError(ValueError):
-    """A file of a run that is missing or not as a run writes it; the message says."""
 
 
 def seed_directories(path: str | os.PathLike[str]) -> list[Path]:
     """Returns the directories of a run's seeds, each readable as a run of one seed.
 
     Raises:
-      RunFileError: if it is no run's directory.
+      RunError: if it is no run's directory.
     """
     path = Path(path)
     _require_run(path)
-    seeds = _read_object(path / CONFIG_NAME).get("seeds", [0])
+    seeds = read_object(path / CONFIG_NAME).get("seeds", [0])
     return [seed_directory(path, seeds, seed) for seed in seeds]
 
 
@@ -105,7 +104,7 @@ def read_run(path: str | os.PathLike[str]) -> RunFiles:
     """Reads a run directory; the run may still be going on.
 
     Raises:
-      RunFileError: if it is no run's, or a file is damaged; names file, line and mend.
+      RunError: if it is no run's, or a file is damaged; names file, line and mend.
     """
     path = Path(path)
     _require_run(path)
@@ -114,18 +113,18 @@ def read_run(path: str | os.PathLike[str]) -> RunFiles:
         path=path,
         config=read_config(path),
         rows=_read_rows(path / METRICS_NAME),
-        summary=_read_object(summary) if summary.exists() else {},
+        summary=read_object(summary) if summary.exists() else {},
     )
 
 
 def read_config(path: Path) -> dict[str, Any]:
     """Returns a run's resolved configuration, flat: "moto.alpha" -> 2.5."""
-    return flat_config(_read_object(path / CONFIG_NAME))
+    return flat_config(read_object(path / CONFIG_NAME))
 
 
 def _require_run(path: Path) -> None:
     if not (path / CONFIG_NAME).is_file():
-        raise RunFileError(
+        raise RunError(
             f"{path} is no run's directory, it has no {CONFIG_NAME}: give the "
             "--workdir of a run"
         )
@@ -211,21 +210,11 @@ def _minutes(run: RunFiles) -> float | None:
     return run.rows[-1]["wall_seconds"] / 60 if run.rows else None
 
 
-def _read_object(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RunFileError(f"{path} cannot be read ({error}): restore it") from None
-    if not isinstance(value, dict):
-        raise RunFileError(f"{path} holds no JSON object: restore it")
-    return value
-
-
 def _read_rows(path: Path) -> tuple[dict[str, Any], ...]:
     try:
         lines = path.read_bytes().splitlines(keepends=True)
     except OSError as error:
-        raise RunFileError(
+        raise RunError(
             f"{path} cannot be read ({error.strerror}): start the run first"
         ) from None
     rows = []
@@ -233,25 +222,10 @@ def _read_rows(path: Path) -> tuple[dict[str, Any], ...]:
         if not line.endswith(b"\n"):
             # A run that goes on is writing it.
             break
-        row = _parse_row(line)
+        row = read_record(line)
         if row is None:
-            raise RunFileError(
+            raise RunError(
                 f"line {number} of {path} is no record of metrics: remove the line"
             )
         rows.append(row)
     return tuple(rows)
-
-
-def _parse_row(line: bytes) -> dict[str, Any] | None:
-    """Returns the row, or None unless its step, phase, time and numbers are such."""
-    try:
-        row = json.loads(line)
-    except ValueError:
-        return None
-    if not isinstance(row, dict):
-        return None
-    types = {"step": int, "phase": str}
-    for name, value in {"step": None, "phase": None, "wall_seconds": "", **row}.items():
-        if not isinstance(value, types.get(name, int | float | None)):
-            return None
-    return row

@@ -7,14 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from moto_jax.run_layout import CONFIG_NAME, POLICIES
-from moto_jax.study.runs import (
-    RunFileError,
-    RunFiles,
-    differing_keys,
-    read_run,
-    seed_directories,
-)
+from moto_jax.run_layout import CONFIG_NAME, POLICIES, RunError
+from moto_jax.study.runs import RunFiles, differing_keys, read_run, seed_directories
 
 MOTO = "MOTO"
 DREAMER = "DreamerV2"
@@ -84,7 +78,7 @@ def find_runs(directory: str | os.PathLike[str]) -> tuple[list[RunFiles], list[s
     A run that has not evaluated anything yet is told of, not returned.
 
     Raises:
-      RunFileError: if there is none at all.
+      RunError: if there is none at all.
     """
     runs: list[RunFiles] = []
     faults: list[str] = []
@@ -96,11 +90,11 @@ def find_runs(directory: str | os.PathLike[str]) -> tuple[list[RunFiles], list[s
                     runs.append(run)
                 else:
                     faults.append(f"{path} is left out: it has no evaluation yet")
-        except RunFileError as error:
+        except RunError as error:
             faults.append(f"{program} is left out: {error}")
     if not runs:
         reason = f": {faults[0]}" if faults else ""
-        raise RunFileError(
+        raise RunError(
             f"no run with an evaluation lies beneath {directory}{reason}; make some "
             "with launch.sweeps"
         )
@@ -135,7 +129,7 @@ def collect(runs: Sequence[RunFiles]) -> tuple[list[System], list[str]]:
     A seed that lies there twice counts once.
 
     Raises:
-      RunFileError: where runs of one system differ in more than the seed.
+      RunError: where runs of one system differ in more than the seed.
     """
     groups: dict[tuple[str, str], list[RunFiles]] = {}
     for run in runs:
@@ -146,7 +140,7 @@ def collect(runs: Sequence[RunFiles]) -> tuple[list[System], list[str]]:
         keys = [key for key in differing_keys(group) if key != "seeds"]
         if keys:
             several = dict.fromkeys(run.config[keys[0]] for run in group)
-            raise RunFileError(
+            raise RunError(
                 f"runs of {name} on {task} differ in {keys[0]} "
                 f"({', '.join(map(str, several))}): keep apart what is compared, such "
                 f"as {group[0].path} and {_differing(group, keys[0]).path}"
@@ -169,11 +163,11 @@ def collect(runs: Sequence[RunFiles]) -> tuple[list[System], list[str]]:
 
 
 def _require_one_kind(runs: Sequence[RunFiles]) -> None:
-    """Raises RunFileError for runs whose returns cannot be compared."""
+    """Raises RunError for runs whose returns cannot be compared."""
     for key in ("size", "env.episode_steps"):
         several = dict.fromkeys(run.config.get(key) for run in runs)
         if len(several) > 1:
-            raise RunFileError(
+            raise RunError(
                 f"the runs are of several kinds, with {key} "
                 f"{', '.join(map(str, several))}: give a directory of one"
             )
@@ -198,12 +192,12 @@ def evaluations(runs: Sequence[RunFiles]) -> Evaluations:
     """Returns the evaluations that all runs of a system have made.
 
     Raises:
-      RunFileError: if they share none.
+      RunError: if they share none.
     """
     tables = [_evaluation_rows(run) for run in runs]
     shared = sorted(set.intersection(*(set(table) for table in tables)))
     if not shared:
-        raise RunFileError(
+        raise RunError(
             f"{runs[0].path} and the other seeds share no evaluation: let them go on"
         )
     config = runs[0].config
