@@ -13,7 +13,7 @@ from flax import struct
 
 from moto_jax.learning.distributions import sample_one_hot
 from moto_jax.learning.networks.rssm import LatentState
-from moto_jax.learning.world_model import WorldModel, make_world_model
+from moto_jax.learning.world_model import Sizes, WorldModel, make_world_model
 from moto_jax.types import Batch
 
 ACTION_SIZE = 2
@@ -119,7 +119,16 @@ def linear_world_model(image_size: int = 2) -> WorldModel:
     )
 
 
-BLIND_SIZES = {"deter": 6, "hidden": 8, "groups": 2, "classes": 3, "members": 4}
+BLIND_SIZES = Sizes(
+    deter=6,
+    hidden=8,
+    groups=2,
+    classes=3,
+    members=4,
+    depth=1,
+    reward_layers=1,
+    reward_units=4,
+)
 
 
 def blind_world_model(dtype=jnp.float32) -> WorldModel:
@@ -128,14 +137,7 @@ def blind_world_model(dtype=jnp.float32) -> WorldModel:
     They take long to compile. An image is passed on as its own embedding, a decoded
     image is the feature's mean, and parameters are drawn by NumPy.
     """
-    model = make_world_model(
-        action_size=ACTION_SIZE,
-        depth=1,
-        reward_layers=1,
-        reward_units=4,
-        dtype=dtype,
-        **BLIND_SIZES,
-    )
+    model = make_world_model(BLIND_SIZES, action_size=ACTION_SIZE, dtype=dtype)
 
     def init(key):
         generator = np.random.default_rng(0)

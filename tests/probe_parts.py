@@ -28,7 +28,7 @@ from moto_jax.learning.learners import (
 from moto_jax.learning.model_based import fit_model
 from moto_jax.learning.networks.heads import Actor, CriticEnsemble
 from moto_jax.learning.networks.rssm import LatentState
-from moto_jax.learning.world_model import WorldModel, make_world_model
+from moto_jax.learning.world_model import Sizes, WorldModel, make_world_model
 from moto_jax.types import Batch, Params
 from tests.fake_moto import hyperparameters
 
@@ -126,15 +126,17 @@ class DenseDecoder(nn.Module):
 
 
 SIGNAL_MODEL = make_world_model(
+    Sizes(
+        deter=32,
+        hidden=32,
+        groups=2,
+        classes=8,
+        members=2,
+        depth=32,
+        reward_layers=1,
+        reward_units=32,
+    ),
     action_size=1,
-    deter=32,
-    hidden=32,
-    groups=2,
-    classes=8,
-    members=2,
-    depth=32,
-    reward_layers=1,
-    reward_units=32,
     encoder=DenseEncoder,
     decoder=DenseDecoder,
 )

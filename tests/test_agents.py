@@ -374,15 +374,13 @@ def test_lompo_and_combo_differ_in_what_they_hand_over(monkeypatch):
         )
     monkeypatch.setattr(combo, "make_conservative", lambda *numbers: numbers)
     sizes = {"action_size": ACTION_SIZE, "image_size": IMAGE_SIZE}
-    ours = lompo.make_lompo(config, **sizes)
-    assert ours["uncertainty"] is log_density_deviation
-    assert ours["penalty_scale"] == 3.0
-    assert ours["regulariser"] is actor_critic.no_regulariser
-    theirs = combo.make_combo(config, **sizes)
-    assert theirs["penalty_scale"] == 0.0
-    assert theirs["regulariser"] == ((2.0, 5, 6), actor_critic.where_imagined)
+    ours = lompo.make_lompo(config, **sizes)["pessimism"]
+    assert ours == (log_density_deviation, 3.0, actor_critic.no_regulariser)
+    theirs = combo.make_combo(config, **sizes)["pessimism"]
+    assert theirs.penalty_scale == 0.0
+    assert theirs.regulariser == ((2.0, 5, 6), actor_critic.where_imagined)
     logits, stoch = jnp.ones((1, 7, 2, 3)), jnp.ones((7, 2, 3))
-    np.testing.assert_array_equal(theirs["uncertainty"](logits, stoch), np.zeros(7))
+    np.testing.assert_array_equal(theirs.uncertainty(logits, stoch), np.zeros(7))
 
 
 def test_cql_is_sac_with_its_own_weight_everywhere(monkeypatch):

@@ -24,7 +24,7 @@ from experiments.benchmarks import (
     update,
 )
 from experiments.benchmarks.measure import Figure
-from moto_jax.learning.world_model import make_world_model, world_model_loss
+from moto_jax.learning.world_model import Sizes, make_world_model, world_model_loss
 from tests.fakes import random_batch
 
 TINY = update.Size("tiny", 2, 6, updates=1, rounds=2)
@@ -107,18 +107,17 @@ def renamed(tree):
     "make", [reference.make_plain_model, reference.make_straightforward_model]
 )
 def test_the_reference_is_the_same_model(make):
-    sizes = {
-        "action_size": 2,
-        "deter": 5,
-        "hidden": 6,
-        "groups": 3,
-        "classes": 4,
-        "members": 2,
-        "depth": 1,
-        "reward_layers": 1,
-        "reward_units": 5,
-    }
-    ours, theirs = make_world_model(**sizes), make(**sizes)
+    sizes = Sizes(
+        deter=5,
+        hidden=6,
+        groups=3,
+        classes=4,
+        members=2,
+        depth=1,
+        reward_layers=1,
+        reward_units=5,
+    )
+    ours, theirs = make_world_model(sizes, action_size=2), make(sizes, action_size=2)
     params = jax.jit(ours.init)(jax.random.key(0))
     batch = random_batch(4, 3, action_size=2, image_size=64)
 

@@ -672,7 +672,7 @@ class TestWorldModel:
     def test_what_is_observed_is_of_as_many_rows_as_the_state(self, argument):
         model = fakes.blind_world_model()
         args = [
-            jnp.zeros((B, fakes.BLIND_SIZES["hidden"])),
+            jnp.zeros((B, fakes.BLIND_SIZES.hidden)),
             jnp.zeros((B, fakes.ACTION_SIZE)),
             jnp.zeros(B, bool),
             model.initial((B,)),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from moto_jax.learning.networks.pixels import Decoder, Encoder, colour_axes
-from moto_jax.learning.world_model import make_world_model, world_model_loss
+from moto_jax.learning.world_model import Sizes, make_world_model, world_model_loss
 from tests import fakes
 
 
@@ -67,7 +67,7 @@ def image_loss(scale, difference):
             drawn, (*feature.shape[:-1], 2, 2, 3)
         ),
         image_coordinates=make_world_model(
-            action_size=fakes.ACTION_SIZE, colour_scale=scale
+            Sizes(colour_scale=scale), action_size=fakes.ACTION_SIZE
         ).image_coordinates,
     )
     params = fakes.linear_model_params()
@@ -87,4 +87,4 @@ def test_an_error_of_colour_weighs_more_and_one_of_brightness_as_before():
 @pytest.mark.parametrize("scale", [0.0, -1.0, float("nan"), float("inf")])
 def test_a_scale_that_is_not_positive_is_refused(scale):
     with pytest.raises(ValueError, match=r"config\.world_model\.colour_scale"):
-        make_world_model(action_size=2, colour_scale=scale)
+        make_world_model(Sizes(colour_scale=scale), action_size=2)

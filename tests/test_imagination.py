@@ -10,7 +10,7 @@ import pytest
 from moto_jax.learning.disagreement import logit_disagreement
 from moto_jax.learning.imagination import imagine, open_loop
 from moto_jax.learning.networks.rssm import LatentState
-from moto_jax.learning.world_model import make_world_model
+from moto_jax.learning.world_model import Sizes, make_world_model
 from tests import fakes, reference
 
 HORIZON, STARTS = 4, 3
@@ -123,7 +123,8 @@ class TestImagine:
 
     def test_rematerialising_takes_less_memory_for_the_same_gradient(self):
         model = make_world_model(
-            action_size=2, deter=16, hidden=16, groups=4, classes=8, members=3, depth=1
+            Sizes(deter=16, hidden=16, groups=4, classes=8, members=3, depth=1),
+            action_size=2,
         )
         model_params = jax.jit(model.init)(jax.random.key(0))
         latent = model.initial((50,))

@@ -60,9 +60,11 @@ PARTS = latent_actor_critic.Parts(
     optimizers=actor_critic.Optimizers(*[optax.adam(0.01)] * 3),
     constants=actor_critic.Constants(0.9, 0.1, 0.1, -1.0, True),
     section=SECTION,
-    uncertainty=log_density_deviation,
-    penalty_scale=SCALE,
-    regulariser=tell_transitions,
+    pessimism=latent_actor_critic.Pessimism(
+        uncertainty=log_density_deviation,
+        penalty_scale=SCALE,
+        regulariser=tell_transitions,
+    ),
 )
 
 

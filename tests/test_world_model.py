@@ -14,7 +14,7 @@ from moto_jax.learning.networks.rssm import RSSM, LatentState
 from tests import fakes, reference
 from tests.test_scans import equations_of, scans_of
 
-DETER, HIDDEN, GROUPS, CLASSES, MEMBERS = fakes.BLIND_SIZES.values()
+DETER, HIDDEN, GROUPS, CLASSES, MEMBERS = fakes.BLIND_SIZES[:5]
 ACTION = fakes.ACTION_SIZE
 
 
@@ -399,7 +399,9 @@ def test_image_sizes_that_the_networks_cannot_take_are_named_with_the_mend():
     with pytest.raises(
         ValueError, match="image size 84 .* set image_size to one of 16, 32, 64"
     ):
-        world_model.make_world_model(action_size=ACTION, image_size=84)
+        world_model.make_world_model(
+            world_model.Sizes(), action_size=ACTION, image_size=84
+        )
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
@@ -451,11 +453,8 @@ def test_no_step_of_a_loop_casts_a_kernel():
 @pytest.mark.parametrize(("layers", "linear"), [(0, True), (2, False)])
 def test_a_reward_without_hidden_layers_adds_up(layers, linear):
     model = world_model.make_world_model(
+        fakes.BLIND_SIZES._replace(reward_layers=layers, reward_units=8),
         action_size=ACTION,
-        depth=1,
-        reward_layers=layers,
-        reward_units=8,
-        **fakes.BLIND_SIZES,
     )
     generator = np.random.default_rng(0)
     params = jax.tree.map(

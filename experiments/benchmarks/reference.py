@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from moto_jax.learning.networks.pixels import KERNELS
-from moto_jax.learning.world_model import WorldModel, make_world_model
+from moto_jax.learning.world_model import Sizes, WorldModel, make_world_model
 
 
 class PlainEncoder(nn.Module):
@@ -54,14 +54,14 @@ class PlainDecoder(nn.Module):
         return hidden.astype(jnp.float32)
 
 
-def make_plain_model(**sizes: Any) -> WorldModel:
+def make_plain_model(sizes: Sizes, **others: Any) -> WorldModel:
     """Returns `make_world_model`'s record on flax's convolutions."""
-    return make_world_model(**sizes, encoder=PlainEncoder, decoder=PlainDecoder)
+    return make_world_model(sizes, **others, encoder=PlainEncoder, decoder=PlainDecoder)
 
 
-def make_straightforward_model(**sizes: Any) -> WorldModel:
+def make_straightforward_model(sizes: Sizes, **others: Any) -> WorldModel:
     """Returns the plain model with a row's networks inside the scan over rows."""
-    model = make_plain_model(**sizes)
+    model = make_plain_model(sizes, **others)
 
     def observe(params, image, *args):
         return model.observe(params, model.embed(params, image), *args)

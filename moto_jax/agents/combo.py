@@ -15,7 +15,7 @@ from moto_jax.learning.actor_critic import (
     where_imagined,
 )
 from moto_jax.learning.imagination import no_uncertainty
-from moto_jax.learning.latent_actor_critic import make_latent_actor_critic
+from moto_jax.learning.latent_actor_critic import Pessimism, make_latent_actor_critic
 from moto_jax.learning.learners import read_section
 from moto_jax.types import Agent
 
@@ -32,7 +32,9 @@ def make_combo(config: Any, *, action_size: int, image_size: int) -> Agent:
         action_size=action_size,
         image_size=image_size,
         members=1,
-        uncertainty=no_uncertainty,
-        penalty_scale=0.0,
-        regulariser=make_conservative(numbers, where_imagined),
+        pessimism=Pessimism(
+            uncertainty=no_uncertainty,
+            penalty_scale=0.0,
+            regulariser=make_conservative(numbers, where_imagined),
+        ),
     )

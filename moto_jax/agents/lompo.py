@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from moto_jax.learning.actor_critic import no_regulariser
 from moto_jax.learning.disagreement import log_density_deviation
-from moto_jax.learning.latent_actor_critic import make_latent_actor_critic
+from moto_jax.learning.latent_actor_critic import Pessimism, make_latent_actor_critic
 from moto_jax.learning.learners import read_section
 from moto_jax.types import Agent
 
@@ -34,7 +34,9 @@ def make_lompo(config: Any, *, action_size: int, image_size: int) -> Agent:
         action_size=action_size,
         image_size=image_size,
         members=None,
-        uncertainty=log_density_deviation,
-        penalty_scale=read_section(config, "lompo", Section).penalty_scale,
-        regulariser=no_regulariser,
+        pessimism=Pessimism(
+            uncertainty=log_density_deviation,
+            penalty_scale=read_section(config, "lompo", Section).penalty_scale,
+            regulariser=no_regulariser,
+        ),
     )

@@ -37,7 +37,7 @@ from moto_jax.learning.losses import cumulative_discounts
 from moto_jax.learning.model_based import make_optimizers, make_policies
 from moto_jax.learning.networks.heads import Actor, CriticEnsemble
 from moto_jax.learning.value_targets import CRITIC_REDUCTIONS
-from moto_jax.learning.world_model import WorldModel, make_world_model, some_rows
+from moto_jax.learning.world_model import Sizes, WorldModel, make_world_model, some_rows
 from moto_jax.types import Agent, Batch, Metrics, Params
 
 
@@ -111,10 +111,10 @@ def make_moto(
     layers, rates = _own_critics(hyper)
     networks = Networks(
         make_model(
+            read_section(config, "world_model", Sizes),
             action_size=action_size,
             image_size=image_size,
             dtype=dtype,
-            **config.world_model,
         ),
         Actor(action_size, dtype=dtype, **config.actor),
         CriticEnsemble(dtype=dtype, **{**config.critic, **layers}),

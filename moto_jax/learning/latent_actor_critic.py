@@ -79,6 +79,20 @@ class Learners:
     agent_steps: jax.Array
 
 
+class Pessimism(NamedTuple):
+    """How an agent keeps its actor-critic from what the model does not know.
+
+    Attributes:
+      uncertainty: (logits [E, N, S, K], the state drawn [N, S, K]) -> [N].
+      penalty_scale: what it weighs in the reward of rollouts.
+      regulariser: added to the critics' loss.
+    """
+
+    uncertainty: Uncertainty
+    penalty_scale: float
+    regulariser: actor_critic.CriticRegulariser
+
+
 class Parts(NamedTuple):
     """What the phases' steps are made of.
 
@@ -92,9 +106,7 @@ class Parts(NamedTuple):
     optimizers: actor_critic.Optimizers
     constants: actor_critic.Constants
     section: Section
-    uncertainty: Uncertainty
-    penalty_scale: float
-    regulariser: actor_critic.CriticRegulariser
+    pessimism: Pessimism
 
 
 def make_latent_actor_critic(
@@ -103,9 +115,7 @@ def make_latent_actor_critic(
     action_size: int,
     image_size: int,
     members: int | None,
-    uncertainty: Uncertainty,
-    penalty_scale: float,
-    regulariser: actor_critic.CriticRegulariser,
+    pessimism: Pessimism,
 ) -> Agent:
     """Builds an agent of the three phases.
 
@@ -115,9 +125,7 @@ def make_latent_actor_critic(
       action_size: A.
       image_size: pixels.
       members: E, where it is not the configuration's.
-      uncertainty: (logits [E, N, S, K], the state drawn [N, S, K]) -> [N].
-      penalty_scale: what it weighs in the reward of rollouts.
-      regulariser: added to the critics' loss.
+      pessimism: what sets the agent apart.
 
     Raises:
       ValueError: for an image size that the networks cannot take, or what the stored
@@ -130,10 +138,6 @@ def make_latent_actor_critic(
     actor, policy = model_based.make_actor(config, action_size)
     critic_sizes = dict(config.critic, critics=section.critics)
     critic = CriticEnsemble(dtype=jnp.dtype(config.compute_dtype), **critic_sizes)
-
-    def q_values(params: Params, feature: Any, action: Any) -> jax.Array:
-        return critic.apply({"params": params}, feature, action)  # pyright: ignore
-
     model_optimizer, *agent_optimizers = model_based.make_optimizers(
         config, "model", "actor", "critic", "actor"
     )
@@ -145,17 +149,11 @@ def make_latent_actor_critic(
             optimizer=model_optimizer,
             scales=section,
         ),
-        functions=actor_critic.Functions(
-            encode=lambda params, feature: jnp.asarray(feature),
-            policy=lambda params, feature: policy(params)(feature),
-            q_values=q_values,
-        ),
+        functions=_on_features(policy, critic),
         optimizers=actor_critic.Optimizers(*agent_optimizers),
         constants=read_section(config, "actor_critic", actor_critic.Constants),
         section=section,
-        uncertainty=uncertainty,
-        penalty_scale=penalty_scale,
-        regulariser=regulariser,
+        pessimism=pessimism,
     )
 
     def init(key: jax.Array) -> Any:
@@ -187,6 +185,21 @@ def make_latent_actor_critic(
         batch_shape=(config.replay.sequence_length, config.replay.batch_size),
         model=model,
         model_share=section.model_share,
+    )
+
+
+def _on_features(
+    policy: model_based.FeaturePolicy, critic: CriticEnsemble
+) -> actor_critic.Functions:
+    """Returns the actor-critic's functions, for observations that are features."""
+
+    def q_values(params: Params, feature: Any, action: Any) -> jax.Array:
+        return critic.apply({"params": params}, feature, action)  # pyright: ignore
+
+    return actor_critic.Functions(
+        encode=lambda params, feature: jnp.asarray(feature),
+        policy=lambda params, feature: policy(params)(feature),
+        q_values=q_values,
     )
 
 
@@ -304,7 +317,7 @@ def _agent_step(
         functions=parts.functions,
         optimizers=parts.optimizers,
         constants=parts.constants,
-        regulariser=parts.regulariser,
+        regulariser=parts.pessimism.regulariser,
         transitions=transitions,
         key=agent_key,
     )
@@ -335,14 +348,14 @@ def _roll_out(
         parts.model,
         model,
         lambda feature, key: parts.functions.policy(actor, feature).sample(key),
-        uncertainty=parts.uncertainty,
+        uncertainty=parts.pessimism.uncertainty,
         starts=posterior,
         horizon=parts.section.horizon,
         key=key,
     )
     reward = parts.model.reward(model, dream.feature[1:])
     chex.assert_equal_shape([reward, dream.uncertainty])
-    reward = reward - parts.penalty_scale * dream.uncertainty
+    reward = reward - parts.pessimism.penalty_scale * dream.uncertainty
     deter = posterior.deter.shape[-1]
     stoch = dream.feature[..., deter:]
     latent = LatentState(

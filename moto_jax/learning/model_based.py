@@ -17,10 +17,16 @@ from moto_jax.learning.learners import (
     gradient_step,
     make_choices,
     make_optimizer,
+    read_section,
 )
 from moto_jax.learning.networks.heads import Actor
 from moto_jax.learning.networks.rssm import LatentState
-from moto_jax.learning.world_model import WorldModel, make_world_model, world_model_loss
+from moto_jax.learning.world_model import (
+    Sizes,
+    WorldModel,
+    make_world_model,
+    world_model_loss,
+)
 from moto_jax.types import Batch, Metrics, Params, Policy
 
 FeaturePolicy = Callable[[Params], Callable[[jax.Array], TruncatedNormal]]
@@ -90,14 +96,14 @@ def make_model(
       image_size: pixels.
       members: E, where it is not the configuration's.
     """
-    section = dict(config.world_model)
+    sizes = read_section(config, "world_model", Sizes)
     if members is not None:
-        section["members"] = members
+        sizes = sizes._replace(members=members)
     return make_world_model(
+        sizes,
         action_size=action_size,
         image_size=image_size,
         dtype=jnp.dtype(config.compute_dtype),
-        **section,
     )
 
 

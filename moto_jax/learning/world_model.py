@@ -105,29 +105,10 @@ class _Networks(nn.Module):
         return self.reward_head(latent.feature)
 
 
-def make_world_model(
-    *,
-    action_size: int,
-    image_size: int = 64,
-    deter: int = 400,
-    hidden: int = 400,
-    groups: int = 32,
-    classes: int = 32,
-    members: int = 7,
-    depth: int = 48,
-    colour_scale: float = 1.0,
-    reward_layers: int = 4,
-    reward_units: int = 400,
-    layer_norm: bool = False,
-    dtype: Any = jnp.float32,
-    encoder: Callable[..., nn.Module] | None = None,
-    decoder: Callable[..., nn.Module] | None = None,
-) -> WorldModel:
-    """Builds the world model's pure functions.
+class Sizes(NamedTuple):
+    """`config.world_model`: the networks' sizes.
 
-    Args:
-      action_size: A.
-      image_size: side of the square images, pixels.
+    Attributes:
       deter: D.
       hidden: width of the RSSM's dense layers.
       groups: S.
@@ -140,6 +121,35 @@ def make_world_model(
       reward_layers: hidden layers of the reward head; with none it is linear.
       reward_units: their width.
       layer_norm: whether the reward head normalises its layers.
+    """
+
+    deter: int = 400
+    hidden: int = 400
+    groups: int = 32
+    classes: int = 32
+    members: int = 7
+    depth: int = 48
+    colour_scale: float = 1.0
+    reward_layers: int = 4
+    reward_units: int = 400
+    layer_norm: bool = False
+
+
+def make_world_model(
+    sizes: Sizes,
+    *,
+    action_size: int,
+    image_size: int = 64,
+    dtype: Any = jnp.float32,
+    encoder: Callable[..., nn.Module] | None = None,
+    decoder: Callable[..., nn.Module] | None = None,
+) -> WorldModel:
+    """Builds the world model's pure functions.
+
+    Args:
+      sizes: of the networks.
+      action_size: A.
+      image_size: side of the square images, pixels.
       dtype: of the computation; parameters and losses stay float32.
       encoder: (depth, dtype=) -> module from uint8 images to embeddings, if not the
         usual one.
@@ -149,22 +159,7 @@ def make_world_model(
       ValueError: for an image size that the networks cannot take, or a colour scale
         that is not positive and finite.
     """
-    check_image_size(image_size)
-    if not 0 < colour_scale < jnp.inf:
-        raise ValueError(
-            f"colour_scale is {colour_scale}: set config.world_model.colour_scale to a "
-            "positive number, 1 for red, green and blue as they are"
-        )
-    kernels, colours = KERNELS[image_size], {"colour_scale": colour_scale}
-    networks = _Networks(
-        rssm_sizes=(deter, hidden, groups, classes, members),
-        depth=depth,
-        reward_sizes=(reward_layers, reward_units, 1),
-        layer_norm=layer_norm,
-        dtype=dtype,
-        encoder_class=encoder or partial(Encoder, kernels=kernels.encoder, **colours),
-        decoder_class=decoder or partial(Decoder, kernels=kernels.decoder, **colours),
-    )
+    networks = _make_networks(sizes, image_size, dtype, encoder, decoder)
 
     def apply(name: str) -> Callable[..., Any]:
         def call(params: Params, *args: Any) -> Any:
@@ -175,14 +170,15 @@ def make_world_model(
     prior_logits = apply("prior_logits")
 
     def image_coordinates(image: jax.Array) -> jax.Array:
-        return image if colour_scale == 1.0 else image @ colour_axes(colour_scale)
+        scale = sizes.colour_scale
+        return image if scale == 1.0 else image @ colour_axes(scale)
 
     def init(key: jax.Array) -> Params:
         image = jnp.zeros((1, image_size, image_size, 3), jnp.uint8)
         return networks.init(key, image, jnp.zeros((1, action_size)))["params"]
 
     def initial(leading: tuple[int, ...]) -> LatentState:
-        return LatentState.zeros(leading, deter, groups, classes)
+        return LatentState.zeros(leading, sizes.deter, sizes.groups, sizes.classes)
 
     def cast(params: Params) -> Params:
         # Scales and biases of normalisations are applied in float32.
@@ -200,9 +196,38 @@ def make_world_model(
         prior_logits=prior_logits,
         reward=apply("reward"),
         decode=apply("decode"),
-        members=members,
+        members=sizes.members,
         cast=cast,
         image_coordinates=image_coordinates,
+    )
+
+
+def _make_networks(
+    sizes: Sizes,
+    image_size: int,
+    dtype: Any,
+    encoder: Callable[..., nn.Module] | None,
+    decoder: Callable[..., nn.Module] | None,
+) -> _Networks:
+    check_image_size(image_size)
+    if not 0 < sizes.colour_scale < jnp.inf:
+        raise ValueError(
+            f"colour_scale is {sizes.colour_scale}: set "
+            "config.world_model.colour_scale to a positive number, 1 for red, green "
+            "and blue as they are"
+        )
+    kernels, colours = KERNELS[image_size], {"colour_scale": sizes.colour_scale}
+    return _Networks(
+        rssm_sizes=(
+            *(sizes.deter, sizes.hidden),
+            *(sizes.groups, sizes.classes, sizes.members),
+        ),
+        depth=sizes.depth,
+        reward_sizes=(sizes.reward_layers, sizes.reward_units, 1),
+        layer_norm=sizes.layer_norm,
+        dtype=dtype,
+        encoder_class=encoder or partial(Encoder, kernels=kernels.encoder, **colours),
+        decoder_class=decoder or partial(Decoder, kernels=kernels.decoder, **colours),
     )
 
 
