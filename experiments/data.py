@@ -38,7 +38,7 @@ from moto_jax.data.episodes import (
 )
 from moto_jax.worlds.graphics import GraphicsError
 from moto_jax.worlds.kitchen import demonstrations, tasks
-from moto_jax.worlds.kitchen.labels import make_label
+from moto_jax.worlds.kitchen.labels import BEHAVIOUR_ROWS_AFTER, make_label
 from moto_jax.worlds.pixel_source import pixel_episodes
 
 _SOURCE = flags.DEFINE_enum(
@@ -135,10 +135,16 @@ def inspect(directory: Path) -> None:
             ", ".join(objects) or "not told", str(len(lengths)), str(rows), str(cloned)
         )
     Console().print(table)
+    told = any(episode.objects_in_goal is not None for episode in episodes)
+    filtered = (
+        f"those of the task {', '.join(task)}"
+        if told
+        else f"up to {BEHAVIOUR_ROWS_AFTER} after the reward's last rise"
+    )
     print(
         f"{len(episodes)} episodes, render profile {manifest.render_profile}, "
         f"{manifest.image_size} pixels, mujoco {manifest.mujoco_version or 'unknown'}; "
-        f"cloned rows are those of the task {', '.join(task)}"
+        f"cloned rows are {filtered}"
     )
 
 

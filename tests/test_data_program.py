@@ -46,6 +46,7 @@ def test_a_folder_of_pixels_is_converted_shown_and_checked(tmp_path, program):
     status, said, _ = program("convert", "ours", **asked)
     assert status == 0 and files(folder) == before
     assert "3 episodes, render profile foreign, 16 pixels, mujoco unknown" in said
+    assert "cloned rows are up to 10 after the reward's last rise" in said
     assert len(read_manifest(tmp_path / "ours").episodes) == 3
     assert program("inspect", "ours")[1] == said
     assert program("validate", "ours")[:2] == (0, "ok: 3 episodes, 34 rows\n")
