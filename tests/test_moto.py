@@ -111,6 +111,20 @@ class TestUpdate:
         other, _ = updated()(later, recorded_batch())
         assert changed(self.after(), other) == {"model", "actor", "critic"}
 
+    @pytest.mark.parametrize(("step", "share"), [(2, 1.0), (4, 0.75), (9, 0.5)])
+    def test_the_value_terms_weight_falls_from_one_update_to_another(self, step, share):
+        state = initial_state().replace(step=jnp.int32(step))
+        falling = hyperparameters(
+            value_final_share=0.5, value_decay_begin=2, value_decay_steps=4
+        )
+        constant = hyperparameters(value_scale=share)
+        (after, _), (expected, _) = (
+            jax.jit(make_moto(NETWORKS, OPTIMIZERS, hyper)[1])(state, recorded_batch())
+            for hyper in (falling, constant)
+        )
+        # With the optimisers' moments, to which the size of a gradient matters.
+        chex.assert_trees_all_close(after.learners, expected.learners, rtol=1e-5)
+
     def test_targets_are_copied_every_period_and_not_between(self):
         state = initial_state()
         target = state.learners.critic.params

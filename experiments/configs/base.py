@@ -157,6 +157,11 @@ def _full() -> ConfigDict:
             "beta": 10.0,
             # Weight of the value term in the actor loss; the paper has 1.
             "value_scale": 1.0,
+            # Share of it that is left after a linear decay: the updates before it, and
+            # those that it takes (0: none).
+            "value_final_share": 1.0,
+            "value_decay_begin": 0,
+            "value_decay_steps": 0,
             "entropy_scale": 0.0,
             # Weight of the behaviour term in the world model's loss. The paper does not
             # say; one configuration of its authors has 10.

@@ -158,6 +158,25 @@ def _own_critics(hyper: Hyperparameters) -> tuple[dict[str, int], dict[str, floa
     return {"layers": layers} if layers >= 0 else {}, {"critic": rate} if rate else {}
 
 
+def _value_share(hyper: Hyperparameters) -> optax.Schedule:
+    """Returns number of an update -> share of the value term's weight."""
+    begin, steps = hyper.value_decay_begin, hyper.value_decay_steps
+    for name, count in (("begin", begin), ("steps", steps)):
+        if count < 0:
+            raise ValueError(
+                f"config.moto.value_decay_{name} is {count}: use a number of updates, "
+                "0 or more"
+            )
+    if not 0 <= hyper.value_final_share < math.inf:
+        raise ValueError(
+            f"config.moto.value_final_share is {hyper.value_final_share}: use a share "
+            "of the value term's weight, 0 or more"
+        )
+    if not steps:
+        return lambda number: 1.0
+    return optax.linear_schedule(1.0, hyper.value_final_share, steps, begin)
+
+
 def init_agent(
     key: jax.Array, networks: Networks, optimizers: Optimizers, action_size: int
 ) -> AgentState:
@@ -187,6 +206,7 @@ def make_step(
 ) -> Callable[..., tuple[Learners, Metrics]]:
     """Returns one pass of Alg. 1's loop over the learners."""
     losses = make_losses(networks, hyper)
+    value_share = _value_share(hyper)
 
     def step(
         learners: Learners, batch: Batch, key: jax.Array, number: jax.Array
@@ -214,6 +234,7 @@ def make_step(
             critic=learners.critic.params,
             recorded=recorded,
             return_range=learners.return_range,
+            value_share=value_share(number),
             key=keys["dream"],
         )
         # The critics (Eq. 8), on those rollouts (Eq. 6) and on recorded rows (Eq. 7).

@@ -78,6 +78,9 @@ class Hyperparameters(NamedTuple):
     decoded_share: float = 1.0
     critic_layers: int = -1
     critic_learning_rate: float = 0.0
+    value_final_share: float = 1.0
+    value_decay_begin: int = 0
+    value_decay_steps: int = 0
 
 
 class Recorded(NamedTuple):
@@ -99,8 +102,8 @@ class Losses(NamedTuple):
 
     Attributes:
       model: (params, *, actor, batch, key) -> (loss, (posterior, metrics)).
-      actor: (params, *, model, critic, recorded, return_range, key) -> (loss,
-        (dream, mixture, metrics)).
+      actor: (params, *, model, critic, recorded, return_range, value_share, key) ->
+        (loss, (dream, mixture, metrics)).
       critic_targets: (target params, *, model, dream, recorded, key) -> targets.
       critic: (params, *, dream, recorded, targets) -> (loss, metrics).
     """
@@ -172,13 +175,14 @@ def actor_loss(
     critic: Params,
     recorded: Recorded,
     return_range: jax.Array,
+    value_share: jax.Array | float = 1.0,
     key: jax.Array,
 ) -> tuple[jax.Array, tuple[Imagined, jax.Array, Metrics]]:
     """Eq. 10: value expansion in the model (Eq. 5) plus the behaviour prior (Eq. 9).
 
     The gradient reaches the actor through its sampled actions, the dynamics, the reward
-    and the penalty. Returns also the rollout from the T' rows of `starts` and its
-    lambda-mixture [H + 1, T', B].
+    and the penalty. The value term weighs `value_share` of `value_scale`. Returns also
+    the rollout from the T' rows of `starts` and its lambda-mixture [H + 1, T', B].
     """
     batch, posterior, starts = recorded
     policy = networks.policy(params)
@@ -201,7 +205,7 @@ def actor_loss(
     weights = hyper.row_weights(hyper.horizon, hyper.discount)
     value_loss = losses.model_value_loss(mixture, weights)
     divisor = hyper.value_divisor(return_range)
-    chex.assert_rank([return_range, divisor], 0)
+    chex.assert_rank([return_range, divisor, value_share], 0)
     value_loss = value_loss / divisor
     cloning = losses.behaviour_loss(
         policy, posterior.feature, batch.behaviour_action, batch.is_behaviour
@@ -211,7 +215,7 @@ def actor_loss(
     chex.assert_equal_shape([entropy, dream.uncertainty])
     entropy = jnp.mean(entropy)
     loss = (
-        hyper.value_scale * value_loss
+        hyper.value_scale * value_share * value_loss
         + hyper.beta * cloning
         - hyper.entropy_scale * entropy
     )
