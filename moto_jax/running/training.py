@@ -55,7 +55,7 @@ def train(
     """Does a run (Alg. 1), or what is left of it.
 
     Args:
-      config: as `experiments/configs/base.py` describes.
+      config: as `experiments/configs/keys.py` describes.
       workdir: the run's directory; a run that is there already is taken up.
       allow_version_change: take it up with other package versions, or on other
         devices, too.
