@@ -13,7 +13,8 @@ from flax import struct
 
 from moto_jax.learning.distributions import sample_one_hot
 from moto_jax.learning.networks.rssm import LatentState
-from moto_jax.learning.world_model import Sizes, WorldModel, make_world_model
+from moto_jax.learning.networks.world_networks import Sizes
+from moto_jax.learning.world_model import WorldModel, make_world_model
 from moto_jax.types import Batch
 
 ACTION_SIZE = 2

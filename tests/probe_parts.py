@@ -28,7 +28,8 @@ from moto_jax.learning.learners import (
 from moto_jax.learning.model_based import fit_model
 from moto_jax.learning.networks.heads import Actor, CriticEnsemble
 from moto_jax.learning.networks.rssm import LatentState
-from moto_jax.learning.world_model import Sizes, WorldModel, make_world_model
+from moto_jax.learning.networks.world_networks import Sizes
+from moto_jax.learning.world_model import WorldModel, make_world_model
 from moto_jax.types import Batch, Params
 from tests.fake_moto import hyperparameters
 

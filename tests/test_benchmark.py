@@ -24,7 +24,8 @@ from experiments.benchmarks import (
     update,
 )
 from experiments.benchmarks.measure import Figure
-from moto_jax.learning.world_model import Sizes, make_world_model, world_model_loss
+from moto_jax.learning.networks.world_networks import Sizes
+from moto_jax.learning.world_model import make_world_model, world_model_loss
 from tests.fakes import random_batch
 
 TINY = update.Size("tiny", 2, 6, updates=1, rounds=2)

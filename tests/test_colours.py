@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from moto_jax.learning.networks.pixels import Decoder, Encoder, colour_axes
-from moto_jax.learning.world_model import Sizes, make_world_model, world_model_loss
+from moto_jax.learning.networks.world_networks import Sizes
+from moto_jax.learning.world_model import make_world_model, world_model_loss
 from tests import fakes
 
 

@@ -10,7 +10,8 @@ import pytest
 from moto_jax.learning.disagreement import logit_disagreement
 from moto_jax.learning.imagination import imagine, open_loop
 from moto_jax.learning.networks.rssm import LatentState
-from moto_jax.learning.world_model import Sizes, make_world_model
+from moto_jax.learning.networks.world_networks import Sizes
+from moto_jax.learning.world_model import make_world_model
 from tests import fakes, reference
 
 HORIZON, STARTS = 4, 3

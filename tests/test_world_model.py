@@ -11,6 +11,7 @@ import pytest
 from moto_jax.learning import disagreement, world_model
 from moto_jax.learning.networks.pixels import check_image_size
 from moto_jax.learning.networks.rssm import RSSM, LatentState
+from moto_jax.learning.networks.world_networks import Sizes
 from tests import fakes, reference
 from tests.test_scans import equations_of, scans_of
 
@@ -399,9 +400,7 @@ def test_image_sizes_that_the_networks_cannot_take_are_named_with_the_mend():
     with pytest.raises(
         ValueError, match="image size 84 .* set image_size to one of 16, 32, 64"
     ):
-        world_model.make_world_model(
-            world_model.Sizes(), action_size=ACTION, image_size=84
-        )
+        world_model.make_world_model(Sizes(), action_size=ACTION, image_size=84)
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])

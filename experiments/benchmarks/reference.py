@@ -12,7 +12,8 @@ import jax
 import jax.numpy as jnp
 
 from moto_jax.learning.networks.pixels import KERNELS
-from moto_jax.learning.world_model import Sizes, WorldModel, make_world_model
+from moto_jax.learning.networks.world_networks import Sizes
+from moto_jax.learning.world_model import WorldModel, make_world_model
 
 
 class PlainEncoder(nn.Module):

@@ -36,8 +36,9 @@ from moto_jax.learning.learners import (
 from moto_jax.learning.losses import cumulative_discounts
 from moto_jax.learning.model_based import make_optimizers, make_policies
 from moto_jax.learning.networks.heads import Actor, CriticEnsemble
+from moto_jax.learning.networks.world_networks import Sizes
 from moto_jax.learning.value_targets import CRITIC_REDUCTIONS
-from moto_jax.learning.world_model import Sizes, WorldModel, make_world_model, some_rows
+from moto_jax.learning.world_model import WorldModel, make_world_model, some_rows
 from moto_jax.types import Agent, Batch, Metrics, Params
 
 

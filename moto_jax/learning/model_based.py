@@ -21,8 +21,8 @@ from moto_jax.learning.learners import (
 )
 from moto_jax.learning.networks.heads import Actor
 from moto_jax.learning.networks.rssm import LatentState
+from moto_jax.learning.networks.world_networks import Sizes
 from moto_jax.learning.world_model import (
-    Sizes,
     WorldModel,
     make_world_model,
     world_model_loss,

@@ -10,15 +10,11 @@ import jax
 import jax.numpy as jnp
 
 from moto_jax.learning.distributions import balanced_kl, sample_one_hot
-from moto_jax.learning.networks.heads import MLP
 from moto_jax.learning.networks.pixels import (
-    KERNELS,
-    Decoder,
-    Encoder,
-    check_image_size,
     colour_axes,
 )
-from moto_jax.learning.networks.rssm import RSSM, LatentState
+from moto_jax.learning.networks.rssm import LatentState
+from moto_jax.learning.networks.world_networks import Sizes, make_networks
 from moto_jax.learning.scans import controlled_scan
 from moto_jax.types import Batch, Metrics, Params
 
@@ -60,81 +56,6 @@ class WorldModel(NamedTuple):
     image_coordinates: Callable[[jax.Array], jax.Array] = lambda image: image
 
 
-class _Networks(nn.Module):
-    """All parameters of the world model in one tree."""
-
-    rssm_sizes: tuple[int, int, int, int, int]
-    depth: int
-    reward_sizes: tuple[int, int, int]
-    layer_norm: bool
-    dtype: Any
-    encoder_class: Callable[..., nn.Module]
-    decoder_class: Callable[..., nn.Module]
-
-    def setup(self) -> None:
-        self.encoder = self.encoder_class(self.depth, dtype=self.dtype)
-        self.decoder = self.decoder_class(self.depth, dtype=self.dtype)
-        self.rssm = RSSM(*self.rssm_sizes, dtype=self.dtype)
-        self.reward_head = MLP(
-            *self.reward_sizes, layer_norm=self.layer_norm, dtype=self.dtype
-        )
-
-    def embed(self, image: jax.Array) -> jax.Array:
-        return self.rssm.embedding_part(self.encoder(image))
-
-    def advance(self, latent: LatentState, action: jax.Array) -> jax.Array:
-        return self.rssm.advance(latent, action)
-
-    def posterior_logits(self, deter: jax.Array, part: jax.Array) -> jax.Array:
-        return self.rssm.posterior_logits(deter, part)
-
-    def prior_logits(self, deter: jax.Array) -> jax.Array:
-        return self.rssm.prior_logits(deter)
-
-    def reward(self, feature: jax.Array) -> jax.Array:
-        return self.reward_head(feature)[..., 0]
-
-    def decode(self, feature: jax.Array) -> jax.Array:
-        return self.decoder(feature)
-
-    def __call__(self, image: jax.Array, action: jax.Array) -> jax.Array:
-        deter, _, groups, classes, _ = self.rssm_sizes
-        latent = LatentState.zeros(action.shape[:-1], deter, groups, classes)
-        self.rssm(latent, action, self.encoder(image))
-        self.decoder(latent.feature)
-        return self.reward_head(latent.feature)
-
-
-class Sizes(NamedTuple):
-    """`config.world_model`: the networks' sizes.
-
-    Attributes:
-      deter: D.
-      hidden: width of the RSSM's dense layers.
-      groups: S.
-      classes: K.
-      members: E, the number of prior heads.
-      depth: channels of the encoder's first layer.
-      colour_scale: weight of colour beside brightness, in what is seen and in the
-        errors of what is predicted; see `pixels.colour_axes`. 1, the paper's, leaves
-        red, green and blue as they are.
-      reward_layers: hidden layers of the reward head; with none it is linear.
-      reward_units: their width.
-      layer_norm: whether the reward head normalises its layers.
-    """
-
-    deter: int = 400
-    hidden: int = 400
-    groups: int = 32
-    classes: int = 32
-    members: int = 7
-    depth: int = 48
-    colour_scale: float = 1.0
-    reward_layers: int = 4
-    reward_units: int = 400
-    layer_norm: bool = False
-
-
 def make_world_model(
     sizes: Sizes,
     *,
@@ -159,7 +80,7 @@ def make_world_model(
       ValueError: for an image size that the networks cannot take, or a colour scale
         that is not positive and finite.
     """
-    networks = _make_networks(sizes, image_size, dtype, encoder, decoder)
+    networks = make_networks(sizes, image_size, dtype, encoder, decoder)
 
     def apply(name: str) -> Callable[..., Any]:
         def call(params: Params, *args: Any) -> Any:
@@ -199,35 +120,6 @@ def make_world_model(
         members=sizes.members,
         cast=cast,
         image_coordinates=image_coordinates,
-    )
-
-
-def _make_networks(
-    sizes: Sizes,
-    image_size: int,
-    dtype: Any,
-    encoder: Callable[..., nn.Module] | None,
-    decoder: Callable[..., nn.Module] | None,
-) -> _Networks:
-    check_image_size(image_size)
-    if not 0 < sizes.colour_scale < jnp.inf:
-        raise ValueError(
-            f"colour_scale is {sizes.colour_scale}: set "
-            "config.world_model.colour_scale to a positive number, 1 for red, green "
-            "and blue as they are"
-        )
-    kernels, colours = KERNELS[image_size], {"colour_scale": sizes.colour_scale}
-    return _Networks(
-        rssm_sizes=(
-            *(sizes.deter, sizes.hidden),
-            *(sizes.groups, sizes.classes, sizes.members),
-        ),
-        depth=sizes.depth,
-        reward_sizes=(sizes.reward_layers, sizes.reward_units, 1),
-        layer_norm=sizes.layer_norm,
-        dtype=dtype,
-        encoder_class=encoder or partial(Encoder, kernels=kernels.encoder, **colours),
-        decoder_class=decoder or partial(Decoder, kernels=kernels.decoder, **colours),
     )
 
 
