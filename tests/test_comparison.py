@@ -141,6 +141,8 @@ def test_figure_3_has_ablations_and_dreamer(two_tasks):
     assert shares == [0.875, 0.75, 0.75, 0.75]
     assert {text.get_text() for text in axes[5].texts} == {"88%", "75%"}
     assert "alpha = 0" in drawing.caption
+    budget = "20 offline updates, then 2 online episodes with 10 updates after each"
+    assert budget in drawing.caption
 
 
 def test_figure_3_leaves_out_tasks_without_ablations(tmp_path):

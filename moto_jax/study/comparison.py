@@ -325,7 +325,19 @@ def _curve_caption(systems: Sequence[System], policy: str) -> str:
         "none. "
         "Environment steps are those of the stored online episodes; the grey part left "
         "of 0 is the offline phase, by its share of updates done. Success is all of "
-        "the task's objects reached at some step of an episode."
+        "the task's objects reached at some step of an episode. "
+        f"{_budget_caption(systems)}"
+    )
+
+
+def _budget_caption(systems: Sequence[System]) -> str:
+    offline, episodes, each = (
+        _span(run.config[f"training.{name}"] for one in systems for run in one.runs)
+        for name in ("offline_updates", "online_episodes", "updates_per_episode")
+    )
+    return (
+        f"Budget of a run: {offline} offline updates, then {episodes} online episodes "
+        f"with {each} updates after each; the paper's is 10,000, 1,326 and 50."
     )
 
 
@@ -342,5 +354,5 @@ def _result_caption(systems: Sequence[System]) -> str:
 
 def _span(counts: Any) -> str:
     """Returns "3", or "2 to 3"."""
-    known = sorted(set(counts))
-    return str(known[0]) if len(known) == 1 else f"{known[0]} to {known[-1]}"
+    known = [f"{count:,}" for count in sorted(set(counts))]
+    return known[0] if len(known) == 1 else f"{known[0]} to {known[-1]}"
