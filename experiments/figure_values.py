@@ -280,7 +280,7 @@ def rewards(models: Models) -> Rewards:
             np.asarray(models.probe.imagine_rewards(params, image, keys[1]))
         )
     label = models.world.label
-    demonstrated = _highest(_demonstration_files(models), label)
+    demonstrated = _highest(demonstration_files(models), label)
     collected = _highest(_online_files(models), label) if online else float("nan")
     return Rewards(
         task=models.system.task,
@@ -294,7 +294,7 @@ def rewards(models: Models) -> Rewards:
     )
 
 
-def _demonstration_files(models: Models) -> list[Path]:
+def demonstration_files(models: Models) -> list[Path]:
     """Returns the files of the runs' demonstrations, none where they are gone."""
     run = program_directory(models.system.runs[0].path)
     path = dataset_directory(models.config, run)

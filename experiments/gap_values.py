@@ -1,7 +1,8 @@
 """What figure 5 asks of MOTO's checkpoints: an expert, and eps_u (Eq. 12)."""
 
+import itertools
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -12,22 +13,27 @@ from experiments.figure_values import (
     MakeWorld,
     Models,
     checkpoints,
+    demonstration_files,
     succeeds,
 )
 from moto_jax.acting.collection import Play
 from moto_jax.acting.environment_seeds import Purpose, environment_seed
-from moto_jax.data.episodes import Episode
+from moto_jax.data.episodes import Episode, read_episode
 from moto_jax.running.restoring import KeptCheckpoints
 from moto_jax.study import model_probes
 from moto_jax.study.gap_figure import Gaps
 from moto_jax.study.runs import RunFiles
+from moto_jax.types import Params
 
 
 def gaps(models: Models, make_world: MakeWorld) -> Gaps:
-    """Returns uncertainty and performance gap of every checkpoint with an evaluation.
+    """Returns uncertainty and performance gap of the online checkpoints evaluated.
+
+    The end of the offline phase is the first of them. eps_u along the expert's actions
+    is set against the same along actions of the training data.
 
     Raises:
-      ValueError: if no checkpoint has one.
+      ValueError: if no checkpoint has an evaluation, or the training data are gone.
     """
     evaluated = {
         (run.config["seeds"][0], step): row
@@ -36,28 +42,63 @@ def gaps(models: Models, make_world: MakeWorld) -> Gaps:
         for step, row in _evaluations(run).items()
     }
     episodes, name, returned = _expert(models, make_world, evaluated)
+    ask_expert = _uncertainty_along(models, episodes)
+    ask_known = _uncertainty_along(models, _training_episodes(models))
+    offline_updates = models.config.training.offline_updates
+    points = []
+    for run, step, params in checkpoints(
+        models, lambda steps: tuple(step for step in steps if step >= offline_updates)
+    ):
+        seed = run.config["seeds"][0]
+        if (seed, step) not in evaluated:
+            continue
+        keys = jax.random.split(jax.random.key(seed))
+        raw = ask_expert(params["model"], keys[0])
+        relative = raw / ask_known(params["model"], keys[1])
+        gap = returned - evaluated[seed, step]["mean/return"]
+        points.append((seed, step, relative, raw, gap))
+    if not points:
+        raise ValueError(
+            f"no checkpoint of {models.system.label} on {models.system.task} from "
+            f"update {offline_updates} on was evaluated at its step"
+        )
+    columns = map(np.array, zip(*points, strict=True))
+    return Gaps(models.system.task, name, returned, *columns)
+
+
+def _uncertainty_along(
+    models: Models, episodes: Sequence[Episode]
+) -> Callable[[Params, jax.Array], float]:
+    """Returns (the model's parameters, key) -> mean u along the episodes' actions."""
     rows = max(models.rows, *(episode.num_rows for episode in episodes))
     batch = model_probes.padded_batch(episodes, models.world.label, rows)
     lengths = [episode.num_rows for episode in episodes]
     whole = model_probes.whole_windows(lengths, rows, models.probe.horizon)
-    points = []
-    for run, step, params in checkpoints(models):
-        seed = run.config["seeds"][0]
-        if (seed, step) not in evaluated:
-            continue
-        uncertain = models.probe.uncertainty(
-            params["model"], batch, jax.random.key(seed)
-        )
-        mean = float(np.asarray(uncertain)[whole].mean())
-        gap = returned - evaluated[seed, step]["mean/return"]
-        points.append((seed, step, mean, gap))
-    if not points:
+
+    def ask(params: Params, key: jax.Array) -> float:
+        uncertainty = models.probe.uncertainty(params, batch, key)
+        return float(np.asarray(uncertainty)[whole].mean())
+
+    return ask
+
+
+def _training_episodes(models: Models) -> list[Episode]:
+    """Returns some of the demonstrations that the models were trained on.
+
+    Raises:
+      ValueError: where none is long enough, or they are gone.
+    """
+    files = demonstration_files(models)
+    order = np.random.default_rng(0).permutation(len(files))
+    read = (read_episode(files[index]) for index in order)
+    long = (one for one in read if one.num_rows > models.probe.horizon)
+    episodes = list(itertools.islice(long, EPISODES))
+    if not episodes:
         raise ValueError(
-            f"no checkpoint of {models.system.label} on {models.system.task} was "
-            "evaluated at its step"
+            "the demonstrations of the runs are gone, against which uncertainty is "
+            "measured: put them back"
         )
-    seeds, updates, uncertainty, gap = map(np.array, zip(*points, strict=True))
-    return Gaps(models.system.task, name, returned, seeds, updates, uncertainty, gap)
+    return episodes
 
 
 def _evaluations(run: RunFiles) -> dict[int, Any]:

@@ -142,6 +142,39 @@ def rank_correlation(
     return RankCorrelation(value, float(low), float(high), number)
 
 
+def grouped_rank_correlation(
+    left: np.ndarray, right: np.ndarray, groups: np.ndarray, seed: int = 0
+) -> RankCorrelation:
+    """Returns the mean over groups of Spearman's within each, of pairs [n].
+
+    The interval's resamples draw pairs within their group. A group in which one side
+    does not vary does not count; NaN where none does.
+
+    Args:
+      left: one side.
+      right: the other.
+      groups: [n], equal for pairs of one group.
+      seed: of the resampling.
+    """
+    generator = np.random.default_rng(seed)
+    values, resampled = [], []
+    for group in np.unique(groups):
+        pairs = np.array([left, right], np.float64)[:, groups == group]
+        number = pairs.shape[1]
+        chosen = generator.integers(0, number, (_RESAMPLES, number))
+        values.append(_rank_correlations(pairs[:, None])[0])
+        resampled.append(_rank_correlations(pairs[:, chosen]))
+    known = ~np.isnan(values)
+    if not known.any():
+        nan = float("nan")
+        return RankCorrelation(nan, nan, nan, len(left))
+    # A resample that draws one pair again and again has no correlation.
+    drawn = np.ma.masked_invalid(np.array(resampled)[known])
+    low, high = np.nanquantile(drawn.mean(axis=0).filled(np.nan), [0.025, 0.975])
+    value = float(np.mean(np.array(values)[known]))
+    return RankCorrelation(value, float(low), float(high), len(left))
+
+
 def _rank_correlations(pairs: np.ndarray) -> np.ndarray:
     """Returns the rank correlation of each row of pairs [2, rows, n]."""
     ranks = scipy.stats.rankdata(pairs, axis=-1)

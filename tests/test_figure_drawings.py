@@ -16,6 +16,7 @@ from moto_jax.data.episodes import (
     Episode,
     EpisodeRecord,
     Manifest,
+    read_episode,
     write_episode,
     write_manifest,
 )
@@ -282,9 +283,40 @@ def test_uncertainty_is_of_each_checkpoints_own_model(models):
     ]
     batch = model_probes.padded_batch(episodes, make_label(TASK), EPISODE_STEPS + 1)
     params = jax.tree.map(lambda leaf: leaf[1], models.programs[0][0].acting_params(20))
-    uncertain = models.probe.uncertainty(params["model"], batch, jax.random.key(5))
-    np.testing.assert_allclose(found.uncertainty[1], uncertain.mean(), rtol=1e-5)
-    assert len(set(found.uncertainty.tolist())) == 4
+    keys = jax.random.split(jax.random.key(5))
+    uncertain = models.probe.uncertainty(params["model"], batch, keys[0])
+    np.testing.assert_allclose(found.raw_uncertainty[1], uncertain.mean(), rtol=1e-5)
+    assert len(set(found.raw_uncertainty.tolist())) == 4
+    # Set against the same along the two demonstrations of the data set.
+    files = figure_values.demonstration_files(models)
+    assert len(files) == 2
+    order = np.random.default_rng(0).permutation(2)
+    batch = model_probes.padded_batch(
+        [read_episode(files[index]) for index in order],
+        make_label(TASK),
+        EPISODE_STEPS + 1,
+    )
+    windows = LENGTH + 1 - models.probe.horizon
+    drawn = models.probe.uncertainty(params["model"], batch, keys[1])[:windows].mean()
+    expected = found.raw_uncertainty[1] / drawn
+    np.testing.assert_allclose(found.uncertainty[1], expected, rtol=1e-5)
+
+
+def test_gaps_are_of_the_online_phase(models):
+    config = models.config.copy_and_resolve_references()
+    config.training.offline_updates = 33
+    found = gap_values.gaps(models._replace(config=config), world()[1])
+    assert found.updates.tolist() == [40, 40]
+    config.training.offline_updates = 41
+    with pytest.raises(ValueError, match="from update 41 on was evaluated"):
+        gap_values.gaps(models._replace(config=config), world()[1])
+
+
+def test_without_the_training_data_there_is_nothing_to_measure_against(models):
+    config = models.config.copy_and_resolve_references()
+    config.data.directory = "/nowhere"
+    with pytest.raises(ValueError, match="demonstrations of the runs are gone"):
+        gap_values.gaps(models._replace(config=config), world()[1])
 
 
 def failing(models):
@@ -302,10 +334,11 @@ def test_what_lies_after_an_episode_is_not_asked_about(models):
         models.demonstrations, make_label(TASK), EPISODE_STEPS + 1
     )
     params = jax.tree.map(lambda leaf: leaf[0], models.programs[0][0].acting_params(20))
-    uncertain = models.probe.uncertainty(params["model"], batch, jax.random.key(3))
+    key = jax.random.split(jax.random.key(3))[0]
+    uncertain = models.probe.uncertainty(params["model"], batch, key)
     windows = LENGTH + 1 - models.probe.horizon
     np.testing.assert_allclose(
-        found.uncertainty[0], uncertain[:windows].mean(), rtol=1e-5
+        found.raw_uncertainty[0], uncertain[:windows].mean(), rtol=1e-5
     )
 
 

@@ -157,6 +157,7 @@ def gaps(task="partial"):
         seed=np.array([0, 0, 4]),
         updates=np.array([10, 20, 10]),
         uncertainty=np.array([1.0, 2.0, 3.0]),
+        raw_uncertainty=np.array([0.1, 0.3, 0.5]),
         gap=np.array([20.0, 80.0, 80.0]),
     )
 
@@ -175,7 +176,13 @@ def test_figure_5_shows_every_checkpoint_and_both_lines():
     assert fit.get_linestyle() == ":"
     assert axes.get_ylabel() == "performance gap (return)"
     assert "uncertainty" in axes.get_xlabel()
-    for fact in ("along 7 recorded", "n = 3", "the demonstrator", "c = 40", "0.87 ["):
+    for fact in (
+        "along 7 recorded",
+        "n = 3",
+        "the demonstrator",
+        "c = 40",
+        "all points 0.87 [",
+    ):
         assert fact in drawing.caption
 
 
@@ -186,6 +193,8 @@ def test_figure_5s_numbers():
     assert wanted.items() <= rows[1].items()
     assert rows[1]["bound"] == 40 and rows[1]["expert_return"] == 100
     assert rows[1]["least_squares_slope"] == pytest.approx(30)
+    # Seed 0 rises, and the one point of seed 4 says nothing.
+    assert rows[1]["within_seeds"] == 1 and rows[1]["raw_uncertainty"] == 0.3
     assert rows[3]["task"] == "mixed"
     with pytest.raises(ValueError, match="no checkpoint"):
         gap_figure.gap_drawing([], horizon=7)

@@ -73,6 +73,23 @@ def test_rank_correlation_by_hand():
     assert np.isnan(statistics.rank_correlation([1, 1], [1, 2])[:3]).all()
 
 
+def test_rank_correlation_within_groups_by_hand():
+    # Rising within each of two groups, falling from one to the other.
+    x, y = [1, 2, 3, 11, 12, 13], [21, 22, 23, 1, 2, 3]
+    groups = np.array([0, 0, 0, 7, 7, 7])
+    within = statistics.grouped_rank_correlation(x, y, groups)
+    assert within.value == pytest.approx(1.0) and within.number == 6
+    assert within.low == within.high == pytest.approx(1.0)
+    assert statistics.rank_correlation(x, y).value < 0
+    # A mean over groups: 1 and -1; a group in which nothing varies does not count.
+    opposed = statistics.grouped_rank_correlation(x, [*y[:3], 3, 2, 1], groups)
+    assert opposed.value == pytest.approx(0.0)
+    still = statistics.grouped_rank_correlation(x, [*y[:3], 5, 5, 5], groups)
+    assert still.value == pytest.approx(1.0)
+    nothing = statistics.grouped_rank_correlation(x, [5] * 6, groups)
+    assert np.isnan(nothing[:3]).all()
+
+
 def test_an_interval_of_ranks_shrinks_with_their_number():
     generator = np.random.default_rng(0)
     x = generator.normal(size=200)
