@@ -92,18 +92,18 @@ def from_start_to_end(rows):
 PLAIN, MASK = rows_of(), rows_of(dtype=np.bool_)
 VALUE = rows_of(C)
 ACTION, LOGITS = rows_of(after=(A,)), rows_of(after=(S, K))
-FEATURE = rows_of(after=(fake_actor_critic.FEATURE,))
+STATE = rows_of(after=(fake_actor_critic.PIXELS,))
 
 
-def value_loss(feature, data_value):
+def value_loss(observation, data_value):
     networks = fake_likelihood.Networks()
     params = fake_likelihood.value_params()
-    return iql.value_loss(params, networks, feature, data_value, 0.8)
+    return iql.value_loss(params, networks, observation, data_value, 0.8)
 
 
-def weighted_cloning(feature, action, weights):
-    params, networks = fake_actor_critic.actor_params(), fake_likelihood.Networks()
-    return iql.actor_loss(params, networks, feature, action, weights)
+def weighted_cloning(observation, action, weights):
+    params, networks = fake_likelihood.actor_params(), fake_likelihood.Networks()
+    return iql.actor_loss(params, networks, observation, action, weights)
 
 
 # Functions, and the arrays that they take.
@@ -154,11 +154,11 @@ CASES: dict[str, tuple[Callable[..., Any], dict[str, Callable[..., Any]]]] = {
         world_model.choose_member,
         {"logits": rows_of(E, after=(S, K)), "member": rows_of(dtype=np.int32)},
     ),
-    "iql.value_loss": (value_loss, {"feature": FEATURE, "data_value": PLAIN}),
+    "iql.value_loss": (value_loss, {"observation": STATE, "data_value": PLAIN}),
     "iql.actor_loss": (
         weighted_cloning,
         {
-            "feature": FEATURE,
+            "observation": STATE,
             "action": rows_of(after=(fake_actor_critic.ACTION_SIZE,)),
             "weights": PLAIN,
         },

@@ -3,9 +3,9 @@
 Kostrikov et al., "Offline Reinforcement Learning with Implicit Q-Learning" (2021): V by
 expectile regression (Eq. 5), Q by one-step targets (Eq. 6), the policy by
 advantage-weighted likelihood (Eq. 7). No action outside the data is ever valued.
-Differs from its authors' code for pixels: Q's loss alone shapes the encoder, V and the
-policy take its features as they are; the policy is a normal cut to the box of actions.
-Both phases do the same update.
+As in the public version for pixels, Q, V and the policy each train an encoder of their
+own. Differs from it: the policy is a normal cut to the box of actions. Both phases do
+the same update.
 """
 
 from functools import partial
@@ -25,7 +25,7 @@ from moto_jax.learning.learners import (
     init_learnable,
     read_section,
 )
-from moto_jax.types import Agent, Metrics, Params
+from moto_jax.types import Agent, Array, Metrics, Params
 
 
 class Section(NamedTuple):
@@ -41,10 +41,10 @@ class Learners:
     """What learns.
 
     Attributes:
-      actor: policy.
+      actor: encoder and policy.
       critic: encoder and C critics.
       target_critic: their slow average.
-      value: V(s).
+      value: encoder and V(s).
     """
 
     actor: Learnable
@@ -70,12 +70,16 @@ def make_iql(config: Any, *, action_size: int, image_size: int) -> Agent:
     optimizers = model_free.make_optimizers(config)
 
     def init_learners(params: dict[str, Params]) -> Learners:
-        critic_params = {"encoder": params["encoder"], "critic": params["critic"]}
+        # They begin as equals.
+        actor, critic, value = (
+            {"encoder": copy_params(params["encoder"]), head: params[head]}
+            for head in ("actor", "critic", "value")
+        )
         return Learners(
-            actor=init_learnable(params["actor"], optimizers["actor"]),
-            critic=init_learnable(critic_params, optimizers["critic"]),
-            target_critic=copy_params(critic_params),
-            value=init_learnable(params["value"], optimizers["critic"]),
+            actor=init_learnable(actor, optimizers["actor"]),
+            critic=init_learnable(critic, optimizers["critic"]),
+            target_critic=copy_params(critic),
+            value=init_learnable(value, optimizers["critic"]),
         )
 
     return model_free.make_model_free(
@@ -84,6 +88,7 @@ def make_iql(config: Any, *, action_size: int, image_size: int) -> Agent:
         image_size=image_size,
         init_learners=init_learners,
         step=partial(iql_step, optimizers, constants, section),
+        acting_params=lambda learners: learners.actor.params,
     )
 
 
@@ -101,13 +106,13 @@ def iql_step(
     Critics and value learn from each other as they were before the step.
     """
     actor_critic.check_transitions(transitions)
-    critic, (feature, critic_metrics), critic_norm = gradient_step(
+    critic, (_, critic_metrics), critic_norm = gradient_step(
         actor_critic.critic_loss,
         optimizers["critic"],
         learners.critic,
         functions=networks.functions,
         regulariser=actor_critic.no_regulariser,
-        actor_params=learners.actor.params,
+        actor_params=learners.actor.params["actor"],
         transitions=transitions,
         target=critic_targets(learners, networks, constants.discount, transitions),
         key=key,
@@ -121,7 +126,7 @@ def iql_step(
         optimizers["critic"],
         learners.value,
         networks=networks,
-        feature=feature,
+        observation=transitions.observation,
         data_value=jnp.min(data_value, axis=0),
         expectile=section.expectile,
     )
@@ -133,7 +138,7 @@ def iql_step(
         optimizers["actor"],
         learners.actor,
         networks=networks,
-        feature=feature,
+        observation=transitions.observation,
         action=transitions.behaviour_action,
         weights=weights,
     )
@@ -159,21 +164,27 @@ def critic_targets(
     transitions: actor_critic.Transitions,
 ) -> jax.Array:
     """Returns r + discount * V(s') [N], where the process goes on (Eq. 6)."""
-    feature = networks.encode(learners.critic.params, transitions.following)
-    value = networks.state_value(learners.value.params, feature)
+    value = _state_value(networks, learners.value.params, transitions.following)
     chex.assert_equal_shape([value, transitions.reward, transitions.continues])
     return transitions.reward + discount * transitions.continues * value
+
+
+def _state_value(
+    networks: model_free.Networks, params: Params, observation: Array
+) -> jax.Array:
+    """Returns V [N] of observations, through an encoder of its own."""
+    return networks.state_value(params["value"], networks.encode(params, observation))
 
 
 def value_loss(
     params: Params,
     networks: model_free.Networks,
-    feature: jax.Array,
+    observation: Array,
     data_value: jax.Array,
     expectile: float,
 ) -> tuple[jax.Array, jax.Array]:
     """Eq. 5 on Qbar(s, a) [N] of the data; returns the advantages [N] too."""
-    value = networks.state_value(params, feature)
+    value = _state_value(networks, params, observation)
     chex.assert_equal_shape([value, data_value])
     advantage = data_value - value
     return losses.expectile_loss(advantage, expectile), advantage
@@ -182,12 +193,13 @@ def value_loss(
 def actor_loss(
     params: Params,
     networks: model_free.Networks,
-    feature: jax.Array,
+    observation: Array,
     action: jax.Array,
     weights: jax.Array | float,
 ) -> tuple[jax.Array, Metrics]:
     """Eq. 7: - mean of weights [N] * log pi(a | s)."""
-    policy = networks.policy(params, feature)
+    feature = networks.encode(params, observation)
+    policy = networks.policy(params["actor"], feature)
     log_prob = policy.log_prob(action)
     chex.assert_shape(log_prob, feature.shape[:-1])
     loss = losses.likelihood_loss(log_prob, weights)

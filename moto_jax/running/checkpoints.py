@@ -358,7 +358,8 @@ def require_same_leaves(directory: Path, state: Any) -> None:
         else:
             continue
         raise CheckpointError(
-            f"checkpoint {directory} {problem}: use the configuration it was saved with"
+            f"checkpoint {directory} {problem}: use the configuration and the commit "
+            "that it was saved with"
         )
 
 
