@@ -148,7 +148,8 @@ def figure_2(tasks: Sequence[str]) -> list[Row]:
 
 def figure_3(tasks: Sequence[str]) -> list[Row]:
     """Returns MOTO, its ablations, and DreamerV2."""
-    no_penalty, no_prior = {"moto.alpha": "0"}, {"moto.beta": "0"}
+    no_penalty = {"moto.alpha": "0"}
+    no_prior = {"moto.beta": "0", "moto.behaviour_model_scale": "0"}
     settings = {
         "moto": {"agent": "moto"},
         "moto-no_penalty": {"agent": "moto", **no_penalty},

@@ -32,6 +32,9 @@ def at_the_root(monkeypatch):
     monkeypatch.chdir(ROOT)
 
 
+NO_PRIOR = {"moto.beta": "0", "moto.behaviour_model_scale": "0"}
+
+
 def runs_of(rows, seeds=2, seeds_per_run=2, overrides=None, out="runs/some"):
     return sweep_runs(
         rows,
@@ -156,8 +159,8 @@ def test_figure_3_is_the_ablations_and_dreamer_on_both_tasks():
     expected = [
         {"agent": "moto"},
         {"agent": "moto", "moto.alpha": "0"},
-        {"agent": "moto", "moto.beta": "0"},
-        {"agent": "moto", "moto.alpha": "0", "moto.beta": "0"},
+        {"agent": "moto", **NO_PRIOR},
+        {"agent": "moto", "moto.alpha": "0", **NO_PRIOR},
         {"agent": "dreamer_v2"},
     ]
     rows = FIGURES["3"](TASKS)

@@ -151,7 +151,8 @@ def paper_config() -> ConfigDict:
             "lambda_": 0.95,
             # Weight of the disagreement penalty (Eq. 3); 0 is the paper's "No Unc.".
             "alpha": 2.5,
-            # Weight of filtered behaviour cloning (Eq. 10); 0 is "No Reg.".
+            # Weight of filtered behaviour cloning (Eq. 10); 0, and so the behaviour
+            # term of the model below, is "No Reg.".
             "beta": 10.0,
             # Weight of the value term in the actor loss; the paper has 1.
             "value_scale": 1.0,

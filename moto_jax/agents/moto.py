@@ -109,6 +109,7 @@ def make_moto(
     """
     dtype = jnp.dtype(config.compute_dtype)
     hyper = read_section(config, "moto", Hyperparameters, _CHOICES)
+    _check_prior(hyper)
     layers, rates = _own_critics(hyper)
     networks = Networks(
         make_model(
@@ -157,6 +158,15 @@ def _own_critics(hyper: Hyperparameters) -> tuple[dict[str, int], dict[str, floa
             "for that of config.optimizer"
         )
     return {"layers": layers} if layers >= 0 else {}, {"critic": rate} if rate else {}
+
+
+def _check_prior(hyper: Hyperparameters) -> None:
+    if hyper.behaviour_model_scale and not hyper.beta:
+        raise ValueError(
+            "config.moto.beta is 0 but config.moto.behaviour_model_scale is "
+            f"{hyper.behaviour_model_scale}: the world model would be bent to explain "
+            "recorded actions by an actor that does not clone them; set both to 0"
+        )
 
 
 def _value_share(hyper: Hyperparameters) -> optax.Schedule:
