@@ -27,6 +27,7 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments.command_line import fail, prepare_jax, run_program
+from experiments.configs.keys import check_values
 from moto_jax.run_layout import SUMMARY_NAME, read_object
 from moto_jax.study.figures import curves
 from moto_jax.study.runs import seed_directories
@@ -79,6 +80,7 @@ def main(argv: Sequence[str]) -> None:
         config = _CONFIG.value
         if _INIT_FROM.value:
             config.init_from = _INIT_FROM.value
+        check_values(config)
         make_world(config).prepare()
         if config.distributed:
             machines.join()

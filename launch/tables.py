@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from absl import flags
 from ml_collections import config_flags
 
+from experiments.configs.keys import check_values
 from launch.runs import PROGRAM, SweepRun
 from launch.status import saved_config
 from moto_jax.agents import AGENTS
@@ -279,6 +280,7 @@ def resolved(config: str, overrides: Mapping[str, str]) -> dict[str, Any]:
         values(words)
     except flags.Error as error:
         raise ValueError(str(error)) from None
+    check_values(flag.value)
     return flat_config(flag.value.to_dict())
 
 

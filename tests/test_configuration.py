@@ -1,0 +1,118 @@
+"""Keys of the configuration: ranges, what is said of a value outside, the reference."""
+
+import math
+import subprocess
+import sys
+
+import pytest
+
+from experiments import configuration
+from experiments.configs import base, ranges
+from experiments.configs.keys import KEYS, check_values
+from moto_jax.run_layout import flat_config
+from tests.programs import ROOT
+from tests.test_configs import FILES, get_config
+
+PAPER = flat_config(base.get_config("full").to_dict())
+NUMBERS = [name for name, value in PAPER.items() if isinstance(value, float)]
+COUNTS = [
+    name
+    for name, value in PAPER.items()
+    if isinstance(value, int) and not isinstance(value, bool)
+]
+
+
+def changed(name, value):
+    config = base.get_config("full")
+    with config.ignore_type():
+        config.update_from_flattened_dict({name: value})
+    return config
+
+
+@pytest.mark.parametrize("size", base.SIZES)
+@pytest.mark.parametrize("file", FILES)
+def test_every_preset_is_within_its_ranges(file, size):
+    config = get_config(file, size)
+    check_values(config)
+    assert flat_config(config.to_dict()).keys() == KEYS.keys()
+
+
+def test_the_table_holds_every_kind_of_number():
+    assert len(NUMBERS) > 40 and len(COUNTS) > 60
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_no_number_is_infinite_or_none_at_all(name, value):
+    with pytest.raises(ValueError, match=rf"config\.{name} is {value}: use a number"):
+        check_values(changed(name, value))
+
+
+@pytest.mark.parametrize("name", COUNTS)
+@pytest.mark.parametrize("value", [-2, 1.5, True])
+def test_every_count_is_a_whole_number_and_none_is_negative(name, value):
+    with pytest.raises(ValueError, match=rf"config\.{name} is {value}: use "):
+        check_values(changed(name, value))
+
+
+@pytest.mark.parametrize("name", [name for name, value in PAPER.items() if value == ""])
+def test_texts_are_texts(name):
+    with pytest.raises(ValueError, match=rf"config\.{name} is 3: use text"):
+        check_values(changed(name, 3))
+
+
+@pytest.mark.parametrize(
+    ("allowed", "inside", "outside"),
+    [
+        (ranges.at_least(2), [2, 3, 10**9], [1, 0, -3, 2.0, "2", None, True]),
+        (ranges.between(0, 1), [0, 0.5, 1, 1.0], [-1e-9, 1.1, math.nan, "0", False]),
+        (ranges.one_of("a", "b"), ["a", "b"], ["c", "", None, 1]),
+        (ranges.POSITIVE, [1e-9, 3], [0, -1, math.inf, math.nan]),
+        (ranges.NOT_NEGATIVE, [0, 0.0, 3.5], [-1e-9, math.inf, math.nan]),
+        (ranges.POSITIVE_SHARE, [1, 0.1], [0, 1.01, math.nan]),
+        (ranges.DECAY, [0, 0.999], [1, -0.1, math.nan]),
+        (ranges.SHARE_OR_NEGATIVE, [-1.0, 0, 1], [1.1, -math.inf, math.nan]),
+        (ranges.NUMBER, [-5, 0.5], [math.inf, "1", None, True]),
+        (ranges.SWITCH, [True, False], [0, 1, "true"]),
+        (ranges.NAME, ["a"], ["", 1]),
+        (ranges.SEED, [0, 2**32 - 1], [-1, 2**32, 1.0, True]),
+        (ranges.SEEDS, [(0,), (3, 1), [5]], [(), (1, 1), (-1,), 1, (0.5,), None]),
+    ],
+)
+def test_a_range_by_hand(allowed, inside, outside):
+    assert all(map(allowed.holds, inside))
+    assert not any(map(allowed.holds, outside))
+
+
+def test_a_key_that_is_missing_is_named():
+    config = base.get_config("tiny")
+    with config.unlocked():
+        del config.moto.alpha
+    with pytest.raises(ValueError, match=r"config\.moto\.alpha is missing"):
+        check_values(config)
+
+
+def test_a_program_refuses_before_it_writes(tmp_path):
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "experiments.run"),
+            "--config=experiments/configs/mixed.py:tiny",
+            f"--workdir={tmp_path / 'run'}",
+            "--config.moto.alpha=-1",
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    message = "error: config.moto.alpha is -1.0: use a number, 0 or more\n"
+    assert (done.returncode, done.stderr) == (1, message)
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_reference_is_of_today():
+    text = (ROOT / "docs" / "configuration.md").read_text()
+    assert text == configuration.reference(), (
+        "make it again: python -m experiments.configuration --out=docs/configuration.md"
+    )
+    assert text.count("\n| `") == len(KEYS)
