@@ -24,8 +24,9 @@ def loader(*available: str):
 def unset_backend(monkeypatch):
     monkeypatch.setattr("platform.system", lambda: "Linux")
     # Set, then deleted: so that the test's own change is undone as well.
-    monkeypatch.setenv("MUJOCO_GL", "")
-    monkeypatch.delenv("MUJOCO_GL")
+    for name in ("MUJOCO_GL", "PYOPENGL_PLATFORM"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
     return monkeypatch
 
 
@@ -57,10 +58,60 @@ def test_missing_egl_is_one_sentence_with_the_mend(unset_backend, available, mis
     assert "MUJOCO_GL" not in os.environ
 
 
-def test_the_users_choice_stays_and_is_not_checked(unset_backend):
-    unset_backend.setenv("MUJOCO_GL", "osmesa")
-    assert graphics.choose_backend(loader()) == "osmesa"
-    assert os.environ["MUJOCO_GL"] == "osmesa"
+@pytest.mark.parametrize(
+    ("backend", "available", "screen"),
+    [
+        ("osmesa", ("libOSMesa.so.8",), {}),
+        ("glfw", (), {"DISPLAY": ":0"}),
+        ("glfw", (), {"WAYLAND_DISPLAY": "wayland-0"}),
+    ],
+)
+def test_the_users_choice_stays(unset_backend, backend, available, screen):
+    no_screen(unset_backend)
+    for name, value in {"MUJOCO_GL": backend.upper(), **screen}.items():
+        unset_backend.setenv(name, value)
+    assert graphics.choose_backend(loader(*available)) == backend
+    assert os.environ["MUJOCO_GL"] == backend
+
+
+def no_screen(patch):
+    for name in ("DISPLAY", "WAYLAND_DISPLAY"):
+        patch.setenv(name, "")
+
+
+@pytest.mark.parametrize(
+    ("backend", "missing"),
+    [
+        (
+            "osmesa",
+            r"MUJOCO_GL asks for osmesa, but libOSMesa\.so\.8 .*unset MUJOCO_GL",
+        ),
+        ("glfw", "MUJOCO_GL asks for glfw.*neither DISPLAY nor WAYLAND_DISPLAY is set"),
+    ],
+)
+def test_what_the_users_choice_lacks_is_one_sentence(unset_backend, backend, missing):
+    no_screen(unset_backend)
+    unset_backend.setenv("MUJOCO_GL", backend)
+    with pytest.raises(graphics.GraphicsError, match=missing) as error:
+        graphics.choose_backend(loader(*ALL))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("backend", "platform"), [("", "osmesa"), ("egl", "glx"), ("osmesa", "egl")]
+)
+def test_a_platform_of_pyopengl_that_is_another_is_named(
+    unset_backend, backend, platform
+):
+    unset_backend.setenv("MUJOCO_GL", backend)
+    unset_backend.setenv("PYOPENGL_PLATFORM", platform)
+    with pytest.raises(
+        graphics.GraphicsError,
+        match=f"PYOPENGL_PLATFORM is '{platform}', but .* {backend or 'egl'} ",
+    ):
+        graphics.choose_backend(loader(*ALL, "libOSMesa.so.8"))
+    unset_backend.setenv("PYOPENGL_PLATFORM", backend or "egl")
+    assert graphics.choose_backend(loader(*ALL, "libOSMesa.so.8"))
 
 
 def test_an_unknown_backend_is_named(unset_backend):

@@ -20,6 +20,8 @@ _LINUX_BACKENDS = ("egl", "osmesa", "glfw")
 # an NVIDIA driver that may be the driver's own.
 _DISPATCH_LIBRARY = "libEGL.so.1"
 _VENDOR_LIBRARIES = ("libEGL_mesa.so.0", "libEGL_nvidia.so.0")
+_OSMESA_LIBRARIES = ("libOSMesa.so.8", "libOSMesa.so.6", "libOSMesa.so")
+_SCREENS = ("DISPLAY", "WAYLAND_DISPLAY")
 
 # What Mesa's renderers on the CPU call themselves.
 _SOFTWARE = ("llvmpipe", "softpipe", "swrast")
@@ -45,8 +47,8 @@ def choose_backend(load_library: Callable[[str], object] = ctypes.CDLL) -> str:
       The value of `MUJOCO_GL`, empty where MuJoCo's default is kept.
 
     Raises:
-      GraphicsError: where the user chose an unknown backend, or EGL is the backend but
-        cannot be loaded.
+      GraphicsError: where the backend is unknown, or lacks what it needs: a library, a
+        screen, or a `PYOPENGL_PLATFORM` that is not another.
     """
     # An empty value means "not chosen" to MuJoCo as well.
     backend = os.environ.get("MUJOCO_GL", "").lower()
@@ -61,6 +63,17 @@ def choose_backend(load_library: Callable[[str], object] = ctypes.CDLL) -> str:
         )
     if backend == "egl":
         _require_egl(load_library)
+    elif backend == "osmesa":
+        _require_osmesa(load_library)
+    else:
+        _require_screen()
+    # Not asked by GLFW, which brings its own.
+    opengl = os.environ.get("PYOPENGL_PLATFORM", "")
+    if backend != "glfw" and opengl and opengl != backend:
+        raise GraphicsError(
+            f"PYOPENGL_PLATFORM is {opengl!r}, but frames are drawn by {backend} "
+            "(MUJOCO_GL, by default egl): unset the one, or set both alike"
+        )
     os.environ["MUJOCO_GL"] = backend
     return backend
 
@@ -98,6 +111,22 @@ def _require_egl(load_library: Callable[[str], object]) -> None:
     )
 
 
+def _require_osmesa(load_library: Callable[[str], object]) -> None:
+    if not any(_loads(name, load_library) for name in _OSMESA_LIBRARIES):
+        raise GraphicsError(
+            f"MUJOCO_GL asks for osmesa, but {_OSMESA_LIBRARIES[0]} cannot be loaded: "
+            "run `apt-get install -y libosmesa6`, or unset MUJOCO_GL to draw with EGL"
+        )
+
+
+def _require_screen() -> None:
+    if not any(map(os.environ.get, _SCREENS)):
+        raise GraphicsError(
+            "MUJOCO_GL asks for glfw, which draws on a screen, but neither "
+            f"{' nor '.join(_SCREENS)} is set: unset MUJOCO_GL to draw without one"
+        )
+
+
 def _loads(name: str, load_library: Callable[[str], object]) -> bool:
     try:
         load_library(name)
@@ -131,9 +160,10 @@ def cannot_draw(error: Exception) -> GraphicsError:
     """
     backend = choose_backend() or "default"
     reason = " ".join(str(error).split()).rstrip(".")
+    others = "" if backend == "egl" else "unset MUJOCO_GL to draw with EGL; "
     return GraphicsError(
-        f"MuJoCo's {backend} backend (MUJOCO_GL) cannot draw ({reason}): "
-        f"`{INSTALL_COMMAND}` installs EGL for the CPU"
+        f"MuJoCo's {backend} backend (MUJOCO_GL) cannot draw ({reason}): {others}"
+        f"`{INSTALL_COMMAND}` installs it for the CPU"
     )
 
 
