@@ -14,17 +14,15 @@ time of the paper's whole budget, and is meant for a GPU.
 
 import dataclasses
 import json
-import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from absl import flags, logging
-from rich.console import Console
 from rich.table import Table
 
-from experiments.command_line import fail, prepare_jax, run_program
+from experiments.command_line import fail, output_console, prepare_jax, run_program
 from moto_jax.data.files import write_atomically
 from moto_jax.tables import markdown_lines
 
@@ -119,7 +117,7 @@ def _measure(parts: "dict[str, Callable[[], Part]]") -> None:
     from moto_jax.running.provenance import describe, hardware
     from moto_jax.running.run_control import return_free_memory
 
-    console = Console(width=None if sys.stdout.isatty() else 100, highlight=False)
+    console = output_console(100)
     machine = describe(hardware())
     console.print(machine)
     for part in dict.fromkeys(_PART.value):

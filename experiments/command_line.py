@@ -1,10 +1,17 @@
 """How the programs here read their command lines."""
 
+import contextlib
+import os
 import sys
-from collections.abc import Callable, Sequence
-from typing import NoReturn
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, NoReturn
 
 from absl import app, flags
+
+from moto_jax import interruption
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 def run_program(
@@ -27,15 +34,75 @@ def run_program(
             fail(f"unknown argument {rest[1]!r}: flags begin with --")
         return rest
 
-    app.run(main, flags_parser=parse)
+    def watched(argv: Sequence[str]) -> None:
+        with interruption.handled(), unread_output():
+            main(argv)
+
+    app.run(watched, flags_parser=parse)
 
 
-def prepare_jax() -> None:
-    """Settles memory and the cache of compiled programs; before JAX starts."""
+@contextlib.contextmanager
+def unread_output() -> Iterator[None]:
+    """Lets output end where nobody reads it: what was to be said is not the result.
+
+    To be entered once files are written: what the context holds is left early.
+    """
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, "w")
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Or Python would try once more at its end, and complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def output_console(width: int) -> "Console":
+    """Returns where tables are printed: as wide as the terminal, or so wide in a file.
+
+    Where nobody reads it, it raises BrokenPipeError as `print` does, where rich would
+    end the program with status 1.
+    """
+    from rich.console import Console
+
+    class OutputConsole(Console):
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError
+
+    interactive = sys.stdout is not None and sys.stdout.isatty()
+    return OutputConsole(width=None if interactive else width, highlight=False)
+
+
+def require_platform() -> None:
+    """Ends the program where `JAX_PLATFORMS` asks for what JAX has not here."""
+    import jax
+
+    asked = os.environ.get("JAX_PLATFORMS")
+    try:
+        jax.devices()
+    # Some platforms fail with an AssertionError without words.
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        asked = f"JAX_PLATFORMS is {asked!r}" if asked else "JAX_PLATFORMS is not set"
+        fail(
+            f"{asked}, and JAX finds no such device here ({reason[:200]}): unset it, "
+            "or set it to cpu"
+        )
+
+
+def prepare_jax(check: bool = True) -> None:
+    """Settles memory and the cache of compiled programs; before JAX starts.
+
+    Args:
+      check: whether to start it and look for its devices; several processes of one run
+        must find each other first.
+    """
     from moto_jax.running.run_control import keep_compiled_programs, keep_freed_memory
 
     keep_freed_memory()
     keep_compiled_programs()
+    if check:
+        require_platform()
 
 
 def fail(reason: object) -> NoReturn:

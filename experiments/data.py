@@ -22,10 +22,9 @@ from pathlib import Path
 
 import numpy as np
 from absl import flags
-from rich.console import Console
 from rich.table import Table
 
-from experiments.command_line import fail, run_program
+from experiments.command_line import fail, output_console, run_program
 from experiments.contact_sheet import write_contact_sheet
 from moto_jax.acting.building import progress_bar
 from moto_jax.data.episodes import (
@@ -134,7 +133,7 @@ def inspect(directory: Path) -> None:
         table.add_row(
             ", ".join(objects) or "not told", str(len(lengths)), str(rows), str(cloned)
         )
-    Console().print(table)
+    output_console(88).print(table)
     told = any(episode.objects_in_goal is not None for episode in episodes)
     filtered = (
         f"those of the task {', '.join(task)}"

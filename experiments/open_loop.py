@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from absl import flags, logging
 
-from experiments.command_line import fail, prepare_jax, run_program
+from experiments.command_line import fail, output_console, prepare_jax, run_program
 from moto_jax.data.files import write_atomically
 from moto_jax.study.figures import check_format, open_loop_strip
 from moto_jax.study.predictions import Cut, choose_cuts, prediction_errors
@@ -182,7 +182,6 @@ def _error_rows(
 
 def _show(model: np.ndarray, copy: np.ndarray) -> None:
     """Prints the errors by block of steps, averaged over the sequences."""
-    from rich.console import Console
     from rich.table import Table
 
     table = Table(title="mean squared error, grey levels squared")
@@ -194,7 +193,7 @@ def _show(model: np.ndarray, copy: np.ndarray) -> None:
         table.add_row(f"{first + 1} to {last}", *(f"{mean:.1f}" for mean in means))
     table.add_section()
     table.add_row("all", f"{model.mean():.1f}", f"{copy.mean():.1f}")
-    Console().print(table)
+    output_console(88).print(table)
 
 
 if __name__ == "__main__":

@@ -5,9 +5,9 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import jax
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 
+from experiments.command_line import output_console
 from moto_jax.acting.collection import Play, PlayEpisodes
 from moto_jax.acting.evaluation import EvaluationResult, evaluate
 from moto_jax.acting.worker_pool import WorkerError
@@ -101,4 +101,4 @@ def show(trained: TrainedPolicy, results: Mapping[str, EvaluationResult]) -> Non
     add("success", "success", interval=True)
     add("success at the end", "success_at_end")
     add("return", "return")
-    Console().print(table)
+    output_console(88).print(table)

@@ -23,10 +23,16 @@ from typing import Any
 
 from absl import flags, logging
 from ml_collections import config_flags
-from rich.console import Console
 from rich.table import Table
 
-from experiments.command_line import fail, prepare_jax, run_program
+from experiments.command_line import (
+    fail,
+    output_console,
+    prepare_jax,
+    require_platform,
+    run_program,
+    unread_output,
+)
 from experiments.configs.keys import check_values
 from moto_jax.run_layout import SUMMARY_NAME, read_object
 from moto_jax.study.figures import curves
@@ -71,7 +77,7 @@ def main(argv: Sequence[str]) -> None:
     del argv
     # Orbax tells every step of every save.
     logging.set_verbosity(logging.WARNING)
-    prepare_jax()
+    prepare_jax(check=False)
     from moto_jax.running import machines
     from moto_jax.worlds.registry import make_world
 
@@ -85,6 +91,7 @@ def main(argv: Sequence[str]) -> None:
         if config.distributed:
             machines.join()
             joined = True
+        require_platform()
         stopped_by, workdir = _train(config)
         if stopped_by is None:
             if machines.is_first():
@@ -129,14 +136,28 @@ def default_workdir(config: Config) -> str:
 
 
 def report(workdir: Path) -> None:
-    """Prints a finished run's figures and where its pictures are."""
+    """Draws a finished run's curves, prints its figures and where its pictures are.
+
+    The run is complete by then: a picture that fails is a warning, and output that
+    nobody reads is none.
+    """
     directories = seed_directories(workdir)
+    try:
+        curves(directories, workdir / "curves.png")
+    # Whatever fonts, files and matplotlib may fail with.
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        print(f"WARNING: curves.png could not be drawn ({reason})", file=sys.stderr)
+    with unread_output():
+        _print_report(workdir, directories)
+
+
+def _print_report(workdir: Path, directories: Sequence[Path]) -> None:
     summaries = [read_object(path / SUMMARY_NAME) for path in directories]
-    console = Console(width=None if sys.stdout.isatty() else 88)
+    console = output_console(88)
     console.print(_phase_table(summaries))
     # Time and memory are those of all seeds together.
     console.print(_time_table(summaries[0]))
-    curves(directories, workdir / "curves.png")
     console.print(f"peak memory   {summaries[0]['peak_rss_bytes'] / 2**30:.1f} GiB")
     videos = directories[0] / "videos"
     paths = {

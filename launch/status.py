@@ -3,15 +3,14 @@
 import fcntl
 import re
 import signal
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from experiments.command_line import output_console
 from launch.runs import SESSION_MARK, STOPPED, SweepRun
 from moto_jax.run_layout import (
     CONFIG_NAME,
@@ -106,7 +105,7 @@ def status_table(title: str, statuses: Sequence[tuple[SweepRun, Status]]) -> Tab
 
 def print_table(table: Table) -> None:
     """Prints to the terminal's width, or to a file at one that breaks no name."""
-    Console(width=None if sys.stdout.isatty() else 120).print(table)
+    output_console(120).print(table)
 
 
 def _ended(run: SweepRun, begun: bool) -> Status:

@@ -14,6 +14,8 @@ from typing import Any
 
 import jax
 
+from moto_jax import interruption
+
 # glibc's names of what `mallopt` sets.
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 
@@ -40,6 +42,8 @@ class StopRequest:
     def _take(self, number: int, frame: Any) -> None:
         self.signal_number = number
         self._restore()
+        if signal.getsignal(number) is interruption.tidy_up_and_end:
+            interruption.handle_with(interruption.end_at_once)
 
     def _restore(self) -> None:
         for number, handler in self._previous.items():

@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import matplotlib
 from matplotlib.figure import Figure
 
 BLUE, VERMILLION, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#777777"
@@ -16,6 +17,12 @@ SKY, ORANGE, PURPLE, BLACK = "#56B4E9", "#E69F00", "#CC79A7", "#000000"
 DPI = 160
 
 STYLE: dict[Any, Any] = {
+    # Whatever the user's own settings ask for, LaTeX among it.
+    **{
+        name: value
+        for name, value in matplotlib.rcParamsDefault.items()
+        if not name.startswith("backend")
+    },
     "font.size": 9,
     "axes.titlesize": 9,
     "axes.spines.top": False,
