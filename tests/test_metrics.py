@@ -3,6 +3,9 @@
 import io
 import json
 import os
+import shutil
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +15,7 @@ import pytest
 from moto_jax.running import metrics, provenance
 from moto_jax.running.metrics import MetricsWriter
 from moto_jax.running.terminal import TerminalView
+from tests.programs import ROOT
 
 
 def lines(run_dir) -> list[dict]:
@@ -276,6 +280,32 @@ def test_versions_name_what_changes_results():
     assert found["numpy"] == np.__version__
     assert {"python", "flax", "optax", "mujoco"} <= found.keys()
     json.dumps(found)
+
+
+def test_the_commit_is_that_of_these_sources(tmp_path):
+    def git(directory, *words):
+        command = ["git", "-C", str(directory), *words]
+        return subprocess.run(command, capture_output=True, text=True).stdout.strip()
+
+    own = shutil.which("git") and git(ROOT, "rev-parse", "--show-toplevel")
+    if own != str(ROOT):
+        assert provenance.commit() is None
+        return
+    found = provenance.commit()
+    assert found is not None
+    assert found.removesuffix("-dirty") == git(ROOT, "rev-parse", "HEAD")
+    # A copy inside another project's tree is not of that project's commit.
+    shutil.copytree(ROOT / "moto_jax", tmp_path / "inner" / "moto_jax")
+    git(tmp_path, "init")
+    program = "from moto_jax.running import provenance; print(provenance.commit())"
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=tmp_path / "inner",
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "None\n"
 
 
 def test_hardware_is_json_with_positive_counts():

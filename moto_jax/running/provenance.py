@@ -46,7 +46,7 @@ def commit() -> str | None:
 
     None where they are no git repository's own, as in an installed package.
     """
-    root = Path(__file__).resolve().parents[1]
+    root = Path(__file__).resolve().parents[2]
     # Installed inside another project's tree it would be that project's commit.
     if _git(root, "rev-parse", "--show-toplevel") != str(root):
         return None
