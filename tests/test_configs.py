@@ -25,7 +25,7 @@ from moto_jax.worlds.registry import make_world
 FILES = sorted(
     path.stem
     for path in Path(base.__file__).parent.glob("*.py")
-    if path.stem not in ("__init__", "keys", "ranges")
+    if path.stem not in ("__init__", "keys", "ranges", "reference")
 )
 
 

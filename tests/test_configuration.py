@@ -6,9 +6,9 @@ import sys
 
 import pytest
 
-from experiments import configuration
 from experiments.configs import base, ranges
 from experiments.configs.keys import KEYS, check_values
+from experiments.configs.reference import reference
 from moto_jax.run_layout import flat_config
 from tests.programs import ROOT
 from tests.test_configs import FILES, get_config
@@ -112,7 +112,6 @@ def test_a_program_refuses_before_it_writes(tmp_path):
 
 def test_the_reference_is_of_today():
     text = (ROOT / "docs" / "configuration.md").read_text()
-    assert text == configuration.reference(), (
-        "make it again: python -m experiments.configuration --out=docs/configuration.md"
-    )
+    again = "python -m experiments.configs.reference > docs/configuration.md"
+    assert text == reference(), f"make it again: {again}"
     assert text.count("\n| `") == len(KEYS)

@@ -1,33 +1,16 @@
-r"""The reference of every configuration key, as Markdown.
+"""The reference of every configuration key, as Markdown.
 
-python -m experiments.configuration --out=docs/configuration.md
+python -m experiments.configs.reference > docs/configuration.md
 """
 
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-from absl import flags
-
-from experiments.command_line import fail, run_program
 from experiments.configs.base import SIZES
 from experiments.configs.keys import KEYS
-from moto_jax.data.files import write_atomically
 from moto_jax.run_layout import flat_config
 from moto_jax.tables import markdown_lines
 
-_OUT = flags.DEFINE_string("out", None, "Where to write it.", required=True)
-
 _COLUMNS = ("key", "`full`", "other sizes", "may be", "what it is")
-
-
-def main(argv: Sequence[str]) -> None:
-    """Writes the reference."""
-    del argv
-    try:
-        write_atomically(Path(_OUT.value), reference().encode())
-    except OSError as error:
-        fail(error)
 
 
 def reference() -> str:
@@ -51,7 +34,7 @@ def reference() -> str:
         "`mixed.py` has these values; `partial.py`, `metaworld.py` and `gymnasium.py`",
         "say how they differ. Made from `experiments/configs/keys.py` by",
         "",
-        "    python -m experiments.configuration --out=docs/configuration.md",
+        "    python -m experiments.configs.reference > docs/configuration.md",
     ]
     for section, rows in sections.items():
         lines += ["", f"## {section or 'The run'}", "", *markdown_lines(_COLUMNS, rows)]
@@ -80,4 +63,4 @@ def _told(value: Any) -> str:
 
 
 if __name__ == "__main__":
-    run_program(main)
+    print(reference(), end="")
