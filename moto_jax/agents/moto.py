@@ -171,21 +171,11 @@ def _check_prior(hyper: Hyperparameters) -> None:
 
 def _value_share(hyper: Hyperparameters) -> optax.Schedule:
     """Returns number of an update -> share of the value term's weight."""
-    begin, steps = hyper.value_decay_begin, hyper.value_decay_steps
-    for name, count in (("begin", begin), ("steps", steps)):
-        if count < 0:
-            raise ValueError(
-                f"config.moto.value_decay_{name} is {count}: use a number of updates, "
-                "0 or more"
-            )
-    if not 0 <= hyper.value_final_share < math.inf:
-        raise ValueError(
-            f"config.moto.value_final_share is {hyper.value_final_share}: use a share "
-            "of the value term's weight, 0 or more"
-        )
-    if not steps:
+    if not hyper.value_decay_steps:
         return lambda number: 1.0
-    return optax.linear_schedule(1.0, hyper.value_final_share, steps, begin)
+    return optax.linear_schedule(
+        1.0, hyper.value_final_share, hyper.value_decay_steps, hyper.value_decay_begin
+    )
 
 
 def init_agent(
