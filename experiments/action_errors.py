@@ -76,8 +76,8 @@ def _compare(paths: Sequence[str]) -> None:
             )
         errors = _errors(restored, episodes)
         for name, (error, low, high) in errors.items():
-            figures = {"error": error, "low": low, "high": high}
-            rows.append({"checkpoint": path, "object": name, **figures})
+            named = {"checkpoint": path, "object": name}
+            rows.append({**named, "error": error, "low": low, "high": high})
         figures = ", ".join(
             f"{name} {error:.4f} ({low:.4f} to {high:.4f})"
             for name, (error, low, high) in errors.items()
@@ -85,9 +85,9 @@ def _compare(paths: Sequence[str]) -> None:
         print(f"{path}: {figures}", flush=True)
         # After each, so that one which cannot be read costs none of the others.
         if _CSV.value:
-            path = Path(_CSV.value)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(path, comma_separated(rows).encode())
+            table = Path(_CSV.value)
+            table.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(table, comma_separated(rows).encode())
 
 
 def _errors(

@@ -1,10 +1,10 @@
 """How the programs here read their command lines."""
 
-import contextlib
+import io
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, NoReturn
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from absl import app, flags
 
@@ -35,42 +35,55 @@ def run_program(
         return rest
 
     def watched(argv: Sequence[str]) -> None:
-        with interruption.handled(), unread_output():
+        with interruption.handled():
             main(argv)
 
+    go_on_unread()
     app.run(watched, flags_parser=parse)
 
 
-@contextlib.contextmanager
-def unread_output() -> Iterator[None]:
-    """Lets output end where nobody reads it: what was to be said is not the result.
+class _Unread(io.FileIO):
+    """A stream that goes nowhere from when nobody reads it any more."""
 
-    To be entered once files are written: what the context holds is left early.
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data)
+        except BrokenPipeError:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self.fileno())
+            os.close(nowhere)
+            return super().write(data)
+
+
+def go_on_unread() -> None:
+    """Lets the program go on to its results where nobody reads what it says.
+
+    Its output may be a pipe whose reader is gone, or none at all.
     """
-    if sys.stdout is None:
-        sys.stdout = open(os.devnull, "w")
-    try:
-        yield
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # Or Python would try once more at its end, and complain.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            raw, encoding, errors = _Unread(os.devnull, "w"), None, None
+        elif isinstance(getattr(stream.buffer, "raw", None), _Unread):
+            continue
+        else:
+            stream.flush()
+            raw = _Unread(stream.fileno(), "w", closefd=False)
+            encoding, errors = stream.encoding, stream.errors
+        # As Python has it, `python -u` among it.
+        by_line = (
+            name == "stderr" or raw.isatty() or getattr(stream, "write_through", 0)
+        )
+        buffer = io.BufferedWriter(raw)
+        wrapped = io.TextIOWrapper(buffer, encoding, errors, line_buffering=by_line)
+        setattr(sys, name, wrapped)
 
 
 def output_console(width: int) -> "Console":
-    """Returns where tables are printed: as wide as the terminal, or so wide in a file.
-
-    Where nobody reads it, it raises BrokenPipeError as `print` does, where rich would
-    end the program with status 1.
-    """
+    """Returns where tables are printed: as wide as the terminal; a file so wide."""
     from rich.console import Console
 
-    class OutputConsole(Console):
-        def on_broken_pipe(self) -> None:
-            raise BrokenPipeError
-
-    interactive = sys.stdout is not None and sys.stdout.isatty()
-    return OutputConsole(width=None if interactive else width, highlight=False)
+    return Console(width=None if sys.stdout.isatty() else width, highlight=False)
 
 
 def require_platform() -> None:

@@ -27,11 +27,11 @@ from rich.table import Table
 
 from experiments.command_line import (
     fail,
+    go_on_unread,
     output_console,
     prepare_jax,
     require_platform,
     run_program,
-    unread_output,
 )
 from experiments.configs.keys import check_values
 from moto_jax.run_layout import SUMMARY_NAME, read_object
@@ -148,11 +148,7 @@ def report(workdir: Path) -> None:
     except Exception as error:
         reason = " ".join(str(error).split())
         print(f"WARNING: curves.png could not be drawn ({reason})", file=sys.stderr)
-    with unread_output():
-        _print_report(workdir, directories)
-
-
-def _print_report(workdir: Path, directories: Sequence[Path]) -> None:
+    go_on_unread()
     summaries = [read_object(path / SUMMARY_NAME) for path in directories]
     console = output_console(88)
     console.print(_phase_table(summaries))

@@ -1,6 +1,7 @@
 import csv
 import json
 
+import matplotlib
 import numpy as np
 import pytest
 from matplotlib.image import imread
@@ -252,6 +253,17 @@ def test_a_mean_is_taken_where_all_runs_are(tmp_path):
     axes = axes_by_title(figures.curves_figure(several))
     mean = axes["KL (nats)"].get_lines()[2]
     assert mean.get_xydata().tolist() == [[10, 10.5]]
+
+
+def test_pictures_do_not_depend_on_the_users_settings(tmp_path):
+    run = write_run(tmp_path / "run")
+    figures.curves([run], tmp_path / "plain.png")
+    # LaTeX is not asked for, nor a font that is not there.
+    theirs = {"text.usetex": True, "font.family": "none such", "axes.facecolor": "red"}
+    with matplotlib.rc_context(theirs):
+        figures.curves([run], tmp_path / "theirs.png")
+    plain, other = (imread(tmp_path / f"{name}.png") for name in ("plain", "theirs"))
+    np.testing.assert_array_equal(plain, other)
 
 
 def test_curves_are_written_whole_or_not_at_all(tmp_path):

@@ -101,31 +101,51 @@ def test_programs_are_watched_from_their_first_import(package):
     assert done.stdout == "[True, True] False\n"
 
 
-def run_piped(lines, **options):
-    program = "\n".join(
-        ["from experiments.command_line import *", "with unread_output():", *lines]
-    )
-    command = [sys.executable, "-c", program + "\nprint('went on', file=sys.stderr)"]
-    return subprocess.run(
-        command, cwd=ROOT, stderr=subprocess.PIPE, text=True, timeout=60, **options
-    )
+PRINTS = """
+import sys
+from experiments.command_line import go_on_unread, output_console
+go_on_unread()
+go_on_unread()
+for _ in range(3):
+    print("words", flush=True)
+    output_console(80).print("words")
+    print("words", file=sys.stderr)
+open(sys.argv[1], "w").close()
+"""
+
+
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+@pytest.mark.parametrize("closed", ["pipe", "descriptor"])
+def test_a_program_goes_on_where_nobody_reads_what_it_says(tmp_path, stream, closed):
+    number = {"stdout": 1, "stderr": 2}[stream]
+    words = [sys.executable, "-c", PRINTS, str(tmp_path / "result")]
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    reader, writer = os.pipe()
+    os.close(reader)
+    if closed == "pipe":
+        streams[stream] = writer
+    else:
+        command = 'exec "$@" ' + f"{number}>&-"
+        words = ["sh", "-c", command, "sh", *words]
+    done = subprocess.run(words, cwd=ROOT, text=True, timeout=60, **streams)
+    os.close(writer)
+    other = done.stderr if stream == "stdout" else done.stdout
+    # Of three rounds the one word on stderr, or the two on stdout.
+    assert (done.returncode, other) == (0, "words\n" * 3 * number)
+    assert (tmp_path / "result").exists()
 
 
 @pytest.mark.parametrize(
-    "line", ["print('words')", "output_console(80).print('words')"]
+    "words",
+    [
+        ("evaluate", "--checkpoint=runs/none"),
+        ("run", "--config=experiments/configs/mixed.py:mini", "--workdir=runs/none"),
+    ],
 )
-def test_output_that_nobody_reads_is_no_error(line):
-    reader, writer = os.pipe()
-    os.close(reader)
-    done = run_piped([f"    {line}"], stdout=writer)
-    os.close(writer)
-    assert (done.returncode, done.stderr) == (0, "went on\n")
-
-
-def test_a_platform_that_is_not_there_is_one_sentence():
+def test_a_platform_that_is_not_there_is_one_sentence(words):
     environment = {**os.environ, "JAX_PLATFORMS": "nonsense"}
     done = subprocess.run(
-        [sys.executable, "-m", "experiments.evaluate", "--checkpoint=runs/none"],
+        [sys.executable, "-m", f"experiments.{words[0]}", *words[1:]],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -135,3 +155,17 @@ def test_a_platform_that_is_not_there_is_one_sentence():
     assert done.returncode == 1 and done.stderr.count("\n") == 1
     assert done.stderr.startswith("error: JAX_PLATFORMS is 'nonsense', and JAX finds")
     assert done.stderr.endswith("unset it, or set it to cpu\n")
+
+
+def test_a_notebooks_matplotlib_backend_stops_no_program():
+    environment = {**os.environ, "MPLBACKEND": "module://of_a_notebook"}
+    done = subprocess.run(
+        [sys.executable, "-m", "experiments.report", "--runs=runs/none", "--out=x.html"]
+        + ["--figures=none"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=120,
+    )
+    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1

@@ -67,6 +67,8 @@ def main(tmp_path, monkeypatch):
     The configuration is what the flag would hold; work that is begun is an error.
     """
     monkeypatch.chdir(tmp_path)
+    # Output is captured here, by streams that are not the program's to change.
+    monkeypatch.setattr(run, "go_on_unread", lambda: None)
 
     def main(config, workdir="run", fresh=False, init_from=None):
         monkeypatch.setattr(run, "_CONFIG", SimpleNamespace(value=config))
@@ -208,6 +210,21 @@ def test_a_run_without_a_workdir_is_named_after_itself(
     (directory,) = (tmp_path / "runs").iterdir()
     for part in ("kettle+_light_switch", "tiny", "moto", "3"):
         assert part in directory.name
+
+
+def test_a_picture_that_fails_costs_no_run_its_numbers(
+    tmp_path, monkeypatch, main, graphics_found, pool, capsys
+):
+    def fail(*unused):
+        raise RuntimeError("no\nfont")
+
+    install(monkeypatch.setattr, pool)
+    monkeypatch.setattr(run, "curves", fail)
+    config = small_config(offline_updates=1, online_episodes=0)
+    assert main(config, workdir=tmp_path / "run") is None
+    said = capsys.readouterr()
+    assert "WARNING: curves.png could not be drawn (no font)" in said.err
+    assert "peak memory" in said.out
 
 
 def program(workdir):

@@ -163,7 +163,7 @@ def cannot_draw(error: Exception) -> GraphicsError:
     others = "" if backend == "egl" else "unset MUJOCO_GL to draw with EGL; "
     return GraphicsError(
         f"MuJoCo's {backend} backend (MUJOCO_GL) cannot draw ({reason}): {others}"
-        f"`{INSTALL_COMMAND}` installs it for the CPU"
+        f"`{INSTALL_COMMAND}` installs EGL for the CPU"
     )
 
 
