@@ -60,23 +60,25 @@ def go_on_unread() -> None:
 
     Its output may be a pipe whose reader is gone, or none at all.
     """
-    for name in ("stdout", "stderr"):
-        stream = getattr(sys, name)
-        if stream is None:
-            raw, encoding, errors = _Unread(os.devnull, "w"), None, None
-        elif isinstance(getattr(stream.buffer, "raw", None), _Unread):
-            continue
-        else:
-            stream.flush()
-            raw = _Unread(stream.fileno(), "w", closefd=False)
-            encoding, errors = stream.encoding, stream.errors
-        # As Python has it, `python -u` among it.
-        by_line = (
-            name == "stderr" or raw.isatty() or getattr(stream, "write_through", 0)
-        )
-        buffer = io.BufferedWriter(raw)
-        wrapped = io.TextIOWrapper(buffer, encoding, errors, line_buffering=by_line)
-        setattr(sys, name, wrapped)
+    sys.stdout = _unread(sys.stdout)
+    sys.stderr = _unread(sys.stderr, by_line=True)
+
+
+def _unread(stream: Any, by_line: bool = False) -> io.TextIOWrapper:
+    """Returns the stream, or what stands for it where there is none, as `_Unread`."""
+    if stream is None:
+        return io.TextIOWrapper(io.BufferedWriter(_Unread(os.devnull, "w")))
+    if isinstance(getattr(stream.buffer, "raw", None), _Unread):
+        return stream
+    stream.flush()
+    raw = _Unread(stream.fileno(), "w", closefd=False)
+    return io.TextIOWrapper(
+        io.BufferedWriter(raw),
+        stream.encoding,
+        stream.errors,
+        # The last is `python -u`.
+        line_buffering=by_line or raw.isatty() or stream.write_through,
+    )
 
 
 def output_console(width: int) -> "Console":
