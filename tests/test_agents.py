@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from experiments.configs.base import get_config
-from moto_jax.agents import AGENTS, combo, cql, lompo, make_agent
+from moto_jax.agents import AGENTS, combo, cql, iql, lompo, make_agent
 from moto_jax.learning import actor_critic
 from moto_jax.learning.disagreement import log_density_deviation
 from moto_jax.learning.imagination import open_loop
@@ -381,6 +381,24 @@ def test_lompo_and_combo_differ_in_what_they_hand_over(monkeypatch):
     assert theirs.regulariser == ((2.0, 5, 6), actor_critic.where_imagined)
     logits, stoch = jnp.ones((1, 7, 2, 3)), jnp.ones((7, 2, 3))
     np.testing.assert_array_equal(theirs.uncertainty(logits, stoch), np.zeros(7))
+
+
+def test_iql_acts_through_the_actors_own_encoder(monkeypatch):
+    monkeypatch.setattr(
+        iql.model_free, "make_model_free", lambda config, **handed: handed
+    )
+    sizes = {"action_size": ACTION_SIZE, "image_size": IMAGE_SIZE}
+    handed = iql.make_iql(get_config("tiny"), **sizes)
+    params = {
+        name: {"kernel": np.full(2, number)}
+        for number, name in enumerate(("encoder", "actor", "critic", "value"))
+    }
+    learners = handed["init_learners"](params)
+    for head in ("actor", "critic", "value"):
+        own = getattr(learners, head).params
+        np.testing.assert_array_equal(own[head]["kernel"], params[head]["kernel"])
+        assert own["encoder"]["kernel"] is not params["encoder"]["kernel"]
+    assert handed["acting_params"](learners) is learners.actor.params
 
 
 def test_cql_is_sac_with_its_own_weight_everywhere(monkeypatch):

@@ -217,6 +217,7 @@ def test_an_override_keeps_what_follows_the_first_equals_sign():
         ("moto.horizon.x", "1", "no key moto.horizon.x"),
         (".", "1", "no key ."),
         ("moto.horizon", "four", "config.moto.horizon=four"),
+        ("moto.horizon", "0", "config.moto.horizon is 0: use a whole number, 1"),
     ],
 )
 def test_an_override_the_configuration_does_not_take_is_named(key, value, culprit):
