@@ -158,7 +158,10 @@ def test_a_platform_that_is_not_there_is_one_sentence(words):
 
 
 def test_a_notebooks_matplotlib_backend_stops_no_program():
-    environment = {**os.environ, "MPLBACKEND": "module://of_a_notebook"}
+    environment = {
+        **os.environ,
+        "MPLBACKEND": "module://matplotlib_inline.backend_inline",
+    }
     done = subprocess.run(
         [sys.executable, "-m", "experiments.report", "--runs=runs/none", "--out=x.html"]
         + ["--figures=none"],
