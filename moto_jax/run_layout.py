@@ -111,14 +111,11 @@ def read_record(line: bytes | str) -> dict[str, Any] | None:
     if not isinstance(record, dict):
         return None
     types = {"step": int, "phase": str, "wall_seconds": int | float}
-    if not record.keys() >= types.keys():
-        return None
-    numbers = int | float | None
-    if all(
-        isinstance(value, types.get(name, numbers)) for name, value in record.items()
-    ):
-        return record
-    return None
+    fits = record.keys() >= types.keys() and all(
+        isinstance(value, types.get(name, int | float | None))
+        for name, value in record.items()
+    )
+    return record if fits else None
 
 
 def flat_config(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

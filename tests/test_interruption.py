@@ -103,14 +103,17 @@ def test_programs_are_watched_from_their_first_import(package):
 
 PRINTS = """
 import sys
-from experiments.command_line import go_on_unread, output_console
-go_on_unread()
-go_on_unread()
-for _ in range(3):
-    print("words", flush=True)
-    output_console(80).print("words")
-    print("words", file=sys.stderr)
-open(sys.argv[1], "w").close()
+from experiments.command_line import go_on_unread, output_console, run_program
+
+def main(argv):
+    go_on_unread()
+    for _ in range(3):
+        print("words", flush=True)
+        output_console(80).print("words")
+        print("words", file=sys.stderr)
+    open(argv[1], "w").close()
+
+run_program(main, positional=True)
 """
 
 
