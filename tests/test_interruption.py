@@ -106,7 +106,8 @@ import sys
 from experiments.command_line import go_on_unread, output_console, run_program
 
 def main(argv):
-    go_on_unread()
+    if argv[2:]:
+        go_on_unread()
     for _ in range(3):
         print("words", flush=True)
         output_console(80).print("words")
@@ -117,11 +118,12 @@ run_program(main, positional=True)
 """
 
 
+@pytest.mark.parametrize("again", [[], ["again"]])
 @pytest.mark.parametrize("stream", ["stdout", "stderr"])
 @pytest.mark.parametrize("closed", ["pipe", "descriptor"])
-def test_a_program_goes_on_where_nobody_reads_what_it_says(tmp_path, stream, closed):
+def test_a_program_goes_on_where_nobody_reads(tmp_path, stream, closed, again):
     number = {"stdout": 1, "stderr": 2}[stream]
-    words = [sys.executable, "-c", PRINTS, str(tmp_path / "result")]
+    words = [sys.executable, "-c", PRINTS, str(tmp_path / "result"), *again]
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     reader, writer = os.pipe()
     os.close(reader)
