@@ -28,3 +28,18 @@ def assert_refused(done: subprocess.CompletedProcess[str], culprit: str) -> None
     assert done.stdout == ""
     assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
     assert culprit in done.stderr
+
+
+def assert_free_of_jax(*statements: str) -> None:
+    """What the statements import in a process of its own is nothing of JAX."""
+    last = "print(sorted({'jax', 'flax', 'jaxlib'} & set(sys.modules)))"
+    path = os.pathsep.join([str(ROOT), *sys.path])
+    done = subprocess.run(
+        [sys.executable, "-c", "\n".join(["import sys", *statements, last])],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    assert done.stdout.strip() == "[]"

@@ -1,8 +1,6 @@
 """Keys of the configuration: ranges, what is said of a value outside, the reference."""
 
 import math
-import subprocess
-import sys
 
 import pytest
 
@@ -10,7 +8,7 @@ from experiments.configs import base, ranges
 from experiments.configs.keys import KEYS, check_values
 from experiments.configs.reference import reference
 from moto_jax.run_layout import flat_config
-from tests.programs import ROOT
+from tests.programs import ROOT, assert_refused, run_program
 from tests.test_configs import FILES, get_config
 
 PAPER = flat_config(base.get_config("full").to_dict())
@@ -93,20 +91,13 @@ def test_a_key_that_is_missing_is_named():
 
 
 def test_a_program_refuses_before_it_writes(tmp_path):
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "experiments.run"),
-            "--config=experiments/configs/mixed.py:tiny",
-            f"--workdir={tmp_path / 'run'}",
-            "--config.moto.alpha=-1",
-        ],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=120,
+    done = run_program(
+        "run",
+        "--config=experiments/configs/mixed.py:tiny",
+        f"--workdir={tmp_path / 'run'}",
+        "--config.moto.alpha=-1",
     )
-    message = "error: config.moto.alpha is -1.0: use a number, 0 or more\n"
-    assert (done.returncode, done.stderr) == (1, message)
+    assert_refused(done, "config.moto.alpha is -1.0: use a number, 0 or more")
     assert not (tmp_path / "run").exists()
 
 
