@@ -68,7 +68,7 @@ def test_texts_are_texts(name):
         (ranges.POSITIVE, [1e-9, 3], [0, -1, math.inf, math.nan]),
         (ranges.NOT_NEGATIVE, [0, 0.0, 3.5], [-1e-9, math.inf, math.nan]),
         (ranges.POSITIVE_SHARE, [1, 0.1], [0, 1.01, math.nan]),
-        (ranges.DECAY, [0, 0.999], [1, -0.1, math.nan]),
+        (ranges.BELOW_ONE, [0, 0.999], [1, -0.1, math.nan]),
         (ranges.SHARE_OR_NEGATIVE, [-1.0, 0, 1], [1.1, -math.inf, math.nan]),
         (ranges.NUMBER, [-5, 0.5], [math.inf, "1", None, True]),
         (ranges.SWITCH, [True, False], [0, 1, "true"]),

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 
 from experiments.configs.ranges import (
-    DECAY,
+    BELOW_ONE,
     NAME,
     NOT_NEGATIVE,
     NUMBER,
@@ -53,7 +53,7 @@ _KL = {
 }
 _VALUES = {
     "horizon": Key(15, at_least(1), "H, imagined steps"),
-    "discount": Key(0.99, DECAY, "gamma"),
+    "discount": Key(0.99, BELOW_ONE, "gamma"),
     "lambda_": Key(0.95, SHARE, "lambda of the returns"),
     "target_period": Key(
         100, at_least(1), "updates between hard copies of the critics to their targets"
@@ -324,7 +324,7 @@ _TREE: dict[str, Any] = {
             "what the value term is divided by: nothing (the paper), or the running 5 "
             "to 95 % range of returns, which keeps beta's meaning while values grow",
         ),
-        "return_range_decay": Key(0.99, DECAY, "of that range"),
+        "return_range_decay": Key(0.99, BELOW_ONE, "of that range"),
         "row_weights": Key(
             "uniform",
             one_of("uniform", "cumulative_discount"),
@@ -358,7 +358,7 @@ _TREE: dict[str, Any] = {
     # LOMPO and COMBO: model first, then an actor-critic on stored latents.
     "latent": {
         "model_share": Key(
-            0.5, DECAY, "share of the offline updates that train the model alone"
+            0.5, BELOW_ONE, "share of the offline updates that train the model alone"
         ),
         "horizon": Key(5, at_least(1), "H of rollouts"),
         "rollout_every": Key(
@@ -427,7 +427,7 @@ _TREE: dict[str, Any] = {
     },
     # SAC, CQL, LOMPO, COMBO; IQL takes the first two.
     "actor_critic": {
-        "discount": Key(0.99, DECAY, "gamma"),
+        "discount": Key(0.99, BELOW_ONE, "gamma"),
         "tau": Key(
             0.005, POSITIVE_SHARE, "share of the critics in their targets, each update"
         ),
@@ -444,7 +444,7 @@ _TREE: dict[str, Any] = {
         **_GAP,
     },
     "iql": {
-        "expectile": Key(0.7, DECAY, "the paper's 0.5 to 0.7 for the kitchen"),
+        "expectile": Key(0.7, BELOW_ONE, "the paper's 0.5 to 0.7 for the kitchen"),
         "advantage_scale": Key(
             3.0,
             NOT_NEGATIVE,
@@ -461,7 +461,7 @@ _TREE: dict[str, Any] = {
     },
     "acting_average": Key(
         0.0,
-        DECAY,
+        BELOW_ONE,
         "decay of the averaged parameters that policies act with; 0: the live ones",
     ),
     "training": {

@@ -59,8 +59,7 @@ SHARE = between(0, 1)
 POSITIVE_SHARE = Range(
     "a number above 0, at most 1", lambda value: _is_number(value) and 0 < value <= 1
 )
-# Of a running average, which would never move at 1.
-DECAY = Range(
+BELOW_ONE = Range(
     "a number from 0 to below 1", lambda value: _is_number(value) and 0 <= value < 1
 )
 SHARE_OR_NEGATIVE = Range(
