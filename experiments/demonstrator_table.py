@@ -16,8 +16,8 @@ import numpy as np
 from absl import flags
 
 from experiments.command_line import fail, run_program
-from moto_jax.data.episodes import first_rows
 from moto_jax.data.files import write_atomically
+from moto_jax.data.rows import first_rows
 from moto_jax.tables import comma_separated, markdown_lines
 from moto_jax.worlds.kitchen import tasks
 from moto_jax.worlds.kitchen.demonstrations import record_episode

@@ -10,13 +10,8 @@ import jax
 import numpy as np
 
 from moto_jax.acting.environment_seeds import Purpose, environment_seed
-from moto_jax.data.episodes import (
-    Episode,
-    Label,
-    first_rows,
-    read_episode,
-    read_manifest,
-)
+from moto_jax.data.episodes import Episode, read_episode, read_manifest
+from moto_jax.data.rows import Label, first_rows
 from moto_jax.learning.disagreement import DISAGREEMENTS
 from moto_jax.learning.imagination import open_loop
 from moto_jax.learning.model_based import make_actor

@@ -25,7 +25,8 @@ from moto_jax.study.predictions import Cut, choose_cuts, prediction_errors
 from moto_jax.tables import comma_separated
 
 if TYPE_CHECKING:
-    from moto_jax.data.episodes import Episode, Rows
+    from moto_jax.data.episodes import Episode
+    from moto_jax.data.rows import Rows
     from moto_jax.running.restoring import Restored
     from moto_jax.worlds.world import World
 
@@ -82,7 +83,7 @@ def _open_loop(out: Path) -> None:
     check_format(out)
     # Takes seconds, which a wrong name need not wait for.
     from moto_jax.acting.environment_seeds import Purpose, environment_seed
-    from moto_jax.data.episodes import to_rows
+    from moto_jax.data.rows import to_rows
     from moto_jax.running.restoring import restore_agent
     from moto_jax.worlds.registry import make_world
 
@@ -120,7 +121,7 @@ def _cuts(episode: "Episode", world: "World") -> list[Cut]:
     Raises:
       ValueError: if the demonstration is too short, or does nothing.
     """
-    from moto_jax.data.episodes import first_rows
+    from moto_jax.data.rows import first_rows
 
     first = first_rows(world.label(episode).events).tolist()
     cuts = choose_cuts(

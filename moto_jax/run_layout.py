@@ -44,11 +44,14 @@ _RETIRED_KEYS = ("tensorboard",)
 
 # Keys that came later, with the value of the runs from before.
 LATER_KEYS = {
+    "combo.backup_entropy": True,
+    "cql.backup_entropy": True,
     "env.modules": "",
     "env.name": "kitchen",
     "env.options": "",
     "env.success_reward": 0.0,
     "init_from": "",
+    "lompo.entropy_scale": 1.0,
     "moto.critic_layers": -1,
     "moto.critic_learning_rate": 0.0,
     "moto.value_decay_begin": 0,
@@ -57,6 +60,9 @@ LATER_KEYS = {
     "optimizer.muon_scale": 0.0,
     "replay.behaviour_rows_after": 10,
     "replay.cloned_action": "executed",
+    "replay.prefer_successes": False,
+    "rlpd.critics": 10,
+    "rlpd.target_critics": 2,
     "sinks": "",
     "training.collect_noise_std": 0.05,
     "training.episodes_per_round": 1,

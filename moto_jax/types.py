@@ -39,6 +39,8 @@ class Batch:
         success-filtered set that is cloned.
       behaviour_action: float32 [T, B, A], what cloning imitates at this row: the action
         taken (`prev_action` of the next), or the one that the demonstrator meant.
+      return_to_go: float32 [T, B], the discounted sum of the rewards that the episode
+        got after the row, up to its end.
       row: int32 [T, B], the row's number in the replay, counted from the first episode
         that was added; consecutive within an episode.
     """
@@ -51,6 +53,7 @@ class Batch:
     is_terminal: Array
     is_behaviour: Array
     behaviour_action: Array
+    return_to_go: Array
     row: Array
 
 
@@ -81,6 +84,8 @@ class Agent(NamedTuple):
       model: the WorldModel that its policies filter images with, whose parameters
         are `acting_params(state)["model"]`; None for an agent without one.
       model_share: share of the offline updates that are the "model" phase's, first.
+      online_share: share of sequences from online episodes that belongs to the
+        algorithm; None leaves it to the configuration.
     """
 
     init: Callable[[jax.Array], Any]
@@ -90,3 +95,4 @@ class Agent(NamedTuple):
     batch_shape: tuple[int, int]
     model: Any | None = None
     model_share: float = 0.0
+    online_share: float | None = None

@@ -64,6 +64,7 @@ def transitions(seed=2):
         recorded=jnp.array([True, False, True, False, True, False]),
         is_behaviour=jnp.zeros(COUNT, bool),
         behaviour_action=jnp.float32(generator.uniform(-1, 1, (COUNT, ACTION_SIZE))),
+        return_to_go=jnp.float32(generator.normal(size=COUNT)),
     )
 
 

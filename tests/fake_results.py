@@ -31,7 +31,7 @@ def write_runs(
     )
     config.env.episode_steps = EPISODE_STEPS
     # Enough for the last evaluation to be the result.
-    config.evaluation.episodes = 100
+    config.evaluation.episodes = 200
     config.update_from_flattened_dict(changes)
     for number, seed in enumerate(seeds):
         own = seed_directory(directory, seeds, seed)

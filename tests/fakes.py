@@ -41,6 +41,7 @@ def random_batch(
         is_terminal=np.zeros(rows, np.bool_),
         is_behaviour=np.broadcast_to(np.arange(length)[:, None] % 2 == 0, rows).copy(),
         behaviour_action=np.roll(action, -1, axis=0),
+        return_to_go=generator.uniform(0, 4, rows).astype(np.float32),
         row=np.arange(length * size, dtype=np.int32).reshape(rows, order="F"),
     )
 

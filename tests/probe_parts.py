@@ -54,6 +54,7 @@ def to_batch(image, prev_action, reward, **flags) -> Batch:
         prev_action=np.float32(prev_action),
         behaviour_action=np.roll(np.float32(prev_action), -1, axis=0),
         reward=np.float32(reward),
+        return_to_go=np.zeros(rows, np.float32),
         row=np.arange(np.prod(rows), dtype=np.int32).reshape(rows, order="F"),
         **{name: np.zeros(rows, np.bool_) for name in names} | flags,
     )

@@ -67,6 +67,7 @@ def play(act: Act, start: np.ndarray) -> Batch:
         is_terminal=np.zeros(rows, np.bool_),
         is_behaviour=np.zeros(rows, np.bool_),
         behaviour_action=np.roll(prev_action, -1, axis=0),
+        return_to_go=np.zeros(rows, np.float32),
         row=np.arange(np.prod(rows), dtype=np.int32).reshape(rows, order="F"),
     )
 

@@ -10,7 +10,8 @@ import numpy as np
 import optax
 import pytest
 
-from moto_jax.learning import actor_critic
+from moto_jax.learning import actor_critic, conservatism
+from moto_jax.learning.value_targets import mean_over_critics
 from tests import reference
 from tests.fake_actor_critic import (
     ACTION_SIZE,
@@ -44,7 +45,7 @@ def learners():
 
 @functools.partial(
     jax.jit,
-    static_argnames=("regulariser", "backup_entropy"),
+    static_argnames=("regulariser", "backup_entropy", "entropy_scale"),
     # Compiled otherwise, programs that should agree are rounded apart.
     compiler_options={
         "xla_backend_optimization_level": 0,
@@ -58,13 +59,16 @@ def step(
     rows=None,
     target_entropy=-1.0,
     backup_entropy=True,
+    entropy_scale=1.0,
 ):
     return actor_critic.actor_critic_step(
         state,
         FUNCTIONS,
         OPTIMIZERS,
         CONSTANTS._replace(
-            target_entropy_per_action=target_entropy, backup_entropy=backup_entropy
+            target_entropy_per_action=target_entropy,
+            backup_entropy=backup_entropy,
+            entropy_scale=entropy_scale,
         ),
         regulariser,
         rows or transitions(),
@@ -72,9 +76,11 @@ def step(
     )
 
 
-def conservative(weight, pushed_down=actor_critic.everywhere):
-    numbers = actor_critic.Conservatism(weight, policy_actions=3, uniform_actions=4)
-    return actor_critic.make_conservative(numbers, pushed_down)
+def conservative(weight, pushed_down=conservatism.everywhere, **options):
+    numbers = conservatism.Conservatism(
+        weight, policy_actions=3, uniform_actions=4, backup_entropy=True
+    )
+    return conservatism.make_conservative(numbers, pushed_down, **options)
 
 
 class Certainly(NamedTuple):
@@ -93,7 +99,7 @@ class Certainly(NamedTuple):
 class TestBellmanTargets:
     ACTION = jnp.full((COUNT, ACTION_SIZE), 0.5)
 
-    def targets(self, target_params, backup_entropy=True):
+    def targets(self, target_params, backup_entropy=True, **functions):
         def certainly(params, feature):
             return Certainly(self.ACTION, jnp.sum(feature, axis=-1))
 
@@ -101,8 +107,8 @@ class TestBellmanTargets:
             None,
             critic_params(),
             target_params,
-            jnp.log(0.2),
-            FUNCTIONS._replace(policy=certainly),
+            jnp.float32(0.2),
+            FUNCTIONS._replace(policy=certainly, **functions),
             CONSTANTS._replace(backup_entropy=backup_entropy),
             transitions(),
             jax.random.key(0),
@@ -119,6 +125,16 @@ class TestBellmanTargets:
         expected = reference.bellman_targets(rows.reward, rows.continues, soft, 0.9)
         measured = self.targets(slow, backup_entropy)
         np.testing.assert_allclose(measured, expected, rtol=1e-4)
+
+    def test_are_of_what_the_slow_critics_are_reduced_to(self):
+        slow, rows = critic_params(seed=16), transitions()
+        value = np.asarray(q_values(slow, encode(slow, rows.following), self.ACTION))
+        mean = self.targets(slow, False, target_value=mean_over_critics)
+        expected = rows.reward + 0.9 * rows.continues * np.mean(value, axis=0)
+        np.testing.assert_allclose(mean, expected, rtol=1e-4)
+        # Only those: the actor's reduction plays no part.
+        least = self.targets(slow, False, actor_value=mean_over_critics)
+        np.testing.assert_array_equal(least, self.targets(slow, False))
 
     def test_bootstrap_at_a_time_limit_and_not_at_a_terminal(self):
         rows = transitions()
@@ -170,6 +186,17 @@ class TestLosses:
         np.testing.assert_allclose(loss, np.mean(0.3 * log_prob - value), rtol=1e-5)
         np.testing.assert_allclose(entropy, -np.mean(log_prob), rtol=1e-5)
 
+    def test_the_actor_may_be_paid_the_mean_of_the_critics(self):
+        params = critic_params()
+        feature = encode(params, transitions().observation)
+        functions = FUNCTIONS._replace(actor_value=mean_over_critics)
+        loss, _ = actor_critic.actor_loss(
+            actor_params(), functions, params, jnp.float32(0.0), feature, self.KEY
+        )
+        action = policy(actor_params(), feature).sample(self.KEY)
+        value = np.asarray(q_values(params, feature, action))
+        np.testing.assert_allclose(loss, -np.mean(value), rtol=1e-5)
+
     @pytest.mark.parametrize("temperature", [0.0, 100.0])
     def test_descending_raises_the_value_or_at_a_high_price_the_entropy(
         self, temperature
@@ -200,8 +227,8 @@ class TestConservative:
     @pytest.mark.parametrize(
         ("pushed_down", "down"),
         [
-            (actor_critic.everywhere, np.ones(COUNT, bool)),
-            (actor_critic.where_imagined, ~np.asarray(transitions().recorded)),
+            (conservatism.everywhere, np.ones(COUNT, bool)),
+            (conservatism.where_imagined, ~np.asarray(transitions().recorded)),
         ],
         ids=["cql", "combo"],
     )
@@ -231,8 +258,8 @@ class TestConservative:
 
     @pytest.mark.parametrize("drawn", [(4_000, 1), (1, 4_000), (2_000, 2_000)])
     def test_integrates_over_the_box_whatever_the_policy(self, drawn):
-        regulariser = actor_critic.make_conservative(
-            actor_critic.Conservatism(2.0, *drawn), actor_critic.everywhere
+        regulariser = conservatism.make_conservative(
+            conservatism.Conservatism(2.0, *drawn, True), conservatism.everywhere
         )
         slope = jnp.array([0.5, -1.0])
         data = jnp.zeros((1, COUNT)), self.distribution(), transitions()
@@ -242,6 +269,36 @@ class TestConservative:
         expected = np.log(2 * np.sinh(0.5) / 0.5) + np.log(2 * np.sinh(1.0))
         np.testing.assert_allclose(loss, 2.0 * expected, rtol=0.02)
         np.testing.assert_allclose(metrics["critic/conservative_gap"], 0.5 * loss)
+
+    def test_the_policys_actions_are_not_pushed_below_what_the_data_got(self):
+        rows = transitions().replace(return_to_go=jnp.array([1.0, -1.0] * 3))
+
+        @jax.jit
+        @jax.grad
+        def gradient(sampled):
+            return conservative(1.0, lower_bound=conservatism.recorded_returns)(
+                lambda action: sampled,
+                jnp.zeros((CRITICS, COUNT)),
+                self.distribution(),
+                rows,
+                jax.random.key(0),
+            )[0]
+
+        # Three actions are the policy's; values of 0 are below a bound of 1 ...
+        pushed = gradient(jnp.zeros((CRITICS, 7, COUNT)))
+        np.testing.assert_array_equal(pushed[:, :3, ::2], 0.0)
+        assert np.all(pushed[:, 3:, ::2] > 0.0)
+        # ... and above one of -1.
+        assert np.all(pushed[:, :, 1::2] > 0.0)
+
+    def test_a_bound_below_all_values_changes_nothing(self):
+        rows = transitions().replace(return_to_go=jnp.full(COUNT, -1e3))
+        bounded = conservative(2.0, lower_bound=conservatism.recorded_returns)
+        one, other = (step(learners(), r, 0, rows)[0] for r in (bounded, PLAIN))
+        chex.assert_trees_all_equal(one, other)
+
+
+PLAIN = conservative(2.0)
 
 
 class TestStep:
@@ -289,6 +346,14 @@ class TestStep:
         assert entropy > 0.0
         after, _ = step(learners(), target_entropy=0.75 * entropy)
         assert after.temperature.params > learners().temperature.params
+
+    def test_without_entropy_its_temperature_is_worth_nothing(self):
+        state = learners()
+        dear = state.replace(temperature=state.temperature.replace(params=jnp.log(9.0)))
+        one, other = (step(s, entropy_scale=0.0) for s in (state, dear))
+        chex.assert_trees_all_equal(one[0].critic, other[0].critic)
+        chex.assert_trees_all_equal(one[0].actor, other[0].actor)
+        assert one[1]["actor/temperature"] == other[1]["actor/temperature"] == 0.0
 
     def test_the_actors_loss_does_not_reach_the_critics(self):
         state = learners()

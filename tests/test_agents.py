@@ -13,13 +13,22 @@ import numpy as np
 import pytest
 
 from experiments.configs.base import get_config
-from moto_jax.agents import AGENTS, combo, cql, iql, lompo, make_agent
-from moto_jax.learning import actor_critic
+from moto_jax.agents import (
+    AGENTS,
+    cal_ql,
+    combo,
+    cql,
+    iql,
+    lompo,
+    make_agent,
+    rlpd,
+)
+from moto_jax.learning import actor_critic, conservatism
 from moto_jax.learning.disagreement import log_density_deviation
 from moto_jax.learning.imagination import open_loop
 from moto_jax.learning.learners import Learnable
 from moto_jax.running import checkpoints
-from tests import fakes
+from tests import fake_actor_critic, fakes
 
 # The smallest image has the fewest layers to compile.
 ACTION_SIZE, IMAGE_SIZE = 9, 16
@@ -69,6 +78,8 @@ EXPECTATIONS = {
     ),
     "sac": ACTOR_CRITIC,
     "cql": ACTOR_CRITIC,
+    "rlpd": ACTOR_CRITIC,
+    "cal_ql": ACTOR_CRITIC,
     "iql": Expectation(
         learn=("step", "actor", "critic", "target_critic", "value", "acting"),
         stay=("key", "skipped"),
@@ -366,19 +377,27 @@ def test_an_ensemble_is_of_those_agents_that_use_one(name, members):
 
 def test_lompo_and_combo_differ_in_what_they_hand_over(monkeypatch):
     config = get_config("tiny")
-    config.lompo.penalty_scale, config.combo.weight = 3.0, 2.0
-    config.combo.update(policy_actions=5, uniform_actions=6)
+    config.lompo.update(penalty_scale=3.0, entropy_scale=0.5)
+    config.combo.update(
+        weight=2.0, policy_actions=5, uniform_actions=6, backup_entropy=False
+    )
     for module in (lompo, combo):
         monkeypatch.setattr(
             module, "make_latent_actor_critic", lambda config, **handed: handed
         )
     monkeypatch.setattr(combo, "make_conservative", lambda *numbers: numbers)
     sizes = {"action_size": ACTION_SIZE, "image_size": IMAGE_SIZE}
-    ours = lompo.make_lompo(config, **sizes)["pessimism"]
+    ours, constants = (
+        lompo.make_lompo(config, **sizes)[name] for name in ("pessimism", "constants")
+    )
     assert ours == (log_density_deviation, 3.0, actor_critic.no_regulariser)
-    theirs = combo.make_combo(config, **sizes)["pessimism"]
+    assert (constants.entropy_scale, constants.backup_entropy) == (0.5, True)
+    theirs, constants = (
+        combo.make_combo(config, **sizes)[name] for name in ("pessimism", "constants")
+    )
     assert theirs.penalty_scale == 0.0
-    assert theirs.regulariser == ((2.0, 5, 6), actor_critic.where_imagined)
+    assert theirs.regulariser == ((2.0, 5, 6, False), conservatism.where_imagined)
+    assert (constants.entropy_scale, constants.backup_entropy) == (1.0, False)
     logits, stoch = jnp.ones((1, 7, 2, 3)), jnp.ones((7, 2, 3))
     np.testing.assert_array_equal(theirs.uncertainty(logits, stoch), np.zeros(7))
 
@@ -407,7 +426,44 @@ def test_cql_is_sac_with_its_own_weight_everywhere(monkeypatch):
     monkeypatch.setattr(cql, "make_sac", lambda config, **handed: handed)
     monkeypatch.setattr(cql, "make_conservative", lambda *numbers: numbers)
     handed = cql.make_cql(config, action_size=ACTION_SIZE, image_size=IMAGE_SIZE)
-    assert handed["regulariser"] == ((2.0, 5, 6), actor_critic.everywhere)
+    unbounded = conservatism.unbounded
+    assert handed["regulariser"] == (
+        *((2.0, 5, 6, False), conservatism.everywhere),
+        unbounded,
+    )
+    assert not handed["constants"].backup_entropy and config.cql.backup_entropy is False
+    assert handed["online_share"] is None
+    assert unbounded(fake_actor_critic.transitions()).max() == -np.inf
+
+
+def test_cal_ql_is_cql_bounded_by_the_datas_returns(monkeypatch):
+    monkeypatch.setattr(cal_ql, "make_cql", lambda config, **handed: handed)
+    sizes = {"action_size": ACTION_SIZE, "image_size": IMAGE_SIZE}
+    handed = cal_ql.make_cal_ql(get_config("tiny"), **sizes)
+    assert handed["online_share"] == 0.5
+    rows = fake_actor_critic.transitions()
+    assert handed["lower_bound"](rows) is rows.return_to_go
+
+
+def test_rlpd_is_sac_on_more_critics_and_half_its_own_episodes(monkeypatch):
+    monkeypatch.setattr(rlpd, "make_sac", lambda config, **handed: handed)
+    config = get_config("tiny")
+    config.rlpd.update(critics=3, target_critics=3)
+    config.model_free.layer_norm = False
+    sizes = {"action_size": ACTION_SIZE, "image_size": IMAGE_SIZE}
+    handed = rlpd.make_rlpd(config, **sizes)
+    assert handed["online_share"] == 0.5
+    assert handed["section"].critics == 3 and handed["section"].layer_norm
+    assert handed["section"].units == config.model_free.units
+    values = jnp.array([[1.0], [2.0], [6.0]])
+    reduced = {
+        name: reduce(values, jax.random.key(0)).item()
+        for name, reduce in handed["reductions"].items()
+    }
+    assert reduced == {"target_value": 1.0, "actor_value": 3.0}
+    config.rlpd.target_critics = 4
+    with pytest.raises(ValueError, match=r"config\.rlpd\.target_critics is 4.*at most"):
+        rlpd.make_rlpd(config, **sizes)
 
 
 @pytest.mark.parametrize("name", AGENTS)

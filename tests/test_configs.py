@@ -146,6 +146,7 @@ def test_one_update_of_every_size_keeps_the_state_as_it_was(name, size):
         is_terminal=flag,
         is_behaviour=flag,
         behaviour_action=action,
+        return_to_go=jax.ShapeDtypeStruct(rows, np.float32),
         row=jax.ShapeDtypeStruct(rows, np.int32),
     )
     for update in dict.fromkeys(agent.updates.values()):

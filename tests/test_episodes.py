@@ -20,10 +20,10 @@ from moto_jax.data.episodes import (
     load_dataset,
     read_episode,
     read_manifest,
-    to_rows,
     write_episode,
     write_manifest,
 )
+from moto_jax.data.rows import Labels, to_rows
 from moto_jax.worlds.kitchen import tasks
 from moto_jax.worlds.kitchen.labels import (
     behaviour_rows,
@@ -305,6 +305,20 @@ def test_rows_by_hand():
     np.testing.assert_array_equal(rows.reward, [0, 1, 2, 2])
     # What is cloned at a row is the action taken there; at the last none is.
     np.testing.assert_array_equal(rows.behaviour_action, np.float32(ROWS_CLONED))
+
+
+def test_returns_to_go_by_hand():
+    reward = np.array([9.0, 1.0, 0.0, 4.0], np.float32)
+    episode = Episode(
+        image=np.zeros((4, 1, 1, 3), np.uint8),
+        action=np.zeros((3, 1), np.float32),
+        reward=reward,
+    )
+    labels = Labels(reward, np.zeros(4, bool), np.zeros((4, 1), bool), 0)
+    # What led to row 0 counts nowhere, and after the last row nothing comes.
+    halved = to_rows(episode, labels, discount=0.5).return_to_go
+    np.testing.assert_array_equal(halved, [2.0, 2.0, 4.0, 0.0])
+    np.testing.assert_array_equal(to_rows(episode, labels).return_to_go, [5, 4, 4, 0])
 
 
 ROWS_CLONED = [[0.1], [0.2], [0.3], [0.0]]

@@ -17,14 +17,8 @@ from moto_jax.acting.building import (
     build_dataset_here,
 )
 from moto_jax.acting.environment_seeds import Purpose, environment_seed
-from moto_jax.data.episodes import (
-    DatasetError,
-    Manifest,
-    first_rows,
-    load_dataset,
-    read_manifest,
-    to_rows,
-)
+from moto_jax.data.episodes import DatasetError, Manifest, load_dataset, read_manifest
+from moto_jax.data.rows import first_rows, to_rows
 from moto_jax.worlds.kitchen import demonstrations, tasks
 from moto_jax.worlds.kitchen.composition import HUMAN_SEQUENCES, composition
 from moto_jax.worlds.kitchen.d4rl import read_d4rl

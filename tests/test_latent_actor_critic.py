@@ -40,6 +40,7 @@ SECTION = latent_actor_critic.Section(
     critics=2,
     recorded_rows=3 * ROWS,
     imagined_rows=2 * ROLLED,
+    learning_rates={},
     kl_scale=1.0,
     kl_balance=0.8,
     free_nats=0.0,
@@ -165,6 +166,27 @@ class TestRecordedRows:
             assert rows.is_first[slot] == batch.is_first[t, b]
             assert rows.is_terminal[slot] == batch.is_terminal[t, b]
         np.testing.assert_array_equal(rows.number[ROWS:], -1)
+
+    def test_wait_for_a_sequence_that_holds_enough_of_what_was_before(self):
+        batch = recorded_batch()
+        # The second sequence begins inside an episode.
+        batch.is_first[0, 1] = False
+        early, _ = step("policy", initial_learners(), batch)
+        assert early.recorded.number[batch.row[0, 1]] == -1
+        for t, b in np.ndindex(LENGTH, SIZE):
+            if (t, b) != (0, 1):
+                slot = batch.row[t, b]
+                assert early.recorded.number[slot] == slot
+        # A later sequence has the row with more before it.
+        later, _ = step("policy", early, batch.replace(row=batch.row - 1))
+        assert later.recorded.number[batch.row[0, 1]] == batch.row[0, 1]
+
+    def test_enough_is_half_a_sequence_or_all_that_there_was(self):
+        is_first = np.zeros((7, 3), bool)
+        is_first[0, 1] = is_first[2, 2] = True
+        enough = latent_actor_critic.have_context(is_first)
+        assert [np.flatnonzero(column)[0] for column in enough.T] == [3, 0, 2]
+        assert enough.sum(axis=0).tolist() == [4, 7, 5]
 
     def test_are_not_encoded_again_though_the_model_goes_on_learning(self):
         old, new = recorded_batch(), recorded_batch(first_row=ROWS)

@@ -26,7 +26,7 @@ def row_classes(number, mark=0, numpy=np):
 
 
 @jax.jit
-def write(rows, number, mark, is_first, is_terminal):
+def write(rows, number, mark, is_first, is_terminal, wanted):
     """Writes rows whose every field tells their number and the writer's mark."""
     value = number + 100.0 * mark
     latent = LatentState(
@@ -35,15 +35,15 @@ def write(rows, number, mark, is_first, is_terminal):
     )
     action = jnp.stack([value + 0.25, value + 0.5], axis=-1)
     return latent_rows.write_rows(
-        rows, number, latent, action, value + 0.75, is_first, is_terminal
+        rows, number, latent, action, value + 0.75, is_first, is_terminal, wanted
     )
 
 
-def written(rows, *number, mark=0, first=(), terminal=()):
+def written(rows, *number, mark=0, first=(), terminal=(), wanted=True):
     number = np.array(number, np.int32)
     mark = np.broadcast_to(np.float32(mark), number.shape)
     flags = np.isin(number, first), np.isin(number, terminal)
-    return write(rows, number, mark, *flags)
+    return write(rows, number, mark, *flags, np.broadcast_to(wanted, number.shape))
 
 
 def assert_holds(rows, slot, number, mark=0):
@@ -99,6 +99,11 @@ class TestWriting:
     def test_of_numbers_that_share_a_slot_the_first_is_written_whole(self):
         rows = written(empty(), 1, 9, 17, mark=np.array([1, 2, 3]))
         assert_holds(rows, 1, 1, mark=1)
+
+    def test_what_is_not_wanted_is_not_written_and_keeps_no_place(self):
+        rows = written(empty(), 3, 3, 4, mark=[1, 2, 3], wanted=[False, True, False])
+        assert_holds(rows, 3, 3, mark=2)
+        assert np.flatnonzero(rows.number >= 0).tolist() == [3]
 
     def test_nothing_else_changes(self):
         before = written(empty(), *range(CAPACITY))

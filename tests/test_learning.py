@@ -91,6 +91,7 @@ SETTINGS: dict[str, Any] = {
     "actor_critic.tau": 0.05,
     "actor_critic.initial_temperature": 0.05,
     "cql.weight": 0.1,
+    "rlpd.critics": 4,
     "iql.advantage_scale": 10.0,
 }
 # Slower updates, compiled in half the time.

@@ -13,8 +13,9 @@ import pytest
 from jax.sharding import Mesh
 
 from moto_jax.data.batches import device_batches, prefetch
-from moto_jax.data.episodes import DatasetError, Episode, Labels, Rows, to_rows
+from moto_jax.data.episodes import DatasetError, Episode
 from moto_jax.data.replay import Replay
+from moto_jax.data.rows import Labels, Rows, to_rows
 from moto_jax.running import devices
 from moto_jax.worlds.kitchen import tasks
 from moto_jax.worlds.kitchen.labels import make_label
@@ -128,6 +129,79 @@ def test_starts_follow_the_row_then_offset_rule():
     )
     freedom = len(expected) - 1
     assert chi_square < freedom + 4 * np.sqrt(2 * freedom)
+
+
+def test_successes_are_preferred_where_there_are_any():
+    whole = tasks.resolve_task("mixed")
+    columns = [tasks.OBJECTS.index(name) for name in whole]
+
+    def episode(number, objects):
+        """Objects done one behind the other, from row 10 on."""
+        one = make_episode(number, 40)
+        in_goal = np.zeros((40, len(tasks.OBJECTS)), np.bool_)
+        for place, column in enumerate(columns[:objects]):
+            in_goal[10 + place :, column] = True
+        return dataclasses.replace(one, objects_in_goal=in_goal)
+
+    def drawn(replay):
+        return {one for step in range(5) for one, _ in origins(replay.sample(step))}
+
+    options = {"behaviour_share": 1.0, "online_share": 0.5}
+    replay = Replay(LABEL, 32, 4, 0, prefer_successes=True, **options)
+    replay.add(episode(0, 3), "three")
+    replay.add(episode(1, 2), "two")
+    # Nobody did the whole task: all with cloned rows.
+    assert drawn(replay) == {0, 1}
+    # The online ones are asked apart.
+    replay.add(episode(2, 3), "online three", online=True)
+    replay.add(episode(3, 4), "online four", online=True)
+    assert drawn(replay) == {0, 1, 3}
+    replay.add(episode(4, 4), "four")
+    assert drawn(replay) == {3, 4}
+    # Around all that is cloned there, ten rows from row 13 on.
+    starts = {start for step in range(40) for _, start in origins(replay.sample(step))}
+    assert starts == set(range(23))
+    anyhow = Replay(LABEL, 32, 4, 0, **options)
+    anyhow.add(episode(0, 3), "three")
+    anyhow.add(episode(4, 4), "four")
+    assert drawn(anyhow) == {0, 4}
+
+
+def test_every_transition_of_an_episode_is_as_likely_for_agents_without_a_model():
+    """The first sequence stands for its three, each other one for its last."""
+    lengths, length = [4, 5, 9, 20], 4
+    replay = make_replay(lengths, 400, length, transitions=True)
+    counts = collections.Counter()
+    for step in range(50):
+        counts.update(origins(replay.sample(step)))
+    draws = sum(counts.values())
+    for episode, num_rows in enumerate(lengths):
+        places = range(num_rows - length + 1)
+        assert {start for number, start in counts if number == episode} == set(places)
+        # By its rows among all.
+        likely = num_rows / sum(lengths)
+        for start in places:
+            stands_for = length - 1 if start == 0 else 1
+            share = likely * stands_for / (num_rows - 1)
+            deviation = np.sqrt(draws * share * (1 - share))
+            assert abs(counts[episode, start] - draws * share) < 4 * deviation
+
+
+def test_cloned_transitions_are_the_last_of_their_sequences():
+    # Of 40 rows the first 30 are cloned: object done at row 20, ten rows more.
+    replay = make_replay([40], 400, 4, transitions=True, behaviour_share=1.0)
+    starts = collections.Counter(start for _, start in origins(replay.sample(0)))
+    assert set(starts) <= set(range(29))
+    # Rows 0, 1 and 2 are all of the first sequence.
+    assert 25 < starts[0] < 60 and max(starts[start] for start in range(1, 29)) < 30
+
+
+def test_returns_to_go_are_discounted_as_asked():
+    replay = make_replay([30], 4, 5, discount=0.5)
+    batch = replay.sample(3)
+    expected = batch.reward[1:] + 0.5 * batch.return_to_go[1:]
+    np.testing.assert_allclose(batch.return_to_go[:-1], expected, rtol=1e-6)
+    assert batch.return_to_go.dtype == np.float32
 
 
 def test_sample_is_a_function_of_seed_step_and_contents():
@@ -362,7 +436,6 @@ def test_short_online_episodes_fill_sequences_together():
         *(two_are_cloned, 64, 8, 0),
         online_share=0.5,
         behaviour_share=0.5,
-        join_short=True,
     )
     replay.add(ended_episode(9, 0), "demonstration")
     for number in range(1, 5):
@@ -392,7 +465,6 @@ def test_cloned_rows_of_joined_episodes_are_found_where_they_are():
         *(second_is_cloned, 64, 8, 0),
         online_share=1.0,
         behaviour_share=1.0,
-        join_short=True,
     )
     replay.add(ended_episode(9, 0), "demonstration")
     for number in (1, 2):
@@ -404,7 +476,7 @@ def test_cloned_rows_of_joined_episodes_are_found_where_they_are():
 
 
 def test_short_online_episodes_are_left_out_of_sequences_of_one_episode():
-    replay = Replay(two_are_cloned, 4, 8, 0)
+    replay = Replay(two_are_cloned, 4, 8, 0, transitions=True)
     replay.add(ended_episode(9, 0), "demonstration")
     replay.add(ended_episode(3, 1), "short", online=True)
     assert replay.num_rows == 9 and replay.online_names == ("short",)

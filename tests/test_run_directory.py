@@ -19,7 +19,7 @@ CONFIG = {
 # Claims the directory that it is given, says so, and keeps it until its input closes.
 HOLDER = """
 import pathlib, sys
-from moto_jax.running.run_directory import (claimed)
+from moto_jax.running.run_directory import claimed
 with claimed(pathlib.Path(sys.argv[1]), {}):
     print("claimed", flush=True)
     sys.stdin.read()

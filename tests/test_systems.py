@@ -127,37 +127,37 @@ def test_results_are_those_of_the_last_online_episodes(tmp_path):
 
 
 def test_longer_evaluations_count_for_more(tmp_path):
-    run = write_runs(tmp_path, "a", seeds=(0,), **{"evaluation.episodes": 20})
+    run = write_runs(tmp_path, "a", seeds=(0,), **{"evaluation.episodes": 40})
     path = run / "metrics.jsonl"
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     # Those after 30 and 40 updates, of 2.5 and 3 objects.
-    played = {30: 20, 40: 60}
+    played = {30: 40, 40: 160}
     for row in rows:
         if row["phase"] == "evaluation online":
             row["mean/episodes"] = float(played[row["step"]])
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     (one,), _ = found(tmp_path)
-    assert systems.evaluations(one.runs).played.tolist() == [20, 20, 20, 20, 60]
-    assert systems.episodes_played(one.runs[0]) == [20, 20, 20, 20, 60]
+    assert systems.evaluations(one.runs).played.tolist() == [40, 40, 40, 40, 160]
+    assert systems.episodes_played(one.runs[0]) == [40, 40, 40, 40, 160]
     result = systems.results(one, "mean", "objects")
-    np.testing.assert_allclose(result, [(20 * 2.5 + 60 * 3) / 80])
+    np.testing.assert_allclose(result, [(40 * 2.5 + 160 * 3) / 200])
 
 
 @pytest.mark.parametrize(
     ("episodes", "played", "chosen"),
     [
         ([0, 0, 0], 25, [2]),
-        ([0, 5, 10], 25, [1, 2]),
-        ([0, 80, 81, 90, 100], 25, [1, 2, 3, 4]),
-        ([0, 80, 81, 90, 100], 40, [2, 3, 4]),
+        ([0, 5, 10], 50, [1, 2]),
+        ([0, 80, 81, 90, 100], 50, [1, 2, 3, 4]),
+        ([0, 80, 81, 90, 100], 80, [2, 3, 4]),
         ([0, 80, 81, 90, 100], 300, [4]),
         # The last evaluation of a phase may be longer.
-        ([0, 80, 81, 90, 100], [60, 20, 20, 20, 60], [2, 3, 4]),
-        ([0, 80, 81, 90, 100], [60, 20, 20, 20, 100], [4]),
+        ([0, 80, 81, 90, 100], [90, 60, 60, 60, 80], [2, 3, 4]),
+        ([0, 80, 81, 90, 100], [90, 60, 60, 60, 200], [4]),
     ],
 )
 def test_which_evaluations_are_the_last(episodes, played, chosen):
-    """Those that have a hundred episodes together, none from the offline phase."""
+    """Those that have two hundred episodes together, none from the offline phase."""
     episodes = np.array(episodes)
     played = np.broadcast_to(played, episodes.shape)
     evaluated = systems.Evaluations(episodes, episodes, episodes, episodes, {}, played)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from moto_jax.data.episodes import first_rows
+from moto_jax.data.rows import first_rows
 from moto_jax.worlds.kitchen import tasks
 
 AWAY = np.full(30, 10.0)

@@ -201,9 +201,12 @@ def test_every_update_sees_its_own_batch_of_the_episodes_of_its_block(tmp_path, 
     training.train(config, tmp_path)
     signals = [line["signal"] for _, line in sorted(updates_of(tmp_path).items())]
     assert len(signals) == TOTAL
-    share = config.replay.behaviour_share
     replay = Replay(
-        make_label(tasks.TASKS["mixed"]), 2, 4, *config.seeds, behaviour_share=share
+        make_label(tasks.TASKS["mixed"]),
+        *(2, 4, *config.seeds),
+        behaviour_share=config.replay.behaviour_share,
+        # The agent has no model.
+        transitions=True,
     )
     for name, episode in DEMONSTRATIONS:
         replay.add(episode, name)
@@ -214,7 +217,7 @@ def test_every_update_sees_its_own_batch_of_the_episodes_of_its_block(tmp_path, 
         first = OFFLINE + number * UPDATES
         for update in range(first, first + UPDATES):
             expected.append(float(summary(replay.sample(update))))
-    np.testing.assert_allclose(signals, expected, rtol=1e-6)
+    np.testing.assert_allclose(signals, expected, rtol=1e-6, atol=1e-6)
     # A batch of another update would be seen.
     assert np.diff(sorted(expected)).min() > 1e-5
 
@@ -376,17 +379,16 @@ def test_what_cannot_be_run_leaves_no_directory(
 
 
 @pytest.mark.parametrize("model", [None, object()])
-def test_short_episodes_are_joined_for_an_agent_with_a_model_alone(
-    tmp_path, monkeypatch, pool, model
-):
-    """Its model forgets at an episode's first row; a stack of frames does not."""
-    install(monkeypatch.setattr, pool, AGENT._replace(model=model))
+def test_agents_say_what_their_sequences_are(tmp_path, monkeypatch, pool, model):
+    """A model forgets at an episode's first row; a stack of frames does not."""
+    agent = AGENT._replace(model=model, online_share=0.25)
+    install(monkeypatch.setattr, pool, agent)
     make_replays, asked = training.make_replays, []
 
-    def record(*args, join_short):
-        asked.append(join_short)
-        return make_replays(*args, join_short=join_short)
+    def record(*args, **options):
+        asked.append(options)
+        return make_replays(*args, **options)
 
     monkeypatch.setattr(training, "make_replays", record)
     training.train(small_config(offline_updates=1, online_episodes=0), tmp_path)
-    assert asked == [model is not None]
+    assert asked == [{"transitions": model is None, "online_share": 0.25}]

@@ -106,6 +106,25 @@ def test_minimum_over_critics_is_taken_entry_by_entry():
     np.testing.assert_array_equal(least, [1.0, 4.0, 3.0])
 
 
+def test_the_mean_over_critics_is_taken_entry_by_entry():
+    values = jnp.array([[1.0, 5.0], [3.0, 2.0]])
+    reduced = value_targets.mean_over_critics(values, jax.random.key(0))
+    np.testing.assert_array_equal(reduced, [2.0, 3.5])
+
+
+def test_of_drawn_critics_the_least_counts_and_every_pair_is_drawn():
+    values = jnp.array([[1.0, 9.0], [2.0, 8.0], [3.0, 7.0]])
+    reduce = value_targets.least_of_random_critics(2)
+    seen = {
+        tuple(np.asarray(reduce(values, jax.random.key(seed))).tolist())
+        for seed in range(40)
+    }
+    # Of critics 0 and 1, 0 and 2, 1 and 2; never one alone, never all three.
+    assert seen == {(1.0, 8.0), (1.0, 7.0), (2.0, 7.0)}
+    everyone = value_targets.least_of_random_critics(3)(values, jax.random.key(0))
+    np.testing.assert_array_equal(everyone, [1.0, 7.0])
+
+
 def test_random_critic_is_one_critic_for_all_entries_and_each_in_turn():
     values = jnp.arange(3.0)[:, None] + jnp.zeros((3, 50))
     keys = jax.random.split(jax.random.key(0), 60)

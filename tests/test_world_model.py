@@ -145,6 +145,20 @@ class TestDisagreement:
         measured = disagreement.logit_disagreement(logits)
         np.testing.assert_allclose(measured, [0.5], rtol=1e-6)
 
+    def test_divergence_by_hand(self):
+        # Two members sure of different classes in one group, alike in the other:
+        # ln 2 and 0. Three members of which one is sure of another class.
+        apart = jnp.array([[[[50.0, 0.0], [1.0, 3.0]]], [[[0.0, 50.0], [1.0, 3.0]]]])
+        measured = disagreement.jensen_shannon(apart)
+        np.testing.assert_allclose(measured, [np.log(2) / 2], rtol=1e-5)
+        one_of_three = jnp.array([[[50.0, 0.0]], [[50.0, 0.0]], [[0.0, 50.0]]])
+        entropy = np.log(3) - 2 / 3 * np.log(2)
+        measured = disagreement.jensen_shannon(one_of_three)
+        np.testing.assert_allclose(measured, entropy, rtol=1e-5)
+        # Sharper members do not disagree more, as deviations would have it.
+        sharper = disagreement.jensen_shannon(2 * apart)
+        np.testing.assert_allclose(sharper, [np.log(2) / 2], rtol=1e-5)
+
     def test_only_the_papers_letter_sees_a_constant_a_group(self):
         logits = self.random_logits()
         constants = jnp.arange(float(MEMBERS)).reshape(MEMBERS, 1, 1, 1)

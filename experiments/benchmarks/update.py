@@ -146,6 +146,7 @@ def random_batch(size: Size, seed: int = 0) -> Batch:
         is_terminal=none,
         is_behaviour=generator.random(rows) < 0.4,
         behaviour_action=np.roll(action, -1, axis=0),
+        return_to_go=np.zeros(rows, np.float32),
         row=np.arange(none.size, dtype=np.int32).reshape(rows, order="F"),
     )
 

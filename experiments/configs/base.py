@@ -6,6 +6,9 @@ from ml_collections import ConfigDict
 
 from experiments.configs.keys import paper_config
 
+# A logarithm moves by at most this an update: it can fall tenfold in some hundred.
+_TEMPERATURE = 1e-2
+
 
 def _cpu() -> ConfigDict:
     """The real kitchen with small networks, for two CPU cores."""
@@ -51,14 +54,18 @@ def _cpu() -> ConfigDict:
     )
     config.dreamer_v2.horizon = 8
     config.latent.update(
-        rollout_every=20, batch_size=128, recorded_rows=60_000, imagined_rows=8_640
+        rollout_every=20,
+        batch_size=128,
+        recorded_rows=60_000,
+        imagined_rows=8_640,
+        learning_rates={"actor": 1e-3, "critic": 3e-4, "temperature": _TEMPERATURE},
     )
     # Rates raised, and heads normalised, as those of the agents with a model.
     config.model_free.update(
         batch_size=64,
         min_std=0.05,
         layer_norm=True,
-        learning_rates={"actor": 1e-3, "critic": 1e-3, "temperature": 1e-3},
+        learning_rates={"actor": 1e-3, "critic": 1e-3, "temperature": _TEMPERATURE},
     )
     # Follows the other, so that a shorter budget is one override.
     decay_steps = config.optimizer.get_ref("decay_steps")
@@ -187,6 +194,7 @@ def _mini() -> ConfigDict:
         recorded_rows=60_000,
         imagined_rows=11_520,
         kl_scale=0.3,
+        learning_rates={"actor": 2e-3, "critic": 1e-3, "temperature": _TEMPERATURE},
     )
     config.model_free.update(batch_size=64, shift=2, depth=16, units=128)
     config.optimizer.update(

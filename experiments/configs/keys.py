@@ -62,6 +62,9 @@ _VALUES = {
 _GAP = {
     "policy_actions": Key(4, at_least(1), "actions a state drawn from the policy"),
     "uniform_actions": Key(4, at_least(1), "and drawn uniformly"),
+    "backup_entropy": Key(
+        False, SWITCH, "whether targets hold the next state's entropy"
+    ),
 }
 _RATE = Key(3e-4, POSITIVE, "learning rate")
 
@@ -221,6 +224,12 @@ _TREE: dict[str, Any] = {
             SHARE,
             "share of sequences drawn around a row that is cloned; 0: as any other",
         ),
+        "prefer_successes": Key(
+            False,
+            SWITCH,
+            "whether that share is drawn from episodes that did the whole task, once "
+            "there are any: of the demonstrations and of the online ones apart",
+        ),
         "cloned_action": Key(
             "executed",
             one_of("executed", "intended"),
@@ -315,8 +324,9 @@ _TREE: dict[str, Any] = {
         ),
         "disagreement": Key(
             "log_prob_std",
-            one_of("log_prob_std", "logit_std"),
-            "u of Eq. 2; logit_std is the letter",
+            one_of("log_prob_std", "logit_std", "jensen_shannon"),
+            "u of Eq. 2; logit_std is the letter, jensen_shannon a divergence that "
+            "does not grow as the members sharpen, of a tenth of the others' size",
         ),
         "value_divisor": Key(
             "one",
@@ -382,6 +392,7 @@ _TREE: dict[str, Any] = {
             at_least(1),
             "rows kept of rollouts, a multiple of T * B * (H + 1)",
         ),
+        "learning_rates": {"actor": _RATE, "critic": _RATE, "temperature": _RATE},
         **_KL,
     },
     "lompo": {
@@ -389,7 +400,13 @@ _TREE: dict[str, Any] = {
             5.0,
             NOT_NEGATIVE,
             "weight in the reward of the deviation of log-densities over members",
-        )
+        ),
+        "entropy_scale": Key(
+            0.0,
+            NOT_NEGATIVE,
+            "weight of the entropy, in multiples of its temperature; its authors have "
+            "no such term",
+        ),
     },
     "combo": {
         "weight": Key(
@@ -399,7 +416,7 @@ _TREE: dict[str, Any] = {
         ),
         **_GAP,
     },
-    # Without a model: SAC, CQL, IQL, BC.
+    # Without a model: SAC, CQL, IQL, BC, RLPD, Cal-QL.
     "model_free": {
         "frames": Key(3, at_least(1), "in a stack"),
         "batch_size": Key(256, at_least(1), "transitions"),
@@ -425,23 +442,32 @@ _TREE: dict[str, Any] = {
             "10,000 + 1,326 * 50; 0: constant",
         ),
     },
-    # SAC, CQL, LOMPO, COMBO; IQL takes the first two.
+    # SAC, CQL, Cal-QL, RLPD, LOMPO, COMBO; IQL takes the first two.
     "actor_critic": {
         "discount": Key(0.99, BELOW_ONE, "gamma"),
         "tau": Key(
             0.005, POSITIVE_SHARE, "share of the critics in their targets, each update"
         ),
-        "initial_temperature": Key(1.0, POSITIVE, "of the entropy term"),
+        "initial_temperature": Key(0.1, POSITIVE, "of the entropy term"),
         "target_entropy_per_action": Key(
             -0.5, NUMBER, "nats an action dimension; -A/2 in all, as DrQ has it"
         ),
         "backup_entropy": Key(
-            True, SWITCH, "whether targets hold the next state's entropy"
+            True,
+            SWITCH,
+            "whether targets hold the next state's entropy; CQL, Cal-QL and COMBO have "
+            "a key of their own",
         ),
     },
     "cql": {
         "weight": Key(5.0, NOT_NEGATIVE, "weight of the conservative gap"),
         **_GAP,
+    },
+    "rlpd": {
+        "critics": Key(10, at_least(1), "C, in place of model_free.critics"),
+        "target_critics": Key(
+            2, at_least(1), "of them drawn an update, whose least is the target"
+        ),
     },
     "iql": {
         "expectile": Key(0.7, BELOW_ONE, "the paper's 0.5 to 0.7 for the kitchen"),

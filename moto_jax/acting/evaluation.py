@@ -7,7 +7,8 @@ import jax
 import numpy as np
 
 from moto_jax.acting.collection import Play, PlayEpisodes
-from moto_jax.data.episodes import Episode, Label
+from moto_jax.data.episodes import Episode
+from moto_jax.data.rows import Label
 from moto_jax.statistics import bootstrap_interval, wilson_interval
 from moto_jax.types import Params
 

@@ -9,8 +9,8 @@ import imageio_ffmpeg
 import numpy as np
 
 from moto_jax.acting.evaluation import EvaluationResult
-from moto_jax.data.episodes import Label, first_rows
 from moto_jax.data.files import write_atomically
+from moto_jax.data.rows import Label, first_rows
 
 # The kitchen's control step is 0.08 s: at this rate a video runs in real time.
 REAL_TIME_FPS = 12.5

@@ -3,12 +3,14 @@
 from collections.abc import Callable
 
 from moto_jax.agents.bc import make_bc
+from moto_jax.agents.cal_ql import make_cal_ql
 from moto_jax.agents.combo import make_combo
 from moto_jax.agents.cql import make_cql
 from moto_jax.agents.dreamer_v2 import make_dreamer_v2
 from moto_jax.agents.iql import make_iql
 from moto_jax.agents.lompo import make_lompo
 from moto_jax.agents.moto import make_moto
+from moto_jax.agents.rlpd import make_rlpd
 from moto_jax.agents.sac import make_sac
 from moto_jax.types import Agent
 
@@ -21,6 +23,8 @@ AGENTS: dict[str, Callable[..., Agent]] = {
     "iql": make_iql,
     "sac": make_sac,
     "bc": make_bc,
+    "rlpd": make_rlpd,
+    "cal_ql": make_cal_ql,
 }
 
 

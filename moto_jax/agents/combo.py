@@ -9,7 +9,8 @@ stored latents are not encoded again.
 
 from typing import Any
 
-from moto_jax.learning.actor_critic import (
+from moto_jax.learning import actor_critic
+from moto_jax.learning.conservatism import (
     Conservatism,
     make_conservative,
     where_imagined,
@@ -27,6 +28,7 @@ def make_combo(config: Any, *, action_size: int, image_size: int) -> Agent:
       ValueError: for an image size that the networks cannot take.
     """
     numbers = read_section(config, "combo", Conservatism)
+    constants = read_section(config, "actor_critic", actor_critic.Constants)
     return make_latent_actor_critic(
         config,
         action_size=action_size,
@@ -37,4 +39,5 @@ def make_combo(config: Any, *, action_size: int, image_size: int) -> Agent:
             penalty_scale=0.0,
             regulariser=make_conservative(numbers, where_imagined),
         ),
+        constants=constants._replace(backup_entropy=numbers.backup_entropy),
     )

@@ -7,12 +7,14 @@ temperature, slow targets. Differs from DrQ: the policy is a normal cut to the b
 and ends of demonstrations bootstrap. Both phases do the same update.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 
 from moto_jax.learning import actor_critic, model_free
 from moto_jax.learning.learners import read_section
+from moto_jax.learning.value_targets import Reduction
 from moto_jax.types import Agent, Metrics, Params
 
 
@@ -21,7 +23,11 @@ def make_sac(
     *,
     action_size: int,
     image_size: int,
+    section: model_free.Section | None = None,
+    constants: actor_critic.Constants | None = None,
     regulariser: actor_critic.CriticRegulariser = actor_critic.no_regulariser,
+    reductions: Mapping[str, Reduction] | None = None,
+    online_share: float | None = None,
 ) -> Agent:
     """Builds SAC from a run's configuration.
 
@@ -29,12 +35,18 @@ def make_sac(
       config: the run's ConfigDict; sections `model_free` and `actor_critic`.
       action_size: A.
       image_size: pixels.
+      section: what takes the place of `config.model_free`.
+      constants: what takes the place of `config.actor_critic`.
       regulariser: added to the critics' loss.
+      reductions: "target_value" and "actor_value" of `actor_critic.Functions`, where
+        they are not the least critic.
+      online_share: see `types.Agent`.
 
     Raises:
       ValueError: for an image size that the networks cannot take.
     """
-    constants = read_section(config, "actor_critic", actor_critic.Constants)
+    if constants is None:
+        constants = read_section(config, "actor_critic", actor_critic.Constants)
     optimizers = actor_critic.Optimizers(**model_free.make_optimizers(config))
 
     def init_learners(params: dict[str, Params]) -> actor_critic.ActorCritic:
@@ -53,7 +65,7 @@ def make_sac(
     ) -> tuple[actor_critic.ActorCritic, Metrics]:
         return actor_critic.actor_critic_step(
             learners,
-            functions=networks.functions,
+            functions=networks.functions._replace(**(reductions or {})),
             optimizers=optimizers,
             constants=constants,
             regulariser=regulariser,
@@ -67,4 +79,6 @@ def make_sac(
         image_size=image_size,
         init_learners=init_learners,
         step=step,
+        section=section,
+        online_share=online_share,
     )

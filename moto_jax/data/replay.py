@@ -13,7 +13,8 @@ from typing import TypeVar
 
 import numpy as np
 
-from moto_jax.data.episodes import DatasetError, Episode, Label, Rows, to_rows
+from moto_jax.data.episodes import DatasetError, Episode
+from moto_jax.data.rows import Label, Rows, to_rows
 from moto_jax.types import Batch, Config
 
 T = TypeVar("T")
@@ -25,66 +26,71 @@ _ROW_FIELDS = dataclasses.fields(Rows)
 _REPLAY_STREAM = 0x5E9A
 
 
-@dataclasses.dataclass
+class _Index:
+    """Some rows of each of a pool's episodes, numbered over all of them."""
+
+    def __init__(self) -> None:
+        self._rows: list[np.ndarray] = []
+        self._ends: list[int] = []
+
+    def __len__(self) -> int:
+        return self._ends[-1] if self._ends else 0
+
+    def add(self, chosen: np.ndarray) -> None:
+        """Adds the rows of the next episode that are chosen, bool [rows]."""
+        self._rows.append(np.flatnonzero(chosen))
+        self._ends.append(len(self) + len(self._rows[-1]))
+
+    def locate(self, number: int) -> tuple[int, int]:
+        """Returns which episode holds the row of this number, and which of its own."""
+        episode = bisect.bisect_right(self._ends, number)
+        before = self._ends[episode - 1] if episode else 0
+        return episode, int(self._rows[episode][number - before])
+
+
 class _Pool:
-    """Episodes of one origin and the running total of their rows.
+    """Episodes of one origin, each of at least `min_rows` rows.
 
     Attributes:
-      min_rows: of a sequence.
-      episodes: each of at least so many rows: one, or several short ones in a row.
-      row_ends: how many rows there are up to each one's end.
-      behaviour_ends: how many of those are cloned.
-      waiting: episodes that do not fill a sequence together.
+      episodes: one each, or several short ones in a row.
+      rows: all of theirs.
+      cloned: those that are cloned.
+      solved: of them those of episodes that were a success.
     """
 
-    min_rows: int
-    episodes: list[Rows] = dataclasses.field(default_factory=list)
-    row_ends: list[int] = dataclasses.field(default_factory=list)
-    behaviour_ends: list[int] = dataclasses.field(default_factory=list)
-    waiting: list[Rows] = dataclasses.field(default_factory=list)
+    def __init__(self, min_rows: int) -> None:
+        self._min_rows = min_rows
+        # Episodes that do not fill a sequence together, and whether they succeeded.
+        self._waiting: list[tuple[Rows, bool]] = []
+        self.episodes: list[Rows] = []
+        self.rows, self.cloned, self.solved = _Index(), _Index(), _Index()
 
-    @property
-    def num_rows(self) -> int:
-        return self.row_ends[-1] if self.row_ends else 0
-
-    @property
-    def behaviour_rows(self) -> int:
-        return self.behaviour_ends[-1] if self.behaviour_ends else 0
-
-    def add(self, rows: Rows) -> None:
+    def add(self, rows: Rows, success: bool) -> None:
         """Stores an episode, or keeps it until it fills a sequence with the next.
 
         A sequence may then hold the ends and beginnings of several: `is_first` says
         where, and the model forgets what was before.
         """
-        self.waiting.append(rows)
-        if sum(len(one.image) for one in self.waiting) < self.min_rows:
+        self._waiting.append((rows, success))
+        if sum(len(one.image) for one, _ in self._waiting) < self._min_rows:
             return
-        if len(self.waiting) > 1:
+        solved = np.concatenate(
+            [np.full(len(one.image), succeeded) for one, succeeded in self._waiting]
+        )
+        if len(self._waiting) > 1:
             rows = Rows(
                 **{
                     field.name: np.concatenate(
-                        [getattr(one, field.name) for one in self.waiting]
+                        [getattr(one, field.name) for one, _ in self._waiting]
                     )
                     for field in _ROW_FIELDS
                 }
             )
-        self.waiting = []
-        self.row_ends.append(self.num_rows + len(rows.image))
-        self.behaviour_ends.append(self.behaviour_rows + int(rows.is_behaviour.sum()))
+        self._waiting = []
         self.episodes.append(rows)
-
-    def locate(self, row: int, behaviour: bool = False) -> tuple[Rows, int]:
-        """Returns the episode that holds the pool's `row`, and the row within it.
-
-        Rows are counted over all that are stored, or over those of behaviour alone.
-        """
-        ends = self.behaviour_ends if behaviour else self.row_ends
-        index = bisect.bisect_right(ends, row)
-        rows, within = self.episodes[index], row - (ends[index - 1] if index else 0)
-        if behaviour:
-            within = int(np.flatnonzero(rows.is_behaviour)[within])
-        return rows, within
+        self.rows.add(np.ones(len(rows.image), np.bool_))
+        self.cloned.add(rows.is_behaviour)
+        self.solved.add(rows.is_behaviour & solved)
 
 
 class Replay:
@@ -95,6 +101,10 @@ class Replay:
     `sequence_length` of an episode's ends are therefore seen as often as the rest, up
     to the clipping, and long episodes as often as their length deserves. A share of
     the sequences may choose their row among those that are cloned.
+
+    An agent without a model takes a sequence for one transition, between a stack of
+    frames and the next. For it the episode is drawn by its length, and each of its
+    transitions is as likely as the others.
     """
 
     def __init__(
@@ -106,7 +116,9 @@ class Replay:
         online_share: float | None = None,
         clone_intended: bool = False,
         behaviour_share: float = 0.0,
-        join_short: bool = False,
+        prefer_successes: bool = False,
+        discount: float = 1.0,
+        transitions: bool = False,
     ):
         """Makes an empty replay.
 
@@ -117,12 +129,16 @@ class Replay:
           seed: key of the generator, at least 0.
           online_share: expected share of sequences from online episodes, in [0, 1],
             once there are any; None draws uniformly over all stored rows.
-          clone_intended: see `episodes.to_rows`.
+          clone_intended: see `rows.to_rows`.
           behaviour_share: expected share of sequences, in [0, 1], that are drawn around
             a row that is cloned, where their pool has one.
-          join_short: whether an online episode that is shorter than a sequence waits
-            for the next, to fill one together; otherwise it is left out, for an agent
-            whose sequences must be of one episode.
+          prefer_successes: whether these are of episodes that were a success, once
+            their pool has one.
+          discount: of the returns to go.
+          transitions: whether a sequence stands for the transition to its last row, or
+            in an episode's first sequence for any of its transitions. Then it is of one
+            episode, and an online one that is shorter is left out; otherwise it waits
+            for the next, to fill a sequence together.
 
         Raises:
           ValueError: for a size below one, a negative seed or a share outside [0, 1].
@@ -145,7 +161,9 @@ class Replay:
         self._online_share = online_share
         self._clone_intended = clone_intended
         self._drawn_for_behaviour = behaviour_share
-        self._join_short = join_short
+        self._prefer_successes = prefer_successes
+        self._discount = discount
+        self._transitions = transitions
         self._rows_added = 0
         self._offline = _Pool(sequence_length)
         self._online = _Pool(sequence_length)
@@ -155,12 +173,12 @@ class Replay:
     @property
     def num_rows(self) -> int:
         """Stored rows: environment steps plus one an episode."""
-        return self._offline.num_rows + self._online.num_rows
+        return len(self._offline.rows) + len(self._online.rows)
 
     @property
     def behaviour_share(self) -> float:
         """Share of the stored rows whose action is cloned, 0 without rows."""
-        cloned = self._offline.behaviour_rows + self._online.behaviour_rows
+        cloned = len(self._offline.cloned) + len(self._online.cloned)
         return cloned / max(1, self.num_rows)
 
     @property
@@ -209,10 +227,17 @@ class Replay:
                 f"holds {self._row_shapes}: use episodes of one format"
             )
         self._names[name] = online
-        if not short or self._join_short:
+        if not (short and self._transitions):
             pool = self._online if online else self._offline
             labels = self._label(episode)
-            pool.add(to_rows(episode, labels, self._rows_added, self._clone_intended))
+            rows = to_rows(
+                episode,
+                labels,
+                self._rows_added,
+                clone_intended=self._clone_intended,
+                discount=self._discount,
+            )
+            pool.add(rows, bool(labels.events.any(axis=0).all()))
             self._rows_added += episode.num_rows
         self._row_shapes = shapes
 
@@ -279,28 +304,39 @@ class Replay:
         from_online = generator.random(self._batch_size) < self._current_online_share()
         pools = [self._online if online else self._offline for online in from_online]
         behaviour = generator.random(self._batch_size) < self._drawn_for_behaviour
-        behaviour &= np.array([pool.behaviour_rows > 0 for pool in pools])
-        pool_row = generator.integers(
-            [
-                pool.behaviour_rows if cloned else pool.num_rows
-                for pool, cloned in zip(pools, behaviour, strict=True)
-            ]
-        )
+        behaviour &= np.array([len(pool.cloned) > 0 for pool in pools])
+        among = [
+            self._for_behaviour(pool) if cloned else pool.rows
+            for pool, cloned in zip(pools, behaviour, strict=True)
+        ]
+        number = generator.integers([len(index) for index in among])
         offset = generator.integers(self._sequence_length, size=self._batch_size)
+        # Of the episode's transitions, where no cloned row was asked for.
+        within = generator.random(self._batch_size)
         sequences = []
         for column, pool in enumerate(pools):
-            rows, row = pool.locate(int(pool_row[column]), bool(behaviour[column]))
-            last_start = len(rows.image) - self._sequence_length
-            start = min(max(row - int(offset[column]), 0), last_start)
+            episode, row = among[column].locate(int(number[column]))
+            rows = pool.episodes[episode]
+            last = len(rows.image) - 1
+            if self._transitions:
+                drawn = row if behaviour[column] else int(within[column] * last)
+                start = min(drawn, last - 1) + 2 - self._sequence_length
+            else:
+                start = row - int(offset[column])
+            start = min(max(start, 0), last + 1 - self._sequence_length)
             sequences.append((rows, start))
         return sequences
 
+    def _for_behaviour(self, pool: _Pool) -> _Index:
+        """Returns the rows that a share of the sequences is drawn around."""
+        return pool.solved if self._prefer_successes and pool.solved else pool.cloned
+
     def _current_online_share(self) -> float:
         """Returns the probability that a sequence comes from an online episode."""
-        if self._online.num_rows == 0:
+        if not self._online.rows:
             return 0.0
-        if self._online_share is None or self._offline.num_rows == 0:
-            return self._online.num_rows / self.num_rows
+        if self._online_share is None or not self._offline.rows:
+            return len(self._online.rows) / self.num_rows
         return self._online_share
 
 
@@ -319,30 +355,35 @@ def make_replays(
     demonstrations: Iterable[tuple[str, Episode]],
     seeds: Sequence[int],
     batch_shape: tuple[int, int],
-    join_short: bool,
+    transitions: bool,
+    online_share: float | None = None,
 ) -> list[Replay]:
     """Returns replays that hold the demonstrations, images shared.
 
     Args:
-      config: the run's; read is its section `replay`.
+      config: the run's; read are its section `replay` and `actor_critic.discount`.
       label: the world's.
       demonstrations: name and episode of each.
       seeds: one replay for each.
       batch_shape: (T, B) of the batches to be sampled.
-      join_short: see `Replay`.
+      transitions: see `Replay`.
+      online_share: what takes the place of the configuration's, if anything.
     """
     length, size = batch_shape
-    share = config.replay.online_share
+    if online_share is None and config.replay.online_share >= 0:
+        online_share = config.replay.online_share
     replays = [
         Replay(
             label,
             size,
             length,
             seed,
-            online_share=None if share < 0 else share,
+            online_share=online_share,
             clone_intended=config.replay.cloned_action == "intended",
             behaviour_share=config.replay.behaviour_share,
-            join_short=join_short,
+            prefer_successes=config.replay.prefer_successes,
+            discount=config.actor_critic.discount,
+            transitions=transitions,
         )
         for seed in seeds
     ]

@@ -1,4 +1,4 @@
-"""Soft actor-critic on whatever an observation is; CQL's penalty as an option.
+"""Soft actor-critic on whatever an observation is, with a regulariser as an option.
 
 Haarnoja et al., "Soft Actor-Critic Algorithms and Applications" (2018). SAC and CQL use
 it on stacks of frames, LOMPO and COMBO on latent states; they differ in the functions
@@ -24,6 +24,7 @@ from moto_jax.learning.learners import (
     gradient_step,
     init_learnable,
 )
+from moto_jax.learning.value_targets import Reduction, minimum_over_critics
 from moto_jax.types import Array, Metrics, Params
 
 
@@ -40,6 +41,8 @@ class Transitions:
       recorded: bool [N], whether it is of the data.
       is_behaviour: bool [N], whether the action belongs to the success-filtered set.
       behaviour_action: float32 [N, A], what cloning imitates in place of `action`.
+      return_to_go: float32 [N], the discounted rewards from here to the episode's end,
+        as recorded; -inf where it is not known.
     """
 
     observation: jax.Array
@@ -50,12 +53,13 @@ class Transitions:
     recorded: jax.Array
     is_behaviour: jax.Array
     behaviour_action: jax.Array
+    return_to_go: jax.Array
 
 
 def check_transitions(transitions: Transitions) -> None:
     """Asserts that each field is [N, ...] and of the kind that `Transitions` says."""
     actions = [transitions.action, transitions.behaviour_action]
-    numbers = [transitions.reward, transitions.continues]
+    numbers = [transitions.reward, transitions.continues, transitions.return_to_go]
     flags = [transitions.recorded, transitions.is_behaviour]
     chex.assert_rank([*numbers, *flags], 1)
     chex.assert_rank(actions, 2)
@@ -74,29 +78,30 @@ class Functions(NamedTuple):
         loss shapes it, the actor takes it as it is.
       policy: (actor parameters, feature [N, F]) -> distribution of actions [N, A].
       q_values: (critic parameters, feature [..., F], action [..., A]) -> [C, ...].
+      target_value: reduces the slow critics [C, N] to a target's value [N].
+      actor_value: reduces the critics [C, N] to what the actor is paid [N].
     """
 
     encode: Callable[[Params, Array], jax.Array]
     policy: Callable[[Params, jax.Array], TruncatedNormal]
     q_values: Callable[[Params, jax.Array, Array], jax.Array]
+    target_value: Reduction = minimum_over_critics
+    actor_value: Reduction = minimum_over_critics
 
 
 class Constants(NamedTuple):
-    """Numbers of `config.actor_critic`, which comments each."""
+    """Numbers of `config.actor_critic`, which comments each.
+
+    The last is not of that section: 0 leaves the entropy out of actor and targets,
+    whatever its temperature is.
+    """
 
     discount: float
     tau: float
     initial_temperature: float
     target_entropy_per_action: float
     backup_entropy: bool
-
-
-class Conservatism(NamedTuple):
-    """Numbers of `config.cql` and `config.combo`, which comments each."""
-
-    weight: float
-    policy_actions: int
-    uniform_actions: int
+    entropy_scale: float = 1.0
 
 
 class Optimizers(NamedTuple):
@@ -153,40 +158,6 @@ def no_regulariser(q_values, data_value, policy, transitions, key):
     return 0.0, {}
 
 
-def make_conservative(
-    numbers: Conservatism, pushed_down: Callable[[Transitions], Array]
-) -> CriticRegulariser:
-    """Returns the weighted conservative gap, pushing recorded actions up.
-
-    Args:
-      numbers: the gap's weight, and how many actions are drawn at each state from the
-        policy and uniformly.
-      pushed_down: transitions -> bool [N], at which states sampled actions are pushed
-        down.
-    """
-    weight, policy_actions, uniform_actions = numbers
-
-    def regulariser(q_values, data_value, policy, transitions, key):
-        policy_key, uniform_key = jax.random.split(key)
-        shape = transitions.action.shape
-        drawn = jax.vmap(policy.sample)(jax.random.split(policy_key, policy_actions))
-        uniform = jax.random.uniform(
-            uniform_key, (uniform_actions, *shape), minval=-1.0, maxval=1.0
-        )
-        flat = jnp.full((uniform_actions, shape[0]), -shape[-1] * jnp.log(2.0))
-        action = jax.lax.stop_gradient(jnp.concatenate([drawn, uniform]))
-        gap = losses.conservative_penalty(
-            q_values(action),
-            jnp.concatenate([jax.vmap(policy.log_prob)(drawn), flat]),
-            data_value,
-            pushed_down(transitions),
-            transitions.recorded,
-        )
-        return weight * gap, {"critic/conservative_gap": gap}
-
-    return regulariser
-
-
 def init_actor_critic(
     actor_params: Params,
     critic_params: Params,
@@ -207,7 +178,7 @@ def bellman_targets(
     actor_params: Params,
     critic_params: Params,
     target_params: Params,
-    log_temperature: jax.Array,
+    temperature: jax.Array,
     functions: Functions,
     constants: Constants,
     transitions: Transitions,
@@ -215,32 +186,33 @@ def bellman_targets(
 ) -> jax.Array:
     """Returns r + discount * (min_i Qbar_i(s', a') - temperature * log pi(a' | s')).
 
-    [N]. With `backup_entropy` off the entropy is left out, as CQL's authors do for
-    some tasks.
+    [N]. `functions.target_value` may be another than the least. With `backup_entropy`
+    off the entropy is left out.
     """
-    chex.assert_rank(log_temperature, 0)
+    chex.assert_rank(temperature, 0)
     policy = functions.policy(
         actor_params, functions.encode(critic_params, transitions.following)
     )
     action = policy.sample(key)
     chex.assert_equal_shape([action, transitions.action])
     feature = functions.encode(target_params, transitions.following)
-    value = _least_value(functions, target_params, feature, action)
+    values = _all_values(functions, target_params, feature, action)
+    value = functions.target_value(values, jax.random.fold_in(key, 1))
     chex.assert_equal_shape([value, transitions.reward, transitions.continues])
     if constants.backup_entropy:
-        temperature, log_prob = jnp.exp(log_temperature), policy.log_prob(action)
+        log_prob = policy.log_prob(action)
         chex.assert_equal_shape([log_prob, value])
         value = value - temperature * log_prob
     return transitions.reward + constants.discount * transitions.continues * value
 
 
-def _least_value(
+def _all_values(
     functions: Functions, params: Params, feature: jax.Array, action: jax.Array
 ) -> jax.Array:
-    """Returns min_i Q_i(s, a) [N] of features [N, F] and actions [N, A]."""
-    value = functions.q_values(params, feature, action)
-    chex.assert_shape(value, (None, *feature.shape[:-1]))
-    return jnp.min(value, axis=0)
+    """Returns Q_i(s, a) [C, N] of features [N, F] and actions [N, A]."""
+    values = functions.q_values(params, feature, action)
+    chex.assert_shape(values, (None, *feature.shape[:-1]))
+    return values
 
 
 def critic_loss(
@@ -286,12 +258,14 @@ def actor_loss(
 ) -> tuple[jax.Array, tuple[jax.Array, Metrics]]:
     """Mean of temperature * log pi(a | s) - min_i Q_i(s, a).
 
-    Returns the policy's entropy, nats, too.
+    `functions.actor_value` may be another than the least. Returns the policy's entropy,
+    nats, too.
     """
     policy = functions.policy(params, feature)
     action = policy.sample(key)
     chex.assert_shape(action, (*feature.shape[:-1], None))
-    value = _least_value(functions, critic_params, feature, action)
+    values = _all_values(functions, critic_params, feature, action)
+    value = functions.actor_value(values, jax.random.fold_in(key, 1))
     log_prob = policy.log_prob(action)
     chex.assert_equal_shape([log_prob, value])
     chex.assert_rank(temperature, 0)
@@ -321,12 +295,12 @@ def actor_critic_step(
     """
     check_transitions(transitions)
     target_key, regulariser_key, actor_key = jax.random.split(key, 3)
-    log_temperature = learners.temperature.params
+    temperature = constants.entropy_scale * jnp.exp(learners.temperature.params)
     target = bellman_targets(
         learners.actor.params,
         learners.critic.params,
         learners.target_critic,
-        log_temperature,
+        temperature,
         functions=functions,
         constants=constants,
         transitions=transitions,
@@ -349,11 +323,11 @@ def actor_critic_step(
         learners.actor,
         functions=functions,
         critic_params=critic.params,
-        temperature=jnp.exp(log_temperature),
+        temperature=temperature,
         feature=feature,
         key=actor_key,
     )
-    temperature, _, temperature_norm = gradient_step(
+    log_temperature, _, temperature_norm = gradient_step(
         lambda params, *rest: (losses.temperature_loss(params, *rest), None),
         optimizers.temperature,
         learners.temperature,
@@ -363,7 +337,7 @@ def actor_critic_step(
     metrics = {
         **critic_metrics,
         **actor_metrics,
-        "actor/temperature": jnp.exp(log_temperature),
+        "actor/temperature": temperature,
         "critic/gradient_norm": critic_norm,
         "actor/gradient_norm": actor_norm,
         "actor/temperature_gradient_norm": temperature_norm,
@@ -371,14 +345,4 @@ def actor_critic_step(
     slow = optax.incremental_update(
         critic.params, learners.target_critic, constants.tau
     )
-    return ActorCritic(actor, critic, slow, temperature), metrics
-
-
-def everywhere(transitions: Transitions) -> Array:
-    """Returns true for every transition (CQL)."""
-    return jnp.ones_like(transitions.recorded)
-
-
-def where_imagined(transitions: Transitions) -> Array:
-    """Returns true for transitions that the model made (COMBO)."""
-    return ~transitions.recorded
+    return ActorCritic(actor, critic, slow, log_temperature), metrics

@@ -22,6 +22,19 @@ def logit_disagreement(logits: jax.Array) -> jax.Array:
     return jnp.mean(_deviation(logits), axis=(-2, -1))
 
 
+def jensen_shannon(logits: jax.Array) -> jax.Array:
+    """Jensen-Shannon divergence of the members, nats a group: [E, ..., S, K] -> [...].
+
+    The entropy of the members' mean less their mean entropy. It is at most log E,
+    however sharp the members grow, where the deviation of log-probabilities grows with
+    them.
+    """
+    log_prob = jax.nn.log_softmax(logits, axis=-1)
+    log_mean = jax.nn.logsumexp(log_prob, axis=0) - jnp.log(logits.shape[0])
+    divergence = jnp.sum(jnp.exp(log_prob) * (log_prob - log_mean[None]), axis=-1)
+    return jnp.mean(divergence, axis=(0, -1))
+
+
 def log_density_deviation(logits: jax.Array, stoch: jax.Array) -> jax.Array:
     """LOMPO's penalty: the deviation over members of log p_i(z) of the state drawn.
 
@@ -50,4 +63,5 @@ def _deviation(values: jax.Array) -> jax.Array:
 DISAGREEMENTS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "log_prob_std": disagreement,
     "logit_std": logit_disagreement,
+    "jensen_shannon": jensen_shannon,
 }

@@ -7,7 +7,7 @@ transitions drawn from both, half and half. "online": the same, while the model 
 learning. Latents that were written with an older model stay as they are: this is the
 non-stationarity for which the MOTO paper says that such methods fail online, and it is
 kept on purpose. The one difference from the original's single pass over the data
-between the phases: rows are encoded when they are first drawn, within a sequence.
+between the phases: rows are encoded when they are first drawn with enough before them.
 """
 
 from collections.abc import Callable
@@ -38,7 +38,7 @@ from moto_jax.learning.learners import (
 from moto_jax.learning.networks.heads import CriticEnsemble
 from moto_jax.learning.networks.rssm import LatentState
 from moto_jax.learning.world_model import WorldModel, observe_sequence
-from moto_jax.types import Agent, Batch, Metrics, Params
+from moto_jax.types import Agent, Array, Batch, Metrics, Params
 
 Uncertainty = Callable[[jax.Array, jax.Array], jax.Array]
 
@@ -53,6 +53,7 @@ class Section(NamedTuple):
     critics: int
     recorded_rows: int
     imagined_rows: int
+    learning_rates: Any
     kl_scale: float
     kl_balance: float
     free_nats: float
@@ -116,16 +117,18 @@ def make_latent_actor_critic(
     image_size: int,
     members: int | None,
     pessimism: Pessimism,
+    constants: actor_critic.Constants,
 ) -> Agent:
     """Builds an agent of the three phases.
 
     Args:
       config: the run's ConfigDict; sections `world_model`, `actor`, `critic` (sizes),
-        `optimizer`, `actor_critic`, `latent`.
+        `optimizer`, `latent`.
       action_size: A.
       image_size: pixels.
       members: E, where it is not the configuration's.
       pessimism: what sets the agent apart.
+      constants: the actor-critic's.
 
     Raises:
       ValueError: for an image size that the networks cannot take, or what the stored
@@ -139,7 +142,9 @@ def make_latent_actor_critic(
     critic_sizes = dict(config.critic, critics=section.critics)
     critic = CriticEnsemble(dtype=jnp.dtype(config.compute_dtype), **critic_sizes)
     model_optimizer, *agent_optimizers = model_based.make_optimizers(
-        config, "model", "actor", "critic", "actor"
+        config,
+        *("model", "actor", "critic", "temperature"),
+        **section.learning_rates,
     )
     parts = Parts(
         model=model,
@@ -151,7 +156,7 @@ def make_latent_actor_critic(
         ),
         functions=_on_features(policy, critic),
         optimizers=actor_critic.Optimizers(*agent_optimizers),
-        constants=read_section(config, "actor_critic", actor_critic.Constants),
+        constants=constants,
         section=section,
         pessimism=pessimism,
     )
@@ -300,6 +305,7 @@ def _agent_step(
         learners.recorded,
         *_flat((batch.row, posterior, batch.prev_action)),
         *_flat((batch.reward, batch.is_first, batch.is_terminal)),
+        *_flat((have_context(batch.is_first),)),
     )
     imagined, written = jax.lax.cond(
         learners.agent_steps % parts.section.rollout_every == 0,
@@ -334,6 +340,18 @@ def _agent_step(
         "recorded_rows": jnp.sum(recorded.number >= 0),
     }
     return new, metrics
+
+
+def have_context(is_first: Array) -> jax.Array:
+    """Returns bool [T, B]: rows before which the model saw enough to know its state.
+
+    That is half a sequence, or the episode from its beginning. A row is encoded but
+    once, and a sequence may begin anywhere.
+    """
+    is_first = jnp.asarray(is_first)
+    length = is_first.shape[0]
+    late = jnp.arange(length)[:, None] >= (length - 1) // 2
+    return late | (jnp.cumsum(is_first, axis=0) > 0)
 
 
 def _roll_out(

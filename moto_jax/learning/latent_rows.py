@@ -72,6 +72,7 @@ def write_rows(
     reward: Array,
     is_first: Array,
     is_terminal: Array,
+    wanted: Array | bool = True,
 ) -> LatentRows:
     """Writes finite rows whose number is not there yet; those that are stay.
 
@@ -83,6 +84,7 @@ def write_rows(
       reward: [n].
       is_first: bool [n].
       is_terminal: bool [n].
+      wanted: bool [n], the others are not written.
     """
     count, groups = number.shape[0], rows.stoch.shape[-1]
     chex.assert_shape([number, reward, is_first, is_terminal], (count,))
@@ -94,11 +96,13 @@ def write_rows(
     chex.assert_type([is_first, is_terminal], bool)
     slot = number % rows.capacity
     order = jnp.arange(slot.shape[0])
-    # One writer a slot: scattered twice, a slot could mix the fields of two rows.
-    first = jnp.full((rows.capacity,), slot.shape[0]).at[slot].min(order)
-    writes = (first[slot] == order) & (rows.number[slot] != number)
     # One that is not finite would spoil every batch it is drawn into.
-    writes &= jnp.isfinite(jnp.sum(latent.deter, axis=-1) + jnp.asarray(reward))
+    finite = jnp.isfinite(jnp.sum(latent.deter, axis=-1) + jnp.asarray(reward))
+    wanted = finite & wanted & (rows.number[slot] != number)
+    # One writer a slot: scattered twice, a slot could mix the fields of two rows.
+    none = jnp.full((rows.capacity,), count)
+    first = none.at[slot].min(jnp.where(wanted, order, count))
+    writes = wanted & (first[slot] == order)
     # Out of range is dropped.
     slot = jnp.where(writes, slot, rows.capacity)
     new = LatentRows(
@@ -152,4 +156,5 @@ def sample_transitions(
         recorded=jnp.full((count,), recorded),
         is_behaviour=jnp.zeros((count,), jnp.bool_),
         behaviour_action=action,
+        return_to_go=jnp.full((count,), -jnp.inf),
     )

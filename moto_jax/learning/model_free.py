@@ -96,6 +96,8 @@ def make_model_free(
     init_learners: Callable[[dict[str, Params]], Any],
     step: Callable[[Networks, Any, Transitions, jax.Array], tuple[Any, Metrics]],
     acting_params: Callable[[Any], Params] | None = None,
+    section: Section | None = None,
+    online_share: float | None = None,
 ) -> Agent:
     """Builds an agent that does the same update in both phases.
 
@@ -108,12 +110,14 @@ def make_model_free(
       step: (networks, learners, transitions, key) -> (learners, metrics).
       acting_params: what learns -> parameters of "encoder" and "actor"; the critic's
         encoder and the actor where not given.
+      section: what takes the place of `config.model_free`.
+      online_share: see `types.Agent`.
 
     Raises:
       ValueError: for an image size that the networks cannot take.
     """
     check_image_size(image_size)
-    section = read_section(config, "model_free", Section)
+    section = section or read_section(config, "model_free", Section)
     dtype = jnp.dtype(config.compute_dtype)
     networks = make_networks(section, action_size, image_size, dtype)
     acting_params = acting_params or _critics_encoder_and_actor
@@ -141,6 +145,7 @@ def make_model_free(
         ),
         acting_params=lambda state: state.acting,
         batch_shape=section.batch_shape,
+        online_share=online_share,
     )
 
 
@@ -251,8 +256,8 @@ def to_transitions(batch: Batch, key: jax.Array, shift: int) -> Transitions:
     an episode, the state is any of its rows but the last, frames before the first being
     the first again, as a policy sees them.
 
-    A replay draws the first sequence of an episode (frames + 2) / 2 times as often as
-    others, so that its `frames` states come up nearly as often as the rest.
+    A replay draws the first sequence of an episode `frames` times as often as others,
+    so that each of its states comes up as often as the rest.
 
     Args:
       batch: sequences [frames + 1, B, ...], each of one episode.
@@ -284,6 +289,7 @@ def to_transitions(batch: Batch, key: jax.Array, shift: int) -> Transitions:
         recorded=jnp.ones((size,), jnp.bool_),
         is_behaviour=at(batch.is_behaviour, row),
         behaviour_action=at(batch.behaviour_action, row),
+        return_to_go=at(batch.return_to_go, row),
     )
 
 

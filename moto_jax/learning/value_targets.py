@@ -82,6 +82,26 @@ def random_critic(values: jax.Array, key: jax.Array) -> jax.Array:
     return values[jax.random.randint(key, (), 0, values.shape[0])]
 
 
+def mean_over_critics(values: jax.Array, key: jax.Array) -> jax.Array:
+    """Reduces [C, ...] to [...] by the critics' mean."""
+    del key
+    return jnp.mean(values, axis=0)
+
+
+def least_of_random_critics(count: int) -> Reduction:
+    """Returns a reduction to the least of `count` critics drawn for the whole call.
+
+    As in REDQ (Chen et al., 2021) and RLPD: of a large ensemble the least of all would
+    be far below what any of them says.
+    """
+
+    def reduce(values: jax.Array, key: jax.Array) -> jax.Array:
+        drawn = jax.random.choice(key, values.shape[0], (count,), replace=False)
+        return jnp.min(values[drawn], axis=0)
+
+    return reduce
+
+
 CRITIC_REDUCTIONS: dict[str, Reduction] = {
     "min": minimum_over_critics,
     "random": random_critic,

@@ -150,7 +150,8 @@ def _replays(
         seeds,
         agent.batch_shape,
         # A model forgets at an episode's first row, a stack of frames does not.
-        join_short=agent.model is not None,
+        transitions=agent.model is None,
+        online_share=agent.online_share,
     )
     if machines.is_first():
         machines.wait_for_all("demonstrations")

@@ -11,7 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from moto_jax.data.episodes import Episode, Label, to_rows
+from moto_jax.data.episodes import Episode
+from moto_jax.data.rows import Label, to_rows
 from moto_jax.learning.imagination import FeaturePolicy, imagine, no_uncertainty
 from moto_jax.learning.model_based import PolicyCarry
 from moto_jax.learning.networks.rssm import LatentState

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 BLUE, VERMILLION, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#777777"
 SKY, ORANGE, PURPLE, BLACK = "#56B4E9", "#E69F00", "#CC79A7", "#000000"
+WINE, OLIVE = "#882255", "#999933"
 
 DPI = 160
 
@@ -73,6 +74,8 @@ LOOKS = {
     "IQL": Look(SKY, (0, (3, 1)), "P"),
     "SAC": Look(GREY, (0, (1, 1)), "X"),
     "BC": Look(BLACK, (0, (7, 2)), "*"),
+    "RLPD": Look(WINE, (0, (2, 1, 2, 1, 1, 1)), "h"),
+    "Cal-QL": Look(OLIVE, (0, (9, 1)), "<"),
     "no penalty": Look(SKY, "-.", "^"),
     "no prior": Look(ORANGE, ":", "v"),
     "neither": Look(PURPLE, (0, (5, 1, 1, 1)), "D"),

@@ -24,6 +24,8 @@ _AGENTS = {
     "iql": "IQL",
     "sac": "SAC",
     "bc": "BC",
+    "rlpd": "RLPD",
+    "cal_ql": "Cal-QL",
 }
 
 # Of figure 2 and of figure 3, in the order of their legends.
@@ -35,7 +37,7 @@ ABLATED = (MOTO, *ABLATIONS, DREAMER)
 MEASURES = ("return", "success", "objects")
 
 # Results are means over so many evaluation episodes of the online phase, the last.
-RESULT_EPISODES = 100
+RESULT_EPISODES = 200
 
 
 class System(NamedTuple):

@@ -5,7 +5,8 @@ NumPy only.
 
 import numpy as np
 
-from moto_jax.data.episodes import DatasetError, Episode, Label, Labels
+from moto_jax.data.episodes import DatasetError, Episode
+from moto_jax.data.rows import Label, Labels
 
 
 def make_reward_label(success_reward: float, rows_after: int) -> Label:

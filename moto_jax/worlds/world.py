@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 from moto_jax.acting.building import Progress
 from moto_jax.acting.collection import Stage
-from moto_jax.data.episodes import Episode, Label, Manifest
+from moto_jax.data.episodes import Episode, Manifest
+from moto_jax.data.rows import Label
 
 # (directory, progress) -> the manifest of a dataset there, made where it is missing.
 Source = Callable[[Path, Progress], Manifest]

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from moto_jax.data.episodes import DatasetError, Episode, Label, Labels, first_rows
+from moto_jax.data.episodes import DatasetError, Episode
+from moto_jax.data.rows import Label, Labels, first_rows
 from moto_jax.worlds.kitchen import tasks
 from moto_jax.worlds.rewards import make_reward_label
 
