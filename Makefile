@@ -6,8 +6,9 @@
 #   make watch        ten episodes of the trained policy, counted, and a video
 #   make paper-mini   the paper's five figures on a kitchen in miniature
 #   make gpu-check    the update compiled for an H200 that need not be there, counted
-#   make test         format, lint, types, import contracts, tests
+#   make test         format, lint, types, import contracts, documentation, tests
 #   make test-slow    the tests that take minutes
+#   make docs         the documentation as a site, build/site/index.html
 #   make format       rewrite the sources in the house format
 #   make lock         resolve requirements.lock again from pyproject.toml
 #   make clean        remove the environment and caches; runs stay
@@ -24,7 +25,7 @@ VERSION := $(shell $(PYTHON) -c "import sys; print('%d.%d' % sys.version_info[:2
 BIN := .venv/bin
 INSTALLED := .venv/installed-$(VERSION)
 
-.PHONY: install demo kitchen watch paper-mini gpu-check test test-slow format lock clean
+.PHONY: install demo kitchen watch paper-mini gpu-check test test-slow docs format lock clean
 
 install: $(INSTALLED)
 
@@ -82,7 +83,12 @@ test: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/basedpyright --pythonpath $(BIN)/python
 	$(BIN)/lint-imports
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 	$(BIN)/python -m pytest --numprocesses $(PYTEST_WORKERS) --dist loadfile $(ARGS)
+
+# The documentation as a site, build/site/index.html.
+docs: $(INSTALLED)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
 test-slow: $(INSTALLED)
 	$(BIN)/python -m pytest --numprocesses $(PYTEST_WORKERS) --dist loadfile -m "slow and not gpu" $(ARGS)

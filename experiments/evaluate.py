@@ -23,7 +23,6 @@ from moto_jax.run_layout import seed_directory
 if TYPE_CHECKING:
     from moto_jax.acting.evaluation import EvaluationResult
     from moto_jax.running.exports import TrainedPolicy
-    from moto_jax.running.restoring import Restored
     from moto_jax.worlds.world import World
 
 _CHECKPOINT = flags.DEFINE_string(
@@ -107,25 +106,17 @@ def _evaluate() -> None:
 
 def _open() -> tuple["TrainedPolicy", Path]:
     """Returns the policy, and the directory to write to unless --out says."""
-    from moto_jax.running.exports import SUFFIX, read_export, trained_policy
-    from moto_jax.running.restoring import restore_agent
+    from moto_jax.running.loading import read_policy
 
-    path = Path(_CHECKPOINT.value)
-    if path.suffix != SUFFIX:
-        restored = restore_agent(path, _SEED.value)
-        return trained_policy(restored), _default_out(restored)
-    trained = read_export(path)
-    if _SEED.value not in (None, trained.seed):
-        raise ValueError(f"{path} is of seed {trained.seed} alone: leave --seed out")
-    return trained, Path("runs", path.stem, f"evaluation-{trained.updates}")
-
-
-def _default_out(restored: "Restored") -> Path:
-    """Returns a directory in the seed's, or beside a step that lies on its own."""
-    parent = restored.path.parent
-    if parent.name == "checkpoints":
-        parent = seed_directory(parent.parent, restored.config.seeds, restored.seed)
-    return parent / f"evaluation-{restored.metadata['updates']}"
+    trained, checkpoint = read_policy(_CHECKPOINT.value, _SEED.value)
+    if checkpoint is None:
+        parent = Path("runs", Path(_CHECKPOINT.value).stem)
+    else:
+        # In the seed's directory, or beside a step that lies on its own.
+        parent = checkpoint.parent
+        if parent.name == "checkpoints":
+            parent = seed_directory(parent.parent, trained.config.seeds, trained.seed)
+    return trained, parent / f"evaluation-{trained.updates}"
 
 
 def _play(

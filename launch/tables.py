@@ -132,7 +132,11 @@ PLANS = {
             "bc": _SLOWER,
             "iql": {**_SLOWER, "iql.advantage_scale": "10"},
             "dreamer_v2": {**_SLOWER_WITH_MODEL, "dreamer_v2.discount": "0.9"},
-            "combo": _SLOWER_WITH_MODEL,
+            "combo": {
+                "optimizer.learning_rates.model": "1e-3",
+                "latent.learning_rates.actor": "7e-4",
+                "latent.learning_rates.critic": "3e-4",
+            },
             "lompo": {"lompo.penalty_scale": "1"},
         },
     ),

@@ -1,4 +1,4 @@
-"""The README's way from the paper's equations to the code leads somewhere."""
+"""The documentation's way from the paper's equations to the code leads somewhere."""
 
 import ast
 import re
@@ -14,7 +14,7 @@ _FILE = re.compile(r"`([a-z_0-9/]+\.py)`: ((?:`\w+`(?:, )?)+)")
 def entries():
     """(what the paper calls it, file, function) of each entry of the table."""
     found = []
-    for what, where in _ROW.findall((ROOT / "README.md").read_text()):
+    for what, where in _ROW.findall((ROOT / "docs" / "concepts.md").read_text()):
         for file, names in _FILE.findall(where):
             found += [(what, file, name) for name in re.findall(r"\w+", names)]
     return found

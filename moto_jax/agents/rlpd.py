@@ -1,11 +1,12 @@
 """RLPD from pixels: SAC whose batches are half demonstrations, on many critics.
 
 Ball et al., "Efficient Online Reinforcement Learning with Offline Data" (2023): half of
-each batch from the data, half from the agent's own episodes; layers are normalised, so
-that values stay bounded where there are no data; an ensemble of critics, of which a
-target is the least of a few drawn ones and the actor is paid the mean. Differs from its
-authors' code: it learns from the demonstrations alone first, as every system here does;
-as many gradient steps as the others; the actor's layers are normalised as well.
+each batch from the data, half from the agent's own episodes once there are any; layers
+are normalised, so that values stay bounded where there are no data; an ensemble of
+critics, of which a target is the least of a few drawn ones and the actor is paid the
+mean. Differs from its authors' code: it learns from the demonstrations alone first, as
+every system here does; as many gradient steps as the others; the actor's layers are
+normalised as well.
 """
 
 from typing import Any, NamedTuple

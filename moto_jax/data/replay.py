@@ -104,7 +104,7 @@ class Replay:
 
     An agent without a model takes a sequence for one transition, between a stack of
     frames and the next. For it the episode is drawn by its length, and each of its
-    transitions is as likely as the others.
+    transitions is as likely as the others, but for the share that asks for cloned rows.
     """
 
     def __init__(

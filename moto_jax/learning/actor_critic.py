@@ -1,10 +1,10 @@
 """Soft actor-critic on whatever an observation is, with a regulariser as an option.
 
-Haarnoja et al., "Soft Actor-Critic Algorithms and Applications" (2018). SAC and CQL use
-it on stacks of frames, LOMPO and COMBO on latent states; they differ in the functions
-that they hand over. The policy is a normal cut to the actions' box instead of a
-tanh-transformed one: recorded actions reach the box's ends, where the latter's density
-is not finite.
+Haarnoja et al., "Soft Actor-Critic Algorithms and Applications" (2018). SAC, CQL,
+RLPD and Cal-QL use it on stacks of frames, LOMPO and COMBO on latent states; they
+differ in the functions that they hand over. The policy is a normal cut to the actions'
+box instead of a tanh-transformed one: recorded actions reach the box's ends, where the
+latter's density is not finite.
 """
 
 from collections.abc import Callable
@@ -153,7 +153,7 @@ class CriticRegulariser(Protocol):
 
 
 def no_regulariser(q_values, data_value, policy, transitions, key):
-    """The critics' loss is the regression alone (SAC, LOMPO)."""
+    """The critics' loss is the regression alone (SAC, RLPD, IQL, LOMPO)."""
     del q_values, data_value, policy, transitions, key
     return 0.0, {}
 

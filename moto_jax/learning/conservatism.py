@@ -16,7 +16,7 @@ from moto_jax.types import Array
 
 
 class Conservatism(NamedTuple):
-    """Numbers of `config.cql` and `config.combo`, which comments each."""
+    """Numbers of `config.cql` (CQL, Cal-QL) and `config.combo`, which comments each."""
 
     weight: float
     policy_actions: int

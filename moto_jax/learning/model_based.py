@@ -55,7 +55,7 @@ def make_policies(
       policy: actor parameters -> (features [..., F] -> actions' distribution); acts
         with `params["actor"]`.
       action_size: A.
-      noise_std: see `base.make_choices`, which names the policies.
+      noise_std: see `learners.make_choices`, which names the policies.
     """
 
     def make_policy(choose: Choice) -> Policy:

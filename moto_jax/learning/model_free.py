@@ -223,7 +223,7 @@ def make_policies(
 
     They remember the stack, uint8 [n, height, width, 3 * frames], newest last; an
     episode's first frame fills it. Parameters: "encoder" and "actor". For their names
-    and `noise_std` see `base.make_choices`.
+    and `noise_std` see `learners.make_choices`.
     """
 
     def make_policy(choose: Choice) -> Policy:
@@ -257,7 +257,8 @@ def to_transitions(batch: Batch, key: jax.Array, shift: int) -> Transitions:
     the first again, as a policy sees them.
 
     A replay draws the first sequence of an episode `frames` times as often as others,
-    so that each of its states comes up as often as the rest.
+    so that each of its states comes up as often as the rest; but for the share of
+    sequences that is drawn around cloned rows.
 
     Args:
       batch: sequences [frames + 1, B, ...], each of one episode.

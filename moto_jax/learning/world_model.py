@@ -1,4 +1,4 @@
-"""The world model as a record of pure functions, its loss and its disagreement."""
+"""The world model as a record of pure functions, its loss."""
 
 from collections.abc import Callable
 from functools import partial
