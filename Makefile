@@ -5,6 +5,7 @@
 #   make kitchen      the real kitchen solved, an hour and a half on two CPU cores
 #   make watch        ten episodes of the trained policy, counted, and a video
 #   make paper-mini   the paper's five figures on a kitchen in miniature
+#   make paper-mini-full   the same with three times the updates, three seeds of all
 #   make gpu-check    the update compiled for an H200 that need not be there, counted
 #   make test         format, lint, types, import contracts, documentation, tests
 #   make test-slow    the tests that take minutes
@@ -25,7 +26,7 @@ VERSION := $(shell $(PYTHON) -c "import sys; print('%d.%d' % sys.version_info[:2
 BIN := .venv/bin
 INSTALLED := .venv/installed-$(VERSION)
 
-.PHONY: install demo kitchen watch paper-mini gpu-check test test-slow docs format lock clean
+.PHONY: install demo kitchen watch paper-mini paper-mini-full gpu-check test test-slow docs format lock clean
 
 install: $(INSTALLED)
 
@@ -58,6 +59,17 @@ paper-mini: $(INSTALLED)
 	$(BIN)/python -m experiments.figures --runs=$(MINI_RUNS) --out=$(MINI_RESULTS)
 	$(BIN)/python -m experiments.report --runs=$(MINI_RUNS) \
 	  --figures=$(MINI_RESULTS) --out=$(MINI_RESULTS)/report.html
+
+# Three times the updates, three seeds of everything.
+paper-mini-full: $(INSTALLED)
+	$(BIN)/python -m launch.sweeps --figure=all --size=mini --run=local --jobs=2 --seeds=3 \
+	  --override=training.offline_updates=1500 \
+	  --override=training.online_episodes=300 --override=optimizer.decay_steps=3000 \
+	  --override=training.evaluate_every=300 --override=training.checkpoint_every=300 \
+	  --out=$(MINI_RUNS)-full --table=$(MINI_RESULTS)-full/runs $(ARGS)
+	$(BIN)/python -m experiments.figures --runs=$(MINI_RUNS)-full --out=$(MINI_RESULTS)-full
+	$(BIN)/python -m experiments.report --runs=$(MINI_RUNS)-full \
+	  --figures=$(MINI_RESULTS)-full --out=$(MINI_RESULTS)-full/report.html
 
 # An environment beside .venv, with the CUDA wheels (3 GB) of the lock's jax or of
 # another: make gpu-check PYTHON=python3.12 JAX=0.11.2

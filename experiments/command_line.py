@@ -4,6 +4,7 @@ import io
 import os
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from absl import app, flags
@@ -12,6 +13,8 @@ from moto_jax import interruption
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+CONFIGS = Path(__file__).parent / "configs"
 
 
 def run_program(
@@ -26,7 +29,7 @@ def run_program(
 
     def parse(argv: Sequence[str]) -> list[str]:
         try:
-            rest = flags.FLAGS(argv)
+            rest = flags.FLAGS([packaged_config(word) for word in argv])
         # A configuration file and its overrides raise what they like.
         except Exception as error:
             fail(_reason(error))
@@ -40,6 +43,23 @@ def run_program(
 
     go_on_unread()
     app.run(watched, flags_parser=parse)
+
+
+def packaged_config(word: str) -> str:
+    """Returns a word of the command line, a configuration's name as its file.
+
+    `--config=mixed:cpu` names a packaged one, and so does
+    `--config=experiments/configs/mixed.py:cpu` where no such file lies.
+    """
+    flag, equals, value = word.partition("=")
+    if flag.lstrip("-") != "config" or not equals:
+        return word
+    name, colon, size = value.partition(":")
+    path = CONFIGS / f"{Path(name).stem}.py"
+    known = name in (path.stem, f"experiments/configs/{path.name}")
+    if Path(name).exists() or not known or not path.exists():
+        return word
+    return f"{flag}={path}{colon}{size}"
 
 
 class _Unread(io.FileIO):

@@ -190,7 +190,10 @@ def preview(directory: Path) -> None:
 def _manifest(directory: Path) -> Manifest:
     manifest = read_manifest(directory)
     if not manifest.episodes:
-        raise DatasetError(f"{directory / MANIFEST_NAME}: field 'episodes' is empty")
+        raise DatasetError(
+            f"{directory / MANIFEST_NAME}: field 'episodes' is empty: make the dataset "
+            "again in another directory"
+        )
     return manifest
 
 

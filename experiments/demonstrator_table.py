@@ -5,11 +5,13 @@
 Physics alone, no frames are drawn. Writes `results/demonstrator.md` and `.csv`.
 """
 
+import contextlib
 import functools
 import multiprocessing
 import shlex
 import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -106,11 +108,23 @@ def _markdown(rows: list[list[str]], command: str) -> str:
     return "\n".join(lines) + "\n"
 
 
+@contextlib.contextmanager
+def _writing(output: Path) -> Iterator[None]:
+    """Ends the program in one sentence where nothing can be written there."""
+    try:
+        yield
+    except OSError as error:
+        fail(f"--output={output} cannot be written ({error.strerror}): give another")
+
+
 def main(argv: Sequence[str]) -> None:
     """Runs the episodes and writes the table."""
     del argv
     output = Path(_OUTPUT.value)
-    output.parent.mkdir(parents=True, exist_ok=True)
+    with _writing(output):
+        output.parent.mkdir(parents=True, exist_ok=True)
+        # That nothing can be written shows here, not after minutes of episodes.
+        tempfile.TemporaryFile(dir=output.parent).close()
     try:
         rows = _rows(_SEEDS.value, _ACTION_NOISE.value, _NUM_WORKERS.value)
     except ValueError as error:
@@ -120,8 +134,9 @@ def main(argv: Sequence[str]) -> None:
     )
     text = _markdown(rows, command)
     table = [dict(zip(_COLUMNS, row, strict=True)) for row in rows]
-    write_atomically(output.with_suffix(".md"), text.encode())
-    write_atomically(output.with_suffix(".csv"), comma_separated(table).encode())
+    with _writing(output):
+        write_atomically(output.with_suffix(".md"), text.encode())
+        write_atomically(output.with_suffix(".csv"), comma_separated(table).encode())
     print(text)
 
 

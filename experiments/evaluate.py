@@ -4,7 +4,7 @@ r"""Plays episodes with a checkpoint's or an exported policy; needs nothing else
     python -m experiments.evaluate --checkpoint=RUN/checkpoints/1500 --policy=mean \
         --task="kettle, microwave" --episodes=50
     python -m experiments.evaluate --checkpoint=runs/mixed-cpu-moto-seeds0-1-2 --seed=2
-    python -m experiments.evaluate --checkpoint=results/policies/kitchen-mixed.npz
+    python -m experiments.evaluate --checkpoint=experiments/policies/kitchen-mixed.npz
 
 Prints each policy's rates and writes them to `evaluation.json`, beside the videos.
 """

@@ -1,7 +1,7 @@
 r"""Writes a checkpoint's policy as one small file, and a card that says what it is.
 
     python -m experiments.export --checkpoint=runs/mixed-cpu-moto-seed0 \
-        --out=results/policies/kitchen-mixed
+        --out=experiments/policies/kitchen-mixed
     python -m experiments.export --checkpoint=RUN --seed=2 --out=FOLDER/NAME \
         --evaluation=RUN/seed2/evaluation-1200/evaluation.json
 

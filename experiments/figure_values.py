@@ -166,7 +166,10 @@ def demonstrations(world: World) -> list[Episode]:
         if len(done) == EPISODES:
             break
     if not done:
-        raise ValueError(f"no demonstration does all of {', '.join(world.events)}")
+        raise ValueError(
+            f"no demonstration does all of {', '.join(world.events)}: draw runs of a "
+            "task that the script can do"
+        )
     return done
 
 

@@ -60,7 +60,8 @@ def gaps(models: Models, make_world: MakeWorld) -> Gaps:
     if not points:
         raise ValueError(
             f"no checkpoint of {models.system.label} on {models.system.task} from "
-            f"update {offline_updates} on was evaluated at its step"
+            f"update {offline_updates} on was evaluated at its step: train with a "
+            "lower config.training.checkpoint_every, or a higher keep_checkpoints"
         )
     columns = map(np.array, zip(*points, strict=True))
     return Gaps(models.system.task, name, returned, *columns)

@@ -16,7 +16,7 @@ from experiments.command_line import fail, prepare_jax, run_program
 
 _POLICY = flags.DEFINE_string(
     "policy",
-    "results/policies/kitchen-mixed.npz",
+    str(Path(__file__).parent / "policies" / "kitchen-mixed.npz"),
     "File of a policy, written by experiments.export.",
 )
 _EPISODES = flags.DEFINE_integer("episodes", 10, "Episodes to play.", lower_bound=1)

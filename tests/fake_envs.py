@@ -7,6 +7,7 @@ import os
 import pathlib
 import sys
 import time
+from multiprocessing.connection import Connection
 
 import gymnasium
 import numpy as np
@@ -106,6 +107,15 @@ class FaultyEnv(CountingEnv):
             case "dtype":
                 image = image.astype(np.float32)
         return image, info
+
+
+def end_on_request(descriptor):
+    """A process that says nothing: on "end" it ends, on "close" it goes on alone."""
+    with Connection(descriptor) as connection:
+        request = connection.recv()
+        if request == "end":
+            sys.exit(3)
+    time.sleep(600)
 
 
 class BrokenEnv(CountingEnv):

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from moto_jax.acting.collection import Play, collect_episodes, make_policy_step
+from moto_jax.acting.processes import Process, ProcessDied
 from moto_jax.acting.worker_pool import WorkerError, WorkerPool
 from moto_jax.types import Policy
 from moto_jax.worlds.kitchen.environment import KitchenEnv
@@ -259,6 +260,34 @@ def test_a_failed_worker_is_replaced_and_its_episode_run_again(fault, tmp_path, 
         assert_same(episode, expected)
 
 
+@pytest.mark.parametrize(
+    ("number", "how"),
+    [
+        (signal.SIGKILL, "killed by SIGKILL, most often for want of memory"),
+        (signal.SIGTERM, "killed by SIGTERM$"),
+        (signal.SIGRTMIN + 1, rf"killed by signal {signal.SIGRTMIN + 1}$"),
+        (None, "ended with exit code 3"),
+    ],
+)
+def test_how_a_process_ended_is_told(number, how):
+    process = Process("tests.fake_envs", "end_on_request")
+    if number is None:
+        process.send("end")
+    else:
+        os.kill(process.process_id, number)
+    with pytest.raises(ProcessDied, match=how):
+        process.receive()
+
+
+def test_a_process_that_stays_without_its_pipe_is_ended(monkeypatch):
+    monkeypatch.setattr("moto_jax.acting.processes._ENDING_S", 0.1)
+    process = Process("tests.fake_envs", "end_on_request")
+    process.send("close")
+    with pytest.raises(ProcessDied, match="closed its pipe and did not end"):
+        process.receive()
+    assert not os.path.exists(f"/proc/{process.process_id}")
+
+
 def test_a_worker_killed_from_outside_is_replaced(pool):
     unharmed = collect(pool, range(5))
     episodes = []
@@ -278,7 +307,7 @@ def test_a_worker_killed_from_outside_is_replaced(pool):
     ("fault", "message"),
     [
         ("raises", "RuntimeError: the simulator is unstable"),
-        ("dies", "exit code -9"),
+        ("dies", "killed by SIGKILL, most often for want of memory"),
         ("hangs", "no answer within 0.2 s"),
         ("nan", "NaN or infinite qpos"),
         (

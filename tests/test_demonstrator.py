@@ -12,6 +12,7 @@ from moto_jax.worlds.kitchen.demonstrator import (
     load_keyframes,
 )
 from moto_jax.worlds.kitchen.environment import KitchenEnv
+from tests.programs import assert_refused, run_program
 
 
 @pytest.fixture(scope="module")
@@ -185,7 +186,7 @@ def test_keyframes_are_reachable():
 @pytest.mark.parametrize(
     ("changes", "word"),
     [
-        ({"action_noise": -0.1}, "action_noise"),
+        ({"action_noise": -0.1}, r"config\.data\.action_noise .* less than 1"),
         ({"action_noise": np.nan}, "action_noise"),
         ({"min_speed": 0.0}, "min_speed"),
         ({"keyframe_jitter": 1.0}, "keyframe_jitter"),
@@ -197,3 +198,9 @@ def test_bad_parameters_are_named(changes, word):
     values = {"objects": ("kettle",), "seed": 0, **changes}
     with pytest.raises(ValueError, match=word):
         Demonstrator(**values)
+
+
+def test_the_table_refuses_where_it_cannot_be_written(tmp_path):
+    (tmp_path / "file").touch()
+    done = run_program("demonstrator_table", f"--output={tmp_path / 'file' / 'table'}")
+    assert_refused(done, f"--output={tmp_path / 'file' / 'table'} cannot be written")

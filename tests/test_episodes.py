@@ -227,7 +227,7 @@ def changed(**changes):
 def test_wrong_field_is_named(tmp_path, field, fields):
     path = tmp_path / "a.npz"
     write_npz(path, fields)
-    with pytest.raises(DatasetError, match=rf"a\.npz.*{field}"):
+    with pytest.raises(DatasetError, match=rf"a\.npz.*{field}.*; restore it"):
         read_episode(path)
 
 
@@ -440,7 +440,7 @@ def test_dataset_drawn_otherwise_is_refused(tmp_path, profile, size, field):
 def test_exchanged_file_is_refused(tmp_path):
     make_dataset(tmp_path)
     write_episode(tmp_path / "1.npz", Episode(**make_fields(num_rows=9)))
-    with pytest.raises(DatasetError, match=r"1\.npz: sha256"):
+    with pytest.raises(DatasetError, match=r"1\.npz: sha256.*; restore it"):
         load_dataset(tmp_path, "fast", 8)
 
 
@@ -462,7 +462,7 @@ def test_malformed_manifest_is_refused(tmp_path, field, value):
     path = tmp_path / "manifest.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), field: value}))
     wanted = "objects" if value == [3] else field
-    with pytest.raises(DatasetError, match=rf"manifest\.json.*'{wanted}'"):
+    with pytest.raises(DatasetError, match=rf"manifest\.json.*'{wanted}'.*; restore"):
         read_manifest(tmp_path)
 
 

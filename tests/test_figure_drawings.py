@@ -381,7 +381,8 @@ def test_without_moto_its_figures_are_left_out(tmp_path):
     contents = figure_drawings.make_figures(tmp_path / "runs", tmp_path, None)
     assert [one["name"] for one in contents.figures] == ["figure2"]
     assert contents.notes == [
-        "figure 3 is left out: there is no run of MOTO without penalty or prior",
+        "figure 3 is left out: there is no run of MOTO without penalty or prior: "
+        "launch.sweeps --figure=3 makes them",
         "figures 1, 4 and 5: there is no run of MOTO",
     ]
 

@@ -56,7 +56,7 @@ def test_equal_requests_make_equal_files(dataset, tmp_path):
 
 
 def test_what_the_demonstrator_cannot_do_is_said(tmp_path):
-    with pytest.raises(DatasetError, match="within 12 steps.*raise episode_steps"):
+    with pytest.raises(DatasetError, match="within 12 steps.*config.env.episode_steps"):
         mini_episodes(tmp_path, **SMALL, episode_steps=12)
     assert not (tmp_path / "manifest.json").exists()
 

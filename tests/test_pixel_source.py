@@ -175,7 +175,7 @@ def action(row, value):
 def test_a_wrong_field_is_named_before_anything_is_written(folder, field, value, fault):
     path = replace_second(folder, **{field: value})
     before = contents(folder)
-    pattern = rf"{re.escape(str(path))}: field '{field}'.*{fault}"
+    pattern = rf"{re.escape(str(path))}: field '{field}'.*{fault}.*; mend it, or take"
     with pytest.raises(DatasetError, match=pattern) as error:
         convert(folder)
     assert "\n" not in str(error.value)

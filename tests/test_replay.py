@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh
 
+from experiments.configs import base
 from moto_jax.data.batches import device_batches, prefetch
 from moto_jax.data.episodes import DatasetError, Episode
-from moto_jax.data.replay import Replay
+from moto_jax.data.replay import Replay, make_replays
 from moto_jax.data.rows import Labels, Rows, to_rows
 from moto_jax.running import devices
 from moto_jax.worlds.kitchen import tasks
@@ -202,6 +203,59 @@ def test_returns_to_go_are_discounted_as_asked():
     expected = batch.reward[1:] + 0.5 * batch.return_to_go[1:]
     np.testing.assert_allclose(batch.return_to_go[:-1], expected, rtol=1e-6)
     assert batch.return_to_go.dtype == np.float32
+
+
+def configured(demonstrations=2, online_share=None, **changes):
+    """A replay of a configuration, as a run makes it, with one online episode."""
+    config = base.get_config("tiny")
+    config.update_from_flattened_dict(changes)
+    (replay,) = make_replays(
+        *(
+            config,
+            LABEL,
+            [(f"{n}", make_episode(n, 30)) for n in range(demonstrations)],
+        ),
+        *([0], (4, 200)),
+        transitions=False,
+        online_share=online_share,
+    )
+    replay.add(make_episode(9, 30), "online", online=True)
+    return replay
+
+
+def online_part(replay):
+    return np.mean([episode == 9 for episode, _ in origins(replay.sample(0))])
+
+
+@pytest.mark.parametrize(
+    ("own", "configured_share", "expected"),
+    [(None, -1.0, 1 / 3), (None, 0.8, 0.8), (0.5, -1.0, 0.5), (0.5, 0.8, 0.5)],
+)
+def test_an_agents_own_online_share_comes_before_the_configurations(
+    own, configured_share, expected
+):
+    replay = configured(online_share=own, **{"replay.online_share": configured_share})
+    assert abs(online_part(replay) - expected) < 0.12
+
+
+def test_a_configurations_replay_has_its_discount():
+    batch = configured(**{"actor_critic.discount": 0.5}).sample(0)
+    expected = batch.reward[1:] + 0.5 * batch.return_to_go[1:]
+    np.testing.assert_allclose(batch.return_to_go[:-1], expected, rtol=1e-6)
+
+
+def test_a_configurations_replay_prefers_successes_if_asked():
+    def drawn(prefer):
+        keys = {"replay.behaviour_share": 1.0, "replay.online_share": 0.0}
+        replay = configured(**keys, **{"replay.prefer_successes": prefer})
+        in_goal = np.zeros((30, len(tasks.OBJECTS)), np.bool_)
+        for place, name in enumerate(tasks.resolve_task("mixed")):
+            in_goal[5 + place :, tasks.OBJECTS.index(name)] = True
+        whole = dataclasses.replace(make_episode(5, 30), objects_in_goal=in_goal)
+        replay.add(whole, "whole")
+        return {episode for episode, _ in origins(replay.sample(0))}
+
+    assert drawn(True) == {5} and drawn(False) == {0, 1, 5}
 
 
 def test_sample_is_a_function_of_seed_step_and_contents():

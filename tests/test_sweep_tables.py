@@ -107,18 +107,12 @@ def test_all_is_both_figures_without_repeats():
     assert len({row.label for row in rows}) == len(rows) == len(AGENTS) + 3
 
 
-def test_the_miniature_has_all_of_partial_and_moto_on_mixed():
+def test_the_miniature_has_everything_on_both_tasks():
     rows = PLANS["mini"].rows("all")
-    # The long runs come first, the two longest at once.
-    assert rows[0] == Row("moto", "mixed", {"agent": "moto"})
-    assert rows[1:6] == FIGURES["3"](["partial"])
-    assert [row for row in rows if row.task == "partial"] == FIGURES["all"](["partial"])
-    assert len(rows) == len(FIGURES["all"](["partial"])) + 1
+    assert rows == FIGURES["all"](TASKS)
+    assert {row.task for row in rows} == set(TASKS)
     seeds = {row.label: len(PLANS["mini"].seeds_of(row.label)) for row in rows}
-    assert min(seeds.values()) == 2
-    assert {label for label, count in seeds.items() if count == 3} == {
-        *("moto", "dreamer_v2", "bc")
-    }
+    assert seeds.pop("moto") == 3 and set(seeds.values()) == {2}
 
 
 def test_settings_are_chosen_by_their_labels():

@@ -56,7 +56,8 @@ def _first_update(preset: str, home: str) -> dict[str, float]:
     if done.returncode:
         raise RuntimeError(
             f"the process that compiles ended with status {done.returncode}: "
-            f"{done.stderr.strip().splitlines()[-1:]}"
+            f"{' '.join(done.stderr.strip().splitlines()[-1:])}; mend that, or measure "
+            "the others with --part"
         )
     return json.loads(done.stdout.splitlines()[-1])
 

@@ -332,7 +332,10 @@ class _RoboticsKitchen:
         # Left to itself it draws into the context of whoever drew last: black.
         self._viewer.make_context_current()
         if not self._env.render().any():
-            raise RuntimeError("gymnasium-robotics drew a black frame")
+            raise RuntimeError(
+                "gymnasium-robotics drew a black frame: mend the graphics driver, or "
+                "measure the others with --part"
+            )
 
     def close(self) -> None:
         self._viewer.make_context_current()

@@ -231,7 +231,8 @@ def learning(preset: str, limit: float) -> Findings:
         if run.returncode not in (0, 128 + signal.SIGTERM, -signal.SIGTERM):
             said.seek(0)
             raise RuntimeError(
-                f"the run ended with {run.returncode}: {said.read()[-300:]}"
+                f"the run ended with {run.returncode}: "
+                f"{' '.join(said.read()[-300:].split())}; mend that, then report again"
             )
 
 

@@ -215,7 +215,8 @@ def _mini() -> ConfigDict:
         checkpoint_every=100,
         keep_checkpoints=12,
     )
-    config.evaluation.episodes = 25
+    # The last five evaluations, all of the online phase, are of 200 together.
+    config.evaluation.episodes = 40
     return config
 
 

@@ -195,7 +195,7 @@ _TREE: dict[str, Any] = {
             "19 of 581 for mixed and none for partial",
         ),
         "action_noise": Key(
-            0.1, NOT_NEGATIVE, "standard deviation of the demonstrator's noise"
+            0.1, BELOW_ONE, "standard deviation of the demonstrator's noise"
         ),
         "seed": Key(
             0, SEED, "of the demonstrations, apart from the run's, so that seeds share"

@@ -206,14 +206,14 @@ def require_own_directory(directory: Path) -> None:
     passed over.
     """
     if directory.exists() and not directory.is_dir():
-        raise DatasetError(f"{directory}: no folder, where a dataset is to be made")
+        raise DatasetError(f"{directory}: no folder to make a dataset in: give another")
     foreign = _foreign_entry(directory) if directory.exists() else None
     if foreign is not None:
         raise DatasetError(
             f"{directory}: holds {foreign.name!r}, which is no part of a dataset of "
-            "ours, and nothing is written beside it: give an empty directory, or, if "
-            "these are npz episodes of your own, config.data.source=pixels with "
-            f"config.data.path={directory} and config.data.directory empty"
+            "ours, and nothing is written beside it: give an empty directory; npz "
+            "episodes of your own are read with config.data.source=pixels and "
+            f"config.data.path={directory} (or --source and --path)"
         )
 
 

@@ -297,6 +297,7 @@ def _act(
         if not np.isfinite(action[row]).all():
             raise FloatingPointError(
                 f"the policy's action in row {number[row]} of the episode with seed "
-                f"{one.play.seed} is not finite: its parameters have diverged"
+                f"{one.play.seed} is not finite: its parameters have diverged, so "
+                "lower the learning rates, or take an earlier checkpoint"
             )
         one.actions.append(np.clip(action[row], -1.0, 1.0))

@@ -75,7 +75,8 @@ class DeviceStage:
                 if not np.isfinite(own["action"]).all():
                     raise FloatingPointError(
                         f"an action of the policy in the episode with seed {one.seed} "
-                        "is not finite: its parameters have diverged"
+                        "is not finite: its parameters have diverged, so lower the "
+                        "learning rates, or take an earlier checkpoint"
                     )
                 yield Episode(**own)
 

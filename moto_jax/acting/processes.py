@@ -6,11 +6,15 @@ would import the caller's main module, and jax with it).
 
 import contextlib
 import os
+import signal
 import socket
 import subprocess
 import sys
 from multiprocessing.connection import Connection
 from typing import Any
+
+# How long a process may take to end once its end of the pipe is closed.
+_ENDING_S = 1.0
 
 _START = "import sys; from {module} import {function}; {function}({descriptor})"
 
@@ -64,9 +68,24 @@ class Process:
         try:
             return self.connection.recv()
         except (EOFError, OSError):
+            how = self._end()
             self.kill()
-            code = self._process.returncode
-            raise ProcessDied(f"the process ended with exit code {code}") from None
+            raise ProcessDied(how) from None
+
+    def _end(self) -> str:
+        """Returns how a process ends that has closed its pipe."""
+        try:
+            code = self._process.wait(_ENDING_S)
+        except subprocess.TimeoutExpired:
+            return "the process closed its pipe and did not end"
+        if code >= 0:
+            return f"the process ended with exit code {code}"
+        if code == -signal.SIGKILL:
+            return "the process was killed by SIGKILL, most often for want of memory"
+        try:
+            return f"the process was killed by {signal.Signals(-code).name}"
+        except ValueError:
+            return f"the process was killed by signal {-code}"
 
     def kill(self) -> None:
         """Ends the process; doing so twice is harmless."""

@@ -86,7 +86,10 @@ def write_video(
         done = subprocess.run(command, input=frames.tobytes(), capture_output=True)
         if done.returncode:
             reason = done.stderr.decode(errors="replace").strip().splitlines()
-            raise OSError(f"ffmpeg cannot write {path}: {' '.join(reason[-1:])}")
+            raise OSError(
+                f"ffmpeg cannot write {path}: {' '.join(reason[-1:])}; look at the "
+                "disk's space and the directory's rights"
+            )
         with open(temporary, "rb") as written:
             os.fsync(written.fileno())
         os.replace(temporary, path)

@@ -57,6 +57,9 @@ _OPTIONAL = tuple(name for name in _SCHEMA if name not in _REQUIRED)
 # These have a row an action, all others one more.
 _OF_ACTIONS = ("action", "intended_action")
 
+# Of a faulty file. In its directory a dataset that has a manifest is not made again.
+_MEND = "restore it from a copy, or make the dataset again in another directory"
+
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*\.npz")
 
 
@@ -164,13 +167,13 @@ def read_episode(
         if found != expected_sha256:
             raise DatasetError(
                 f"{path}: sha256 is {found[:12]}..., the manifest says "
-                f"{expected_sha256[:12]}...: the file changed, make the dataset again"
+                f"{expected_sha256[:12]}...: the file changed; {_MEND}"
             )
     try:
         fields = read_arrays(contents, _SCHEMA, MAX_EPISODE_BYTES, _OPTIONAL)
         return Episode(**fields)
     except DatasetError as error:
-        raise DatasetError(f"{path}: {error}") from None
+        raise DatasetError(f"{path}: {error}; {_MEND}") from None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -235,19 +238,21 @@ def read_manifest(
     path = Path(directory) / name
     contents = read_regular_file(path, _MAX_MANIFEST_BYTES)
     try:
+        return _manifest(contents)
+    except DatasetError as error:
+        raise DatasetError(f"{path}: {error}; {_MEND}") from None
+
+
+def _manifest(contents: bytes) -> Manifest:
+    try:
         fields = json.loads(contents)
     except (ValueError, RecursionError) as error:
-        raise DatasetError(f"{path}: not JSON ({error})") from None
+        raise DatasetError(f"not JSON ({error})") from None
     if not isinstance(fields, dict) or fields.pop("format", None) != MANIFEST_FORMAT:
-        raise DatasetError(
-            f"{path}: field 'format' is not {MANIFEST_FORMAT}: make the dataset again"
-        )
-    try:
-        records = _typed(fields, "episodes", list)
-        episodes = tuple(_read_record(record) for record in records)
-        return _from_json(Manifest, {**fields, "episodes": episodes})
-    except DatasetError as error:
-        raise DatasetError(f"{path}: {error}") from None
+        raise DatasetError(f"field 'format' is not {MANIFEST_FORMAT}")
+    records = _typed(fields, "episodes", list)
+    episodes = tuple(_read_record(record) for record in records)
+    return _from_json(Manifest, {**fields, "episodes": episodes})
 
 
 def _read_record(fields: Any) -> EpisodeRecord:
@@ -314,7 +319,7 @@ def load_dataset(
         if episode.image.shape[:3] != (record.rows, image_size, image_size):
             raise DatasetError(
                 f"{path}: field 'image' is {list(episode.image.shape)} where the "
-                f"manifest says {[record.rows, image_size, image_size, 3]}"
+                f"manifest says {[record.rows, image_size, image_size, 3]}; {_MEND}"
             )
         episodes.append(episode)
     return episodes

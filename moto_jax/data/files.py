@@ -61,14 +61,17 @@ def read_regular_file(path: Path, max_bytes: int) -> bytes:
     try:
         status = path.lstat()
         if not stat.S_ISREG(status.st_mode):
-            raise DatasetError(f"{path}: not a regular file")
+            raise DatasetError(f"{path}: not a regular file: put the file itself there")
         if status.st_size > max_bytes:
             raise DatasetError(
-                f"{path}: {status.st_size} bytes are over the bound of {max_bytes}"
+                f"{path}: {status.st_size} bytes are over the bound of {max_bytes}: "
+                "give a smaller file"
             )
         return path.read_bytes()
     except OSError as error:
-        raise DatasetError(f"{path}: cannot be read ({error.strerror})") from None
+        raise DatasetError(
+            f"{path}: cannot be read ({error.strerror}): mend the path or its rights"
+        ) from None
 
 
 def npz_bytes(fields: Mapping[str, np.ndarray]) -> bytes:

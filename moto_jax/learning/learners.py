@@ -319,7 +319,7 @@ def read_section(
         raise ValueError(
             f"config.{name}.{wrong[0]} is "
             f"{'unknown' if wrong[0] in values else 'missing'}: the configuration is "
-            "of another version of this code"
+            "of another version of this code, so use the commit that made it"
         )
     for field, table in (choices or {}).items():
         if values[field] not in table:

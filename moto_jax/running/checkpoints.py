@@ -78,7 +78,8 @@ def save(
         )
     except (TypeError, ValueError) as error:
         raise CheckpointError(
-            f"metadata of checkpoint {step} is not valid JSON: {error}"
+            f"metadata of checkpoint {step} is not valid JSON ({error}): give text, "
+            "finite numbers, and lists and dicts of them"
         ) from error
     partial = directory / f"{step}{_PARTIAL}"
     try:
@@ -98,7 +99,7 @@ def save(
         reason = str(error).strip().split("\n")[0] or type(error).__name__
         raise CheckpointError(
             f"checkpoint {step} could not be saved in {directory}: {reason}; earlier "
-            "checkpoints are untouched"
+            "checkpoints are untouched: once that is mended, the same command goes on"
         ) from error
     finally:
         if machines.is_first():
@@ -205,7 +206,8 @@ def restore(
     except Exception as error:
         reason = str(error).strip().split("\n")[0] or type(error).__name__
         raise CheckpointError(
-            f"checkpoint {directory} is intact but orbax cannot read it: {reason}"
+            f"checkpoint {directory} is intact but orbax cannot read it: {reason}; "
+            "install requirements.lock of the commit that saved it"
         ) from error
     if as_saved:
         own = dataclasses.fields(abstract_state.learners)
@@ -294,7 +296,7 @@ def _require_free_space(directory: Path, state: Any) -> None:
     if free < 2 * size:
         raise CheckpointError(
             f"{free / 1e6:.0f} MB are free, twice the {size / 1e6:.0f} MB of a "
-            "checkpoint are needed"
+            "checkpoint are needed: free space"
         )
 
 
@@ -310,7 +312,10 @@ def _newest_intact(directory: Path) -> Path:
             return directory / str(step)
         faults.append((step, fault))
     listed = ", ".join(f"{step} ({fault})" for step, fault in faults)
-    raise CheckpointError(f"no checkpoint in {directory} is intact: {listed}")
+    raise CheckpointError(
+        f"no checkpoint in {directory} is intact: {listed}; restore one from a copy, "
+        "or train again with --fresh"
+    )
 
 
 def _read_description(
@@ -322,7 +327,8 @@ def _read_description(
         return description["leaves"], description["metadata"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(
-            f"{directory / _METADATA} does not describe a checkpoint of this package"
+            f"{directory / _METADATA} does not describe a checkpoint of this package: "
+            "give the directory of a run or of a step"
         ) from error
 
 

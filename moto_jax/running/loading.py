@@ -61,7 +61,7 @@ class LoadedPolicy:
         if image.shape != wanted or image.dtype != np.uint8:
             raise ValueError(
                 f"the frame is {image.dtype} {list(image.shape)}: this policy takes "
-                f"uint8 {list(wanted)}"
+                f"uint8 {list(wanted)} from 0 to 255, so resize and convert it"
             )
         action, self._carry = self._act(
             self._params,

@@ -67,7 +67,8 @@ def check_plays(config: Config, most_at_once: int | None) -> None:
         raise ValueError(
             f"config.training asks for {updates} updates with {online} online episodes "
             f"and config.evaluation for up to {most_episodes(config)} episodes: at "
-            f"most {STREAM_LENGTH} of a run have environment seeds of their own"
+            f"most {STREAM_LENGTH} of a run have environment seeds of their own, so "
+            "lower one of them"
         )
     if most_at_once is not None and budget.episodes_per_round > most_at_once:
         raise ValueError(

@@ -95,7 +95,8 @@ def check_config(directory: Path, config: Mapping[str, Any]) -> None:
         if made_with.get(key) != wanted.get(key):
             raise RunError(
                 f"{directory} was made with config.{key} = {made_with.get(key)!r}, not "
-                f"{wanted.get(key)!r}: use that value, or another --workdir"
+                f"{wanted.get(key)!r}: use that value, or another --workdir, where "
+                f"--init_from={directory} starts from this run"
             )
 
 

@@ -14,7 +14,7 @@ from moto_jax.data.replay import (
     make_replays,
 )
 from moto_jax.run_layout import SUMMARY_NAME
-from moto_jax.running import checkpoints, devices, machines, provenance
+from moto_jax.running import checkpoints, devices, machines, plan, provenance
 from moto_jax.running.branching import (
     dataset_directory,
     find_parent,
@@ -96,6 +96,7 @@ def train(
             check_versions(workdir, mesh.devices.shape, allow_version_change)
         watch = Stopwatch()
         announce_renderer(world)
+        _announce_plan(config, agent, workdir)
         if jax.device_count() > 1:
             print(f"training on {devices.describe(mesh)}", file=sys.stderr)
         with watch.part("demonstrations"):
@@ -130,6 +131,19 @@ def announce_renderer(world: World) -> None:
     warning = software_warning(name)
     if warning:
         print(warning, file=sys.stderr)
+
+
+def _announce_plan(config: Config, agent: Agent, workdir: Path) -> None:
+    """Says what the run will hold and write, and warns where that is more than is."""
+    if not machines.is_first():
+        return
+    planned = plan.make_plan(config, agent)
+    memory, disk = plan.free_memory(), plan.free_disk(workdir)
+    for line in plan.describe_plan(planned, memory, disk):
+        print(line, file=sys.stderr)
+    missing = plan.shortage(planned, memory, disk)
+    if missing:
+        print(f"WARNING: {missing}", file=sys.stderr)
 
 
 def _replays(

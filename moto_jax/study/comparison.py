@@ -84,7 +84,10 @@ def ablation_drawing(systems: Sequence[System], policy: str = "mean") -> Drawing
     """
     ablated = {system.task for system in systems if system.label in ABLATIONS}
     if not ablated:
-        raise ValueError("there is no run of MOTO without penalty or prior")
+        raise ValueError(
+            "there is no run of MOTO without penalty or prior: launch.sweeps "
+            "--figure=3 makes them"
+        )
     chosen = _chosen([one for one in systems if one.task in ablated], ABLATED)
     measures = ("success", "objects")
     figure, panels = _grid(tasks_of(chosen), (1.4, 1.4, 1.0, 1.0), alone=(2, 2))
@@ -109,7 +112,9 @@ def ablation_drawing(systems: Sequence[System], policy: str = "mean") -> Drawing
 def _chosen(systems: Sequence[System], labels: Sequence[str]) -> list[System]:
     chosen = [system for system in systems if system.label in labels]
     if not chosen:
-        raise ValueError(f"there is no run of {', '.join(labels)}")
+        raise ValueError(
+            f"there is no run of {', '.join(labels)}: give a directory that holds one"
+        )
     return sorted(chosen, key=lambda one: (one.task, labels.index(one.label)))
 
 

@@ -74,8 +74,9 @@ def pixel_episodes(
     files = _npz_files(folder)
     if folder.resolve() == Path(directory).resolve():
         raise DatasetError(
-            f"{folder}: the folder that is read (config.data.path) and the one that "
-            "is written (config.data.directory) are the same: leave the second empty"
+            f"{folder}: the folder that is read (config.data.path, --path) and the one "
+            "that is written are the same: leave config.data.directory empty, or "
+            "convert into another"
         )
     rewards = _reward_fields(files[0], events)
     digest = hashlib.sha256()
@@ -92,9 +93,9 @@ def pixel_episodes(
         wanted = action_size or shapes[0][1]
         for job, (_, columns) in zip(jobs, shapes, strict=True):
             if columns != wanted:
-                raise DatasetError(
-                    f"{job.path}: field 'action' has {columns} columns where {wanted} "
-                    "are wanted"
+                raise _faulty(
+                    job.path,
+                    f"field 'action' has {columns} columns where {wanted} are wanted",
                 )
         rows = [length + 1 for length, _ in shapes]
         require_long_enough(str(folder), rows, min_rows)
@@ -136,7 +137,11 @@ class PixelJob:
         try:
             return Made(_read_episode(contents, self.rewards, self.image_size))
         except DatasetError as error:
-            raise DatasetError(f"{self.path}: {error}") from None
+            raise _faulty(self.path, error) from None
+
+
+def _faulty(path: Path, fault: object) -> DatasetError:
+    return DatasetError(f"{path}: {fault}; mend it, or take it out of the folder")
 
 
 def _read_episode(contents: bytes, rewards: Sequence[str], image_size: int) -> Episode:
@@ -155,7 +160,8 @@ def _read_episode(contents: bytes, rewards: Sequence[str], image_size: int) -> E
     if image.shape[1:] != (image_size, image_size, 3) or image.dtype != np.uint8:
         raise DatasetError(
             f"field 'image' is {image.dtype}{list(image.shape)} where "
-            f"config.env.image_size asks for uint8[*, {image_size}, {image_size}, 3]"
+            "config.env.image_size (--image_size) asks for "
+            f"uint8[*, {image_size}, {image_size}, 3]: set that, or save such frames"
         )
     for name, field in fields.items():
         if len(field) != rows:
@@ -222,7 +228,8 @@ def _npz_files(folder: Path) -> list[Path]:
     """Returns a folder's npz files by name, links followed."""
     if not folder.is_dir():
         raise DatasetError(
-            f"{folder}: is no folder; config.data.path is that of npz episodes"
+            f"{folder}: is no folder: give that of the npz episodes "
+            "(config.data.path, --path)"
         )
     if (folder / MANIFEST_NAME).exists():
         raise DatasetError(
@@ -231,7 +238,10 @@ def _npz_files(folder: Path) -> list[Path]:
         )
     files = [path for path in sorted(folder.glob("*.npz")) if path.name[0] != "."]
     if not files:
-        raise DatasetError(f"{folder}: holds no npz file, where each is an episode")
+        raise DatasetError(
+            f"{folder}: holds no npz file, where each is an episode: give the folder "
+            "that holds them (config.data.path, --path)"
+        )
     return [path.resolve() if path.is_symlink() else path for path in files]
 
 
@@ -241,11 +251,14 @@ def _reward_fields(path: Path, events: Sequence[str]) -> tuple[str, ...]:
     try:
         names = array_names(contents)
     except DatasetError as error:
-        raise DatasetError(f"{path}: {error}") from None
+        raise _faulty(path, error) from None
     by_object = tuple(f"reward {name}" for name in events)
     missing = [name for name in by_object if name not in names]
     if not missing:
         return by_object
     if "reward" in names:
         return ("reward",)
-    raise DatasetError(f"{path}: field 'reward' is missing, as is field '{missing[0]}'")
+    raise DatasetError(
+        f"{path}: field 'reward' is missing, as is field '{missing[0]}': add 'reward' "
+        "to every file"
+    )

@@ -40,7 +40,10 @@ def require_reward(episode: Episode) -> np.ndarray:
       DatasetError: for an episode that has none.
     """
     if episode.reward is None:
-        raise DatasetError("field 'reward' is missing where there are no known objects")
+        raise DatasetError(
+            "field 'reward' is missing where there are no known objects: add it to "
+            "every episode"
+        )
     return episode.reward
 
 

@@ -238,7 +238,8 @@ def _check_kind(path: Path, episode: Episode, world: World) -> None:
     if actions != world.action_size:
         raise DatasetError(
             f"{path}: field 'action' has {actions} columns where the world takes "
-            f"{world.action_size}"
+            f"{world.action_size}: give data of its robot, or set config.env.name to "
+            "the data's world"
         )
     try:
         world.label(episode)

@@ -66,7 +66,7 @@ _action_size = functools.lru_cache(action_size)
 def _demonstrate(seed: int) -> Episode:
     raise DatasetError(
         f"there is no demonstrator to play environment seed {seed}: of a Gymnasium "
-        "environment nothing is known but its reward"
+        "environment nothing is known but its reward; evaluate a policy instead"
     )
 
 

@@ -67,7 +67,9 @@ def composition(
         where no human demonstration is complete.
     """
     if num_episodes < 1:
-        raise ValueError(f"num_episodes is {num_episodes}: use at least 1")
+        raise ValueError(
+            f"config.data.episodes (--num_episodes) is {num_episodes}: use at least 1"
+        )
     counts = {demonstrable_order(key): n for key, n in HUMAN_SEQUENCES.items()}
     whole_task = demonstrable_order(tasks.resolve_task(task))
     total = sum(counts.values())
@@ -78,11 +80,15 @@ def composition(
             num_complete = max(num_complete, MIN_COMPLETE_EPISODES)
         num_complete = min(num_complete, num_episodes)
     elif not 0.0 <= complete_share <= 1.0:
-        raise ValueError(f"complete_share {complete_share} is not in [0, 1]")
+        raise ValueError(
+            f"config.data.complete_share (--complete_share) is {complete_share}: use 0 "
+            "to 1; for the humans' share give the key -1, or leave the flag out"
+        )
     elif complete_share and not human_complete:
         raise ValueError(
-            f"complete_share is {complete_share}, but no human demonstration does "
-            f"{', '.join(whole_task)}: leave complete_share at None"
+            f"config.data.complete_share (--complete_share) is {complete_share}, but "
+            f"no human demonstration does {', '.join(whole_task)}: give the key -1, or "
+            "leave the flag out"
         )
     else:
         num_complete = round(num_episodes * complete_share)

@@ -18,8 +18,14 @@ NUM_QPOS = 30
 _COLUMNS = 60
 _MAX_ROWS = 500_000
 
+_MEND = "download the file again, or mend it"
+
 # What the rounding of another dtype may add to an action of 1.
 _ROUNDING = 1e-5
+
+
+class OtherFile(DatasetError):
+    """A file without a fault that cannot be used; the message says what instead."""
 
 
 class Recorded(NamedTuple):
@@ -49,7 +55,7 @@ def read_d4rl(path: str | os.PathLike[str]) -> list[Recorded]:
     path = Path(path)
     with faults_of(path), h5py.File(path, "r") as file:
         if "observations" not in file.keys() and "episode_0" in file.keys():
-            raise DatasetError(
+            raise OtherFile(
                 "field 'observations' is missing, and there is a group 'episode_0': "
                 "this is Minari's layout, which config.data.source=minari reads"
             )
@@ -70,7 +76,7 @@ def read_d4rl(path: str | os.PathLike[str]) -> list[Recorded]:
     if not episodes:
         raise DatasetError(
             f"{path}: field '{names[0]}' ends an episode at every row, so that none "
-            "holds an action"
+            "holds an action: give a file with longer ones"
         )
     return episodes
 
@@ -80,11 +86,15 @@ def faults_of(path: Path) -> Iterator[None]:
     """Turns whatever goes wrong with an hdf5 file into a DatasetError that names it."""
     try:
         yield
-    except DatasetError as error:
+    except OtherFile as error:
         raise DatasetError(f"{path}: {error}") from None
+    except DatasetError as error:
+        raise DatasetError(f"{path}: {error}; {_MEND}") from None
     # A damaged file raises whatever h5py met first.
     except Exception as error:
-        raise DatasetError(f"{path}: cannot be read as hdf5 ({error})") from None
+        raise DatasetError(
+            f"{path}: cannot be read as hdf5 ({error}); {_MEND}"
+        ) from None
 
 
 def read_actions(group: h5py.Group, rows: int, beside: str) -> np.ndarray:

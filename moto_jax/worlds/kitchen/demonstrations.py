@@ -154,7 +154,7 @@ class ScriptedJob:
                 return Made(episode, self.objects, attempt + 1)
         raise DatasetError(
             f"{self.file}: the demonstrator failed {MAX_ATTEMPTS} times: lower "
-            f"action_noise or keyframe_jitter, or raise min_speed"
+            "config.data.action_noise (--action_noise)"
         )
 
 
@@ -302,7 +302,10 @@ def recorded_episodes(
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise DatasetError(f"{path}: cannot be read ({error.strerror})") from None
+        raise DatasetError(
+            f"{path}: cannot be read ({error.strerror}): mend config.data.path "
+            "(--path), or the file's rights"
+        ) from None
 
     drawing = {"render_profile": render_profile, "image_size": image_size}
 

@@ -116,7 +116,10 @@ class Demonstrator:
           ValueError: for an unknown object, or a parameter out of its range.
         """
         if not 0.0 <= action_noise < 1.0:
-            raise ValueError(f"action_noise {action_noise} is not in [0, 1)")
+            raise ValueError(
+                f"config.data.action_noise (--action_noise) is {action_noise}: use 0 "
+                "or more and less than 1"
+            )
         if not 0.0 < min_speed <= 1.0:
             raise ValueError(f"min_speed {min_speed} is not in (0, 1]")
         if not 0.0 <= keyframe_jitter <= 0.1:

@@ -65,7 +65,8 @@ def require_objects(episode: Episode) -> np.ndarray:
         found = "missing" if in_goal is None else f"bool{list(in_goal.shape)}"
         raise DatasetError(
             f"field 'objects_in_goal' is {found} where a kitchen's has "
-            f"{len(tasks.OBJECTS)} objects: {', '.join(tasks.OBJECTS)}"
+            f"{len(tasks.OBJECTS)} objects ({', '.join(tasks.OBJECTS)}): store all of "
+            "them in this order, or 'reward' instead"
         )
     return in_goal
 

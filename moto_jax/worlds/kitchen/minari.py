@@ -13,6 +13,7 @@ import numpy as np
 from moto_jax.data.files import DatasetError
 from moto_jax.worlds.kitchen.d4rl import (
     NUM_ACTIONS,
+    OtherFile,
     Recorded,
     faults_of,
     read_actions,
@@ -53,13 +54,16 @@ def read_minari(path: str | os.PathLike[str]) -> list[Recorded]:
     with faults_of(path), h5py.File(path, "r") as file:
         episodes = [_read_episode(file, name) for name in _episode_names(file)]
         if not episodes:
-            raise DatasetError(
+            raise OtherFile(
                 "group 'episode_0' is missing: this is not Minari's layout; "
                 "config.data.source=d4rl reads D4RL's"
             )
         episodes = [episode for episode in episodes if len(episode.action)]
         if not episodes:
-            raise DatasetError("field 'actions' holds no action in any group")
+            raise OtherFile(
+                "field 'actions' holds no action in any group: give a file with longer "
+                "episodes"
+            )
     return episodes
 
 

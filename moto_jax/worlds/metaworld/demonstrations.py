@@ -147,7 +147,8 @@ def metaworld_demonstration(
         env.close()
     if not is_done(episode):
         raise DatasetError(
-            f"{task}'s scripted policy failed in the episode of seed {seed}"
+            f"{task}'s scripted policy failed in the episode of seed {seed}: give "
+            "another --episode, or fewer --episodes"
         )
     return episode
 
@@ -203,7 +204,7 @@ def _make_policy(task: str) -> Any:
 
 def _check_noise(action_noise: float) -> None:
     if not 0.0 <= action_noise < np.inf:
-        raise ValueError(f"action_noise is {action_noise}: use 0 or more")
+        raise ValueError(f"config.data.action_noise is {action_noise}: use 0 or more")
 
 
 @functools.cache

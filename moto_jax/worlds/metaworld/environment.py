@@ -77,8 +77,8 @@ class MetaWorldEnv(PixelEnv):
         longest = (simulator.max_path_length - _SETTLING_STEPS) // tasks.ACTION_REPEAT
         if episode_steps > longest:
             raise ValueError(
-                f"episode_steps {episode_steps} must lie in 1 to {longest}, after "
-                "which the simulator refuses to go on"
+                f"config.env.episode_steps is {episode_steps}: use 1 to {longest}, "
+                "after which the simulator refuses to go on"
             )
         # What its `set_task` would set, which wants a pickled task.
         simulator._set_task_called = True

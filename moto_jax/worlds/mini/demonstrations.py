@@ -70,7 +70,7 @@ def mini_episodes(
     objects = tasks.resolve_task(task)
     check_seed("seed", seed)
     if action_noise < 0:
-        raise ValueError(f"action_noise is {action_noise}: use 0 or more")
+        raise ValueError(f"config.data.action_noise is {action_noise}: use 0 or more")
     sequences = composition(objects, num_episodes, complete_share, seed)
     request = {
         "task": list(objects),
@@ -163,7 +163,7 @@ def _attempts(
         raise DatasetError(
             f"the demonstrator failed {MAX_ATTEMPTS} times to do "
             f"{', '.join(sequences[lost])} within {kitchen.episode_steps} steps: lower "
-            "action_noise, or raise episode_steps"
+            "config.data.action_noise, or raise config.env.episode_steps"
         )
     return [done[index] for index in range(len(sequences))]
 

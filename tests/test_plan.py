@@ -1,0 +1,152 @@
+"""What a run will take, before it takes it; and what the doctor says of a machine."""
+
+import importlib.metadata
+import types
+
+import jax.numpy as jnp
+import pytest
+
+from experiments import command_line, examination, main
+from experiments.configs import base
+from moto_jax.running import plan
+from tests.programs import ROOT, run_program
+
+
+def planned(seeds=(0,), **training):
+    config = base.get_config("tiny")
+    config.seeds = seeds
+    config.data.episodes = 3
+    config.env.update(image_size=16, episode_steps=20)
+    config.training.update(online_episodes=2, keep_checkpoints=3, **training)
+    agent = types.SimpleNamespace(
+        init=lambda key: {
+            "weights": jnp.zeros((10, 5)),
+            "moments": jnp.zeros(50),
+            "k": key,
+        },
+        acting_params=lambda state: state["weights"],
+    )
+    return plan.make_plan(config, agent)
+
+
+def test_a_plan_by_hand():
+    found = planned()
+    assert found.parameters == 50 and found.state == 400
+    episode = 21 * (16 * 16 * 3 + 400)
+    assert found.replay == (3 + 2) * episode
+    assert found.disk == found.replay + 4 * 400
+
+
+def test_seeds_share_demonstrations_and_nothing_else():
+    one, two = planned(), planned(seeds=(0, 1))
+    assert two.parameters == one.parameters and two.state == 2 * one.state
+    assert two.replay * 5 == one.replay * 7
+
+
+def test_what_there_is_too_little_of_is_named_with_the_mend():
+    found = planned()
+    enough = found.state + found.replay
+    assert plan.shortage(found, enough, found.disk) is None
+    assert plan.shortage(found, None, found.disk) is None
+    memory = plan.shortage(found, enough - 1, found.disk)
+    assert memory is not None and "lower config.data.episodes" in memory
+    disk = plan.shortage(found, enough, found.disk - 1)
+    assert disk is not None and "--workdir" in disk
+
+
+def test_free_disk_is_that_of_the_nearest_directory_that_is_there(tmp_path):
+    assert plan.free_disk(tmp_path / "a" / "b") == pytest.approx(
+        plan.free_disk(tmp_path), rel=0.01
+    )
+
+
+def test_the_doctor_says_that_a_run_would_start(tmp_path):
+    done = run_program("doctor", "--config=mixed:mini", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.endswith("a run would start\n")
+    for title in ("versions", "JAX", "values", "frames", "caches", "plan"):
+        assert f"\n{title} " in "\n" + done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_doctor_tells_all_that_is_wrong():
+    done = run_program(
+        "doctor",
+        "--config=experiments/configs/mixed.py:mini",
+        "--config.data.episodes=1000000000",
+        "--config.moto.alpha=-1.0",
+    )
+    assert done.returncode == 1
+    assert "WRONG: config.moto.alpha is -1.0" in done.stdout
+    assert "WRONG: state and replay take" in done.stdout
+    assert done.stderr == "error: 2 of these would stop a run\n"
+
+
+def test_a_version_that_is_known_to_fail_is_told(monkeypatch):
+    versions = {"mujoco": "3.12.1", "orbax-checkpoint": "0.12.8", "jax": "0.12.0"}
+    installed = importlib.metadata.version
+    monkeypatch.setattr(
+        importlib.metadata,
+        "version",
+        lambda name: versions.get(name) or installed(name),
+    )
+
+    def fault():
+        return next(examination.examine(base.get_config("tiny"), "runs", "x.png"))[2]
+
+    assert fault() == (
+        "mujoco is 3.12.1: its joints compare otherwise: pip install 'mujoco<3.12'"
+    )
+    versions["mujoco"] = "3.9.0"
+    assert fault() is None
+
+
+class TestNames:
+    """`--config=mixed:cpu` is a packaged configuration."""
+
+    def test_a_name_is_its_file(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        path = ROOT / "experiments" / "configs" / "mixed.py"
+        for name in ("mixed", "experiments/configs/mixed.py"):
+            word = command_line.packaged_config(f"--config={name}:cpu")
+            assert word == f"--config={path}:cpu"
+        assert command_line.packaged_config("--config=mixed") == f"--config={path}"
+
+    def test_a_file_that_is_there_and_other_words_stay(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "mixed").write_text("")
+        for word in (
+            "--config=mixed:cpu",
+            "--config=mine.py:cpu",
+            "--config=unheard:cpu",
+            "--config.moto.alpha=0",
+            "--workdir=mixed",
+            "mixed",
+        ):
+            assert command_line.packaged_config(word) == word
+
+
+class TestCommand:
+    """`moto-jax NAME` is `python -m` of its module."""
+
+    def test_every_program_is_there(self):
+        for module, _ in main.PROGRAMS.values():
+            path = ROOT / f"{module.replace('.', '/')}.py"
+            assert "run_program(main" in path.read_text()
+
+    @pytest.mark.parametrize("words", [[], ["--help"], ["help"]])
+    def test_without_a_name_it_tells_them(self, words, monkeypatch, capsys):
+        monkeypatch.setattr("sys.argv", ["moto-jax", *words])
+        main.main()
+        said = capsys.readouterr().out
+        assert all(f"\n  {name} " in said for name in main.PROGRAMS)
+
+    def test_an_unknown_name_is_refused(self, monkeypatch):
+        monkeypatch.setattr("sys.argv", ["moto-jax", "tain"])
+        with pytest.raises(SystemExit, match="no program 'tain': use one of train"):
+            main.main()
+
+    def test_flags_go_to_the_program(self):
+        done = run_program("main", "compare")
+        assert done.returncode == 1
+        assert done.stderr.startswith("error: give the directory of one run")
