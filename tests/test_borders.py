@@ -22,6 +22,7 @@ from moto_jax.agents import bc, dreamer_v2, iql, make_agent, moto
 from moto_jax.agents.moto_losses import Recorded, make_losses
 from moto_jax.learning import (
     actor_critic,
+    conservatism,
     disagreement,
     latent_actor_critic,
     latent_rows,
@@ -264,7 +265,8 @@ def batch_of(name: str):
 FIELDS = tuple(vars(fake_moto.recorded_batch()))
 KINDS = {
     **dict.fromkeys(["image", "row"], np.float32),
-    **dict.fromkeys(["prev_action", "reward", "behaviour_action"], np.int32),
+    **dict.fromkeys(["prev_action", "behaviour_action"], np.int32),
+    **dict.fromkeys(["reward", "return_to_go"], np.int32),
     **dict.fromkeys([field for field in FIELDS if field.startswith("is_")], np.uint8),
 }
 AGENTS = ("moto", "dreamer_v2", "bc")
@@ -384,6 +386,8 @@ def with_changed(name: str, policy: Callable[..., Any], change: Callable[..., An
 
 
 class TestActorCritic:
+    NUMBERS = conservatism.Conservatism(1.0, 2, 2, True)
+
     def bellman(self, temperature=0.0, rows=None, **changes):
         return actor_critic.bellman_targets(
             fake_actor_critic.actor_params(),
@@ -473,9 +477,17 @@ class TestActorCritic:
 
     @pytest.mark.parametrize("change", [one_more, first_alone])
     def test_rows_that_are_pushed_down_are_marked_one_by_one(self, change):
-        numbers = actor_critic.Conservatism(1.0, 2, 2)
-        regulariser = actor_critic.make_conservative(
-            numbers, lambda transitions: change(transitions.recorded)
+        regulariser = conservatism.make_conservative(
+            self.NUMBERS, lambda transitions: change(transitions.recorded)
+        )
+        assert_refused(lambda: self.critic(None, regulariser))
+
+    @pytest.mark.parametrize("change", [one_more, first_alone])
+    def test_values_are_bounded_below_one_by_one(self, change):
+        regulariser = conservatism.make_conservative(
+            self.NUMBERS,
+            conservatism.everywhere,
+            lambda transitions: change(transitions.return_to_go),
         )
         assert_refused(lambda: self.critic(None, regulariser))
 

@@ -208,13 +208,14 @@ def check_batch(batch: Batch) -> None:
     """
     flags = [batch.is_first, batch.is_last, batch.is_terminal, batch.is_behaviour]
     actions = [batch.prev_action, batch.behaviour_action]
-    chex.assert_rank([batch.reward, batch.row, *flags], 2)
+    numbers = [batch.reward, batch.return_to_go]
+    chex.assert_rank([*numbers, batch.row, *flags], 2)
     chex.assert_rank(actions, 3)
     chex.assert_rank(batch.image, 5)
     chex.assert_tree_shape_prefix(batch, batch.reward.shape)
     chex.assert_equal_shape(actions)
     chex.assert_type(batch.image, jnp.uint8)
-    chex.assert_type([batch.reward, *actions], float)
+    chex.assert_type([*numbers, *actions], float)
     chex.assert_type(flags, bool)
     chex.assert_type(batch.row, int)
 
