@@ -382,18 +382,18 @@ def test_the_miniatures_plan_holds_until_tasks_are_named(tmp_path):
     sweep = ["--figure=all", "--size=mini", f"--out={tmp_path}"]
     planned = call(*sweep, "--commands")
     assert planned.returncode == 0, planned.stderr
-    # Eleven settings of `partial`, and MOTO on `mixed`.
-    assert "12 waiting" in planned.stdout
-    assert planned.stdout.count("configs/mixed.py:mini") == 1
+    # Ten systems and three ablations on both tasks.
+    assert "26 waiting" in planned.stdout
+    assert planned.stdout.count("configs/mixed.py:mini") == 13
     seeds, workdir = "--config.seeds=0,1,2", f"--workdir={tmp_path}/mixed-moto-seeds0-2"
     assert f"--config.agent=moto {seeds} {workdir}\n" in planned.stdout
     # What was tuned for a system, unless the command says otherwise.
     tuned = "--config.model_free.learning_rates.actor="
-    assert planned.stdout.count(f"{tuned}3e-4") == 2
+    assert planned.stdout.count(f"{tuned}3e-4") == 4
     other = call(*sweep, "--commands", "--override=model_free.learning_rates.actor=7")
     assert f"{tuned}7 " in other.stdout and f"{tuned}3e-4" not in other.stdout
     named = call(*sweep, "--tasks=mixed")
-    assert "11 waiting" in named.stdout and "mixed-bc-seeds0-2" in named.stdout
+    assert "13 waiting" in named.stdout and "mixed-bc-seeds0-1" in named.stdout
 
 
 def test_a_figure_is_listed_done_and_taken_up(tmp_path):
