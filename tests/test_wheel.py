@@ -1,6 +1,7 @@
 """What is installed from a wheel is whole: programs, configurations, policy, types."""
 
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -26,14 +27,20 @@ SMALL = (
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
     out = tmp_path_factory.mktemp("wheel")
+    # A build leaves files beside the sources, and takes up those of an earlier one.
+    sources = tmp_path_factory.mktemp("sources")
+    for name in ("moto_jax", "experiments", "launch"):
+        shutil.copytree(
+            ROOT / name, sources / name, ignore=shutil.ignore_patterns("__pycache__")
+        )
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, sources)
     subprocess.run(
         [
             *(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps"),
-            *("--no-build-isolation", f"--wheel-dir={out}", str(ROOT)),
+            *("--no-build-isolation", f"--wheel-dir={out}", str(sources)),
         ],
         check=True,
-        # Beside the sources it would leave its own.
-        cwd=out,
     )
     (path,) = out.glob("moto_jax-*.whl")
     return path
