@@ -23,7 +23,7 @@ from moto_jax.agents import (
     make_agent,
     rlpd,
 )
-from moto_jax.learning import actor_critic, conservatism
+from moto_jax.learning import actor_critic, conservatism, model_based
 from moto_jax.learning.disagreement import log_density_deviation
 from moto_jax.learning.imagination import open_loop
 from moto_jax.learning.learners import Learnable
@@ -400,6 +400,22 @@ def test_lompo_and_combo_differ_in_what_they_hand_over(monkeypatch):
     assert (constants.entropy_scale, constants.backup_entropy) == (1.0, False)
     logits, stoch = jnp.ones((1, 7, 2, 3)), jnp.ones((7, 2, 3))
     np.testing.assert_array_equal(theirs.uncertainty(logits, stoch), np.zeros(7))
+
+
+@pytest.mark.parametrize("make", [lompo.make_lompo, combo.make_combo])
+def test_actor_critics_on_latents_learn_at_rates_of_their_own(monkeypatch, make):
+    config = get_config("tiny")
+    config.optimizer.learning_rates.update(model=0.1, actor=0.2, critic=0.3)
+    config.latent.learning_rates.update(actor=0.4, critic=0.5, temperature=0.6)
+    rates, make_optimizer = [], model_based.make_optimizer
+
+    def record(rate, **shared):
+        rates.append(rate)
+        return make_optimizer(rate, **shared)
+
+    monkeypatch.setattr(model_based, "make_optimizer", record)
+    make(config, action_size=ACTION_SIZE, image_size=IMAGE_SIZE)
+    assert rates == [0.1, 0.4, 0.5, 0.6]
 
 
 def test_iql_acts_through_the_actors_own_encoder(monkeypatch):
