@@ -22,11 +22,12 @@ from moto_jax.agents import (
     lompo,
     make_agent,
     rlpd,
+    sac,
 )
-from moto_jax.learning import actor_critic, conservatism, model_based
+from moto_jax.learning import actor_critic, conservatism, model_based, model_free
 from moto_jax.learning.disagreement import log_density_deviation
 from moto_jax.learning.imagination import open_loop
-from moto_jax.learning.learners import Learnable
+from moto_jax.learning.learners import Learnable, read_section
 from moto_jax.running import checkpoints
 from tests import fake_actor_critic, fakes
 
@@ -459,6 +460,37 @@ def test_cal_ql_is_cql_bounded_by_the_datas_returns(monkeypatch):
     assert handed["online_share"] == 0.5
     rows = fake_actor_critic.transitions()
     assert handed["lower_bound"](rows) is rows.return_to_go
+
+
+def test_sac_hands_on_what_it_is_given():
+    config = get_config("tiny")
+    config.agent = "sac"
+    section = read_section(config, "model_free", model_free.Section)
+    seen = {}
+
+    def reduction(name):
+        def reduce(values, key):
+            seen[name] = values.shape
+            return values[0]
+
+        return reduce
+
+    agent = sac.make_sac(
+        config,
+        action_size=ACTION_SIZE,
+        image_size=IMAGE_SIZE,
+        section=section._replace(critics=3, batch_size=5),
+        reductions={name: reduction(name) for name in ("target_value", "actor_value")},
+        online_share=0.25,
+    )
+    assert agent.online_share == 0.25
+    assert agent.batch_shape == (section.frames + 1, 5)
+    state = jax.eval_shape(agent.init, jax.random.key(0))
+    batch = fakes.random_batch(
+        *agent.batch_shape, action_size=ACTION_SIZE, image_size=IMAGE_SIZE
+    )
+    jax.eval_shape(agent.updates["offline"], state, batch)
+    assert seen == {"target_value": (3, 5), "actor_value": (3, 5)}
 
 
 def test_rlpd_is_sac_on_more_critics_and_half_its_own_episodes(monkeypatch):
