@@ -1,5 +1,6 @@
 """Keys of the configuration: ranges, what is said of a value outside, the reference."""
 
+import json
 import math
 
 import pytest
@@ -7,7 +8,7 @@ import pytest
 from experiments.configs import base, ranges
 from experiments.configs.keys import KEYS, check_values
 from experiments.configs.reference import reference
-from moto_jax.run_layout import flat_config
+from moto_jax.run_layout import flat_config, with_later_keys
 from tests.programs import ROOT, assert_refused, run_program
 from tests.test_configs import FILES, get_config
 
@@ -99,6 +100,17 @@ def test_a_program_refuses_before_it_writes(tmp_path):
     )
     assert_refused(done, "config.moto.alpha is -1.0: use a number, 0 or more")
     assert not (tmp_path / "run").exists()
+
+
+def test_kept_runs_have_all_keys_of_today():
+    """Of those that came later the runs from before have what they did without."""
+    configs = sorted((ROOT / "results").glob("kitchen*/*/config.json"))
+    assert len(configs) > 10
+    # Sections that were not there, and values that had no one successor.
+    new = {name for name in KEYS if name.startswith(("rlpd.", "latent.learning_rates"))}
+    for path in configs:
+        kept = flat_config(with_later_keys(json.loads(path.read_text())))
+        assert KEYS.keys() - kept.keys() <= new, path
 
 
 def test_the_reference_is_of_today():

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pytest
 
+import moto_jax
 from experiments.configs import mixed
 from experiments.policy_card import make_card
 from moto_jax.running import checkpoints
@@ -96,6 +97,62 @@ def test_the_file_is_the_checkpoints_policy(run, exported):
         read.params,
         checkpoint,
     )
+
+
+def frames(size, count=4):
+    generator = np.random.default_rng(0)
+    return generator.integers(0, 256, (count, size, size, 3)).astype(np.uint8)
+
+
+def test_a_loaded_policy_acts_as_the_runs(run, exported):
+    """From the file and from the run, frame by frame, and anew after a reset."""
+    trained = read_export(exported[1])
+    policy = trained.agent.policies["mean"]
+    carry, expected = policy.initial(1), []
+    images = frames(trained.config.env.image_size)
+    for number, image in enumerate(images):
+        action, carry = policy.act(
+            trained.params, carry, image[None], np.array([number == 0]), None
+        )
+        expected.append(action[0])
+    # Memory matters: the last frame alone is answered otherwise.
+    loaded = moto_jax.load_policy(exported[1])
+    assert np.abs(loaded(images[-1]) - expected[-1]).max() > 1e-4
+    for _ in range(2):
+        loaded.reset()
+        for image, action in zip(images, expected, strict=True):
+            np.testing.assert_allclose(loaded(image), action, atol=1e-5)
+    assert loaded(images[0]).dtype == np.float32
+    whole = moto_jax.load_policy(run, seed=5)
+    np.testing.assert_allclose(whole(images[0]), expected[0], atol=1e-2)
+    assert whole.config.agent == "bc"
+
+
+def test_a_loaded_policy_draws_by_its_seed(exported):
+    first, same, other = (
+        moto_jax.load_policy(exported[1], "sampled", noise_seed=seed)
+        for seed in (0, 0, 1)
+    )
+    (image,) = frames(first.image_size, 1)
+    drawn = first(image)
+    np.testing.assert_array_equal(same(image), drawn)
+    assert (other(image) != drawn).all()
+    # The next episode's noise is other noise.
+    first.reset()
+    assert (first(image) != drawn).all()
+
+
+def test_what_a_loaded_policy_cannot_take_is_named(exported):
+    loaded = moto_jax.load_policy(exported[1])
+    size = loaded.image_size
+    with pytest.raises(ValueError, match=rf"float64 \[{size}, {size}, 3\].*uint8"):
+        loaded(np.zeros((size, size, 3)))
+    with pytest.raises(ValueError, match=rf"uint8 \[7, 7, 3\].*\[{size}, {size}, 3\]"):
+        loaded(np.zeros((7, 7, 3), np.uint8))
+    with pytest.raises(ValueError, match="which is 'best': use one of mean, sampled"):
+        moto_jax.load_policy(exported[1], "best")
+    with pytest.raises(ValueError, match="of seed 5 alone"):
+        moto_jax.load_policy(exported[1], seed=6)
 
 
 def test_the_card_says_what_it_is(exported):

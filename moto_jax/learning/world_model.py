@@ -1,4 +1,4 @@
-"""The world model as a record of pure functions, its loss."""
+"""The world model as a record of pure functions, and its loss."""
 
 from collections.abc import Callable
 from functools import partial
