@@ -48,9 +48,11 @@ def _compare(path: Path) -> bool:
     others = [one for one in candidates if one.path.resolve() != path.resolve()]
     band = reference_band(run, others, _MEASURE.value)
     print(f"{run.name}: {verdict(band)}")
+    columns = {"updates": band.steps, "run": band.run}
+    columns |= {"low": band.low, "high": band.high}
     rows = [
-        {"updates": step, "run": own, "low": low, "high": high}
-        for step, own, low, high in zip(*band[:1], band.run, *band[1:3], strict=True)
+        dict(zip(columns, row, strict=True))
+        for row in zip(*columns.values(), strict=True)
     ]
     name = f"compare-{_MEASURE.value.replace('/', '-')}"
     write_atomically(path / f"{name}.csv", comma_separated(rows).encode())

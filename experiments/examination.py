@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import os
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -58,7 +59,7 @@ def _versions() -> tuple[list[str], str | None]:
 
 
 def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in version.split(".")[:2])
+    return tuple(int(digits) for digits in re.findall(r"\d+", version)[:2])
 
 
 def _devices() -> tuple[list[str], str | None]:
@@ -100,12 +101,14 @@ def _frames(config: Config, path: Path) -> tuple[list[str], str | None]:
 
 
 def _caches() -> tuple[list[str], str | None]:
+    from moto_jax.running.plan import nearest
     from moto_jax.running.run_control import keep_compiled_programs
 
     directory = keep_compiled_programs()
     size = sum(path.stat().st_size for path in directory.rglob("*") if path.is_file())
     lines = [f"compiled programs in {directory}: {size / 1e9:.2f} GB"]
-    if not os.access(directory, os.W_OK):
+    place = nearest(directory)
+    if not (place.is_dir() and os.access(place, os.W_OK)):
         return lines, f"{directory} cannot be written to: set XDG_CACHE_HOME"
     return lines, None
 

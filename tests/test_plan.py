@@ -32,6 +32,7 @@ def planned(seeds=(0,), **training):
 def test_a_plan_by_hand():
     found = planned()
     assert found.parameters == 50 and found.state == 400
+    assert found.demonstrations == 3
     episode = 21 * (16 * 16 * 3 + 400)
     assert found.replay == (3 + 2) * episode
     assert found.disk == found.replay + 4 * 400
@@ -69,6 +70,19 @@ def test_the_doctor_says_that_a_run_would_start(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_cache_that_is_still_to_be_made_is_no_fault(tmp_path, monkeypatch):
+    """As on the first day; one beneath a file is."""
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home" / "cache"))
+    done = run_program("doctor", "--config=mixed:mini", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout
+    assert f"compiled programs in {tmp_path}/home/cache" in done.stdout
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    done = run_program("doctor", "--config=mixed:mini", cwd=tmp_path)
+    assert done.returncode == 1 and "cannot be written to" in done.stdout
+
+
 def test_the_doctor_tells_all_that_is_wrong():
     done = run_program(
         "doctor",
@@ -97,6 +111,8 @@ def test_a_version_that_is_known_to_fail_is_told(monkeypatch):
     assert fault() == (
         "mujoco is 3.12.1: its joints compare otherwise: pip install 'mujoco<3.12'"
     )
+    versions["mujoco"] = "3.12rc1"
+    assert str(fault()).startswith("mujoco is 3.12rc1")
     versions["mujoco"] = "3.9.0"
     assert fault() is None
 

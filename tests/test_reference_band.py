@@ -90,6 +90,11 @@ def test_another_configuration_is_no_reference_and_the_nearest_is_named(
     compared(tmp_path / "other", references, RISING, **{"env.workers": 7})
 
 
+def test_a_run_alone_has_no_reference(tmp_path):
+    with pytest.raises(RunError, match="no run beside .*mine9: give another --to"):
+        compared(tmp_path, [], RISING)
+
+
 def test_the_picture_has_the_band_the_references_and_the_run(tmp_path, references):
     band = compared(tmp_path, references, (0, 0, 2, 2.5, 3))
     (axes,) = band_figure(band, "mine", MEASURE).axes

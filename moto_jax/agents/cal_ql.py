@@ -1,9 +1,9 @@
 """Cal-QL: CQL whose pushed-down values are bounded below by what the data got.
 
 Nakamoto et al., "Cal-QL: Calibrated Offline RL Pre-Training for Efficient Online
-Fine-Tuning" (2023), Eq. 5.1: at each state the values of the policy's actions are not
-pushed below the return that the recorded episode got from there, so that the first
-online episodes are not preferred only because they are not pushed down. As in its
+Fine-Tuning" (2023): at each state the values of the policy's actions are not pushed
+below the return that the recorded episode got from there, so that the first online
+episodes are not preferred only because they are not pushed down. As in its
 authors' code the bound is of the policy's actions, not of the uniform ones, and half of
 each batch is of online episodes once there are any. Differs from it as CQL does here
 (see `cql`). The return ends with the episode, also where a time limit or a

@@ -20,13 +20,16 @@ class Plan(NamedTuple):
 
     Attributes:
       parameters: numbers that a seed's policies act with.
-      state: of all seeds: parameters, targets, averages, moments, gradients.
-      replay: of all episodes in memory once the last is there, at most.
+      state: of all seeds: parameters, targets, averages, moments.
+      demonstrations: how many episodes `config.data.episodes` counts; a source that
+        reads what is there may have others.
+      replay: of these and all online episodes in memory, at most.
       disk: what is written, at most: episodes uncompressed, checkpoints.
     """
 
     parameters: int
     state: int
+    demonstrations: int
     replay: int
     disk: int
 
@@ -50,6 +53,7 @@ def make_plan(config: Config, agent: Agent) -> Plan:
     return Plan(
         parameters=sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(acting)),
         state=held,
+        demonstrations=config.data.episodes,
         replay=episodes * episode,
         disk=episodes * episode + kept * held,
     )
@@ -78,10 +82,15 @@ def free_memory() -> int | None:
 
 def free_disk(directory: str | os.PathLike[str]) -> int:
     """Returns the bytes that this user can still write where a directory is to be."""
+    return shutil.disk_usage(nearest(directory)).free
+
+
+def nearest(directory: str | os.PathLike[str]) -> Path:
+    """Returns a directory that is to be, or what of its parents is there already."""
     path = Path(directory).absolute()
     while not path.exists():
         path = path.parent
-    return shutil.disk_usage(path).free
+    return path
 
 
 def describe_plan(plan: Plan, memory: int | None, disk: int) -> list[str]:
@@ -96,8 +105,8 @@ def describe_plan(plan: Plan, memory: int | None, disk: int) -> list[str]:
     return [
         f"networks: {plan.parameters / 1e6:.1f} M parameters act; state "
         f"{_gigabytes(plan.state)}",
-        f"replay: at most {_gigabytes(plan.replay)}{of_memory}, beside what an update "
-        "takes",
+        f"replay: with {plan.demonstrations:,} demonstrations at most "
+        f"{_gigabytes(plan.replay)}{of_memory}, beside what an update takes",
         f"disk: at most {_gigabytes(plan.disk)} of {_gigabytes(disk)} that are free",
     ]
 

@@ -51,6 +51,8 @@ def reference_band(run: RunFiles, candidates: Sequence[RunFiles], measure: str) 
     """
     others = [(one, _differences(run, one)) for one in candidates]
     references = tuple(one for one, keys in others if not keys)
+    if not others:
+        raise RunError(f"there is no run beside {run.path}: give another --to")
     if not references:
         nearest, keys = min(others, key=lambda pair: len(pair[1]))
         shown = ", ".join(keys[:4]) + (", ..." if len(keys) > 4 else "")
