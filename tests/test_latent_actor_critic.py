@@ -181,13 +181,6 @@ class TestRecordedRows:
         later, _ = step("policy", early, batch.replace(row=batch.row - 1))
         assert later.recorded.number[batch.row[0, 1]] == batch.row[0, 1]
 
-    def test_enough_is_half_a_sequence_or_all_that_there_was(self):
-        is_first = np.zeros((7, 3), bool)
-        is_first[0, 1] = is_first[2, 2] = True
-        enough = latent_actor_critic.have_context(is_first)
-        assert [np.flatnonzero(column)[0] for column in enough.T] == [3, 0, 2]
-        assert enough.sum(axis=0).tolist() == [4, 7, 5]
-
     def test_are_not_encoded_again_though_the_model_goes_on_learning(self):
         old, new = recorded_batch(), recorded_batch(first_row=ROWS)
         stored, _ = step("policy", initial_learners(), old)

@@ -209,3 +209,11 @@ def test_a_row_that_is_not_finite_is_left_out_alone(field):
     )
     np.testing.assert_array_equal(rows.number[:4], [0, -1, 2, -1])
     assert np.all(np.isfinite(rows.deter)) and np.all(np.isfinite(rows.reward))
+
+
+def test_enough_before_a_row_is_half_a_sequence_or_all_that_there_was():
+    is_first = np.zeros((7, 3), bool)
+    is_first[0, 1] = is_first[2, 2] = True
+    enough = latent_rows.have_context(is_first)
+    assert [np.flatnonzero(column)[0] for column in enough.T] == [3, 0, 2]
+    assert enough.sum(axis=0).tolist() == [4, 7, 5]

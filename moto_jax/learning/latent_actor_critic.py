@@ -24,6 +24,7 @@ from moto_jax.learning.imagination import imagine
 from moto_jax.learning.latent_rows import (
     LatentRows,
     empty_rows,
+    have_context,
     sample_transitions,
     write_rows,
 )
@@ -38,7 +39,7 @@ from moto_jax.learning.learners import (
 from moto_jax.learning.networks.heads import CriticEnsemble
 from moto_jax.learning.networks.rssm import LatentState
 from moto_jax.learning.world_model import WorldModel, observe_sequence
-from moto_jax.types import Agent, Array, Batch, Metrics, Params
+from moto_jax.types import Agent, Batch, Metrics, Params
 
 Uncertainty = Callable[[jax.Array, jax.Array], jax.Array]
 
@@ -340,18 +341,6 @@ def _agent_step(
         "recorded_rows": jnp.sum(recorded.number >= 0),
     }
     return new, metrics
-
-
-def have_context(is_first: Array) -> jax.Array:
-    """Returns bool [T, B]: rows before which the model saw enough to know its state.
-
-    That is half a sequence, or the episode from its beginning. A row is encoded but
-    once, and a sequence may begin anywhere.
-    """
-    is_first = jnp.asarray(is_first)
-    length = is_first.shape[0]
-    late = jnp.arange(length)[:, None] >= (length - 1) // 2
-    return late | (jnp.cumsum(is_first, axis=0) > 0)
 
 
 def _roll_out(

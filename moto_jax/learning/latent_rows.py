@@ -119,6 +119,18 @@ def write_rows(
     )
 
 
+def have_context(is_first: Array) -> jax.Array:
+    """Returns bool [T, B]: rows before which the model saw enough to know its state.
+
+    That is half a sequence, or the episode from its beginning. A row is encoded but
+    once, and a sequence may begin anywhere.
+    """
+    is_first = jnp.asarray(is_first)
+    length = is_first.shape[0]
+    late = jnp.arange(length)[:, None] >= (length - 1) // 2
+    return late | (jnp.cumsum(is_first, axis=0) > 0)
+
+
 def sample_transitions(
     rows: LatentRows, key: jax.Array, count: int, classes: int, recorded: bool
 ) -> Transitions:
