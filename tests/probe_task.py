@@ -14,6 +14,8 @@ from moto_jax.types import Batch
 
 ACTION_SIZE, IMAGE_SIZE = 2, 64
 STEPS = 16
+# Of the returns to go.
+DISCOUNT = 0.9
 # Of the bar a step; its position is in [-1, 1]: four lead from an edge to the middle.
 SPEED = 0.25
 # Half of its width, and of the stretch that its centre moves along, pixels.
@@ -58,6 +60,9 @@ def play(act: Act, start: np.ndarray) -> Batch:
         image[step + 1] = draw(position)
         prev_action[step + 1] = action
         reward[step + 1] = 1.0 - np.abs(position)
+    return_to_go = np.zeros(rows, np.float32)
+    for step in reversed(range(STEPS)):
+        return_to_go[step] = reward[step + 1] + DISCOUNT * return_to_go[step + 1]
     return Batch(
         image=image,
         prev_action=prev_action,
@@ -67,7 +72,7 @@ def play(act: Act, start: np.ndarray) -> Batch:
         is_terminal=np.zeros(rows, np.bool_),
         is_behaviour=np.zeros(rows, np.bool_),
         behaviour_action=np.roll(prev_action, -1, axis=0),
-        return_to_go=np.zeros(rows, np.float32),
+        return_to_go=return_to_go,
         row=np.arange(np.prod(rows), dtype=np.int32).reshape(rows, order="F"),
     )
 

@@ -87,7 +87,7 @@ SETTINGS: dict[str, Any] = {
     "model_free.projection": 32,
     "model_free.units": 64,
     "model_free.actor_decay_steps": 0,
-    "actor_critic.discount": 0.9,
+    "actor_critic.discount": task.DISCOUNT,
     "actor_critic.tau": 0.05,
     "actor_critic.initial_temperature": 0.05,
     "cql.weight": 0.1,
