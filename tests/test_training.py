@@ -6,7 +6,7 @@ from moto_jax.acting.collection import collect_episodes
 from moto_jax.acting.environment_seeds import Purpose, environment_seed
 from moto_jax.data.episodes import read_episode
 from moto_jax.data.replay import Replay
-from moto_jax.running import checkpoints, loop, players, training
+from moto_jax.running import checkpoints, loop, plan, players, training
 from moto_jax.running.compilation import cpu_options
 from moto_jax.running.online_episodes import OnlineEpisodes
 from moto_jax.worlds.kitchen import tasks
@@ -220,6 +220,19 @@ def test_every_update_sees_its_own_batch_of_the_episodes_of_its_block(tmp_path, 
     np.testing.assert_allclose(signals, expected, rtol=1e-6, atol=1e-6)
     # A batch of another update would be seen.
     assert np.diff(sorted(expected)).min() > 1e-5
+
+
+@pytest.mark.parametrize("free", [1, 10**12])
+def test_a_run_says_what_it_will_take_and_warns_of_too_little(
+    tmp_path, monkeypatch, capsys, fakes, free
+):
+    monkeypatch.setattr(plan, "free_memory", lambda: free)
+    monkeypatch.setattr(plan, "free_disk", lambda directory: 10**12)
+    training.train(small_config(offline_updates=1, online_episodes=0), tmp_path)
+    said = capsys.readouterr().err
+    for what in ("networks: ", "replay: with ", "disk: at most "):
+        assert f"\n{what}" in f"\n{said}"
+    assert ("WARNING: state and replay take" in said) == (free == 1)
 
 
 def test_what_an_online_episode_earned_is_told(tmp_path, fakes):
