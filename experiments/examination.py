@@ -106,7 +106,7 @@ def _caches() -> tuple[list[str], str | None]:
 
     directory = keep_compiled_programs()
     size = sum(path.stat().st_size for path in directory.rglob("*") if path.is_file())
-    lines = [f"compiled programs in {directory}: {size / 1e9:.2f} GB"]
+    lines = [f"compiled programs in {directory}: {size / 1e6:.0f} MB"]
     place = nearest(directory)
     if not (place.is_dir() and os.access(place, os.W_OK)):
         return lines, f"{directory} cannot be written to: set XDG_CACHE_HOME"
