@@ -4,8 +4,8 @@ r"""Says whether a run is within the band of committed ones, and since when it i
     python -m experiments.compare runs/mine --to=results/kitchen_half
 
 References are the runs beneath --to of the same configuration but for the seed;
-compared are the evaluations that all have. The picture and its numbers are written
-beside the run. The exit status is 1 where the run ends outside.
+compared are the evaluations that all have. The picture and its numbers are written into
+the run's directory, or --out. The exit status is 1 where the run ends outside.
 """
 
 import sys
@@ -26,6 +26,9 @@ from moto_jax.tables import comma_separated
 _TO = flags.DEFINE_string("to", "results/kitchen", "Directory of the references.")
 _MEASURE = flags.DEFINE_string(
     "measure", "mean/objects", "Policy and number, as in metrics.jsonl."
+)
+_OUT = flags.DEFINE_string(
+    "out", None, "Directory of the picture and its numbers; the run's own unless given."
 )
 
 
@@ -55,10 +58,14 @@ def _compare(path: Path) -> bool:
         for row in zip(*columns.values(), strict=True)
     ]
     name = f"compare-{_MEASURE.value.replace('/', '-')}"
-    write_atomically(path / f"{name}.csv", comma_separated(rows).encode())
+    out = path
+    if _OUT.value:
+        out, name = Path(_OUT.value), f"{run.name.replace('/', '-')}-{name}"
+        out.mkdir(parents=True, exist_ok=True)
+    write_atomically(out / f"{name}.csv", comma_separated(rows).encode())
     with matplotlib.rc_context(STYLE):
-        save(band_figure(band, run.name, _MEASURE.value), path / f"{name}.png")
-    print(f"written to {path / name}.png and .csv")
+        save(band_figure(band, run.name, _MEASURE.value), out / f"{name}.png")
+    print(f"written to {out / name}.png and .csv")
     return bool(band.inside[-1])
 
 

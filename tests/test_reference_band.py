@@ -1,5 +1,6 @@
 """A run within the band of its references, or since when it is not."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -90,6 +91,39 @@ def test_another_configuration_is_no_reference_and_the_nearest_is_named(
     compared(tmp_path / "other", references, RISING, **{"env.workers": 7})
 
 
+def without_key(path, section, key):
+    """Makes a run as old as those from before the key came."""
+    file = path / "config.json"
+    config = json.loads(file.read_text())
+    del config[section][key]
+    file.write_text(json.dumps(config))
+    return read_run(path)
+
+
+def test_a_reference_from_before_a_key_came_has_the_value_of_then(tmp_path, references):
+    older = [without_key(one.path, "replay", "prefer_successes") for one in references]
+    assert len(compared(tmp_path, older, RISING).references) == 2
+    preferring = {"replay.prefer_successes": True}
+    with pytest.raises(RunError, match=r"differs in replay\.prefer_successes"):
+        compared(tmp_path / "other", older, RISING, **preferring)
+
+
+def test_a_key_of_an_agent_that_the_run_has_not_says_nothing(tmp_path, references):
+    # Before the key came it was True, and the preset's is False.
+    older = [without_key(one.path, "cql", "backup_entropy") for one in references]
+    assert len(compared(tmp_path, older, RISING).references) == 2
+
+
+def test_a_copy_of_the_run_is_no_reference_of_it(tmp_path, references):
+    (copy,) = runs_of(tmp_path / "kept", "mine", RISING[:4], seeds=(9,))
+    band = compared(tmp_path, [*references, copy], RISING)
+    assert band.references == tuple(references)
+    # Done again it is one: nothing but the clock tells.
+    rows = tuple({**row, "wall_seconds": 7.0} for row in copy.rows)
+    again = dataclasses.replace(copy, rows=rows)
+    assert compared(tmp_path / "b", [again], RISING).references == (again,)
+
+
 def test_a_run_alone_has_no_reference(tmp_path):
     with pytest.raises(RunError, match="no run beside .*mine9: give another --to"):
         compared(tmp_path, [], RISING)
@@ -103,6 +137,8 @@ def test_the_picture_has_the_band_the_references_and_the_run(tmp_path, reference
     assert [0, 0, 2, 2.5, 3] in curves and len(curves) == 4
     # What is outside is marked.
     assert curves[-1] == [0]
+    names = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert names == ["their band", "references", "mine", "outside"]
 
 
 def test_the_program_says_writes_and_ends_by_it(tmp_path, references):
@@ -113,5 +149,12 @@ def test_the_program_says_writes_and_ends_by_it(tmp_path, references):
     table = (run.path / "compare-mean-objects.csv").read_text().splitlines()
     assert table[0] == "updates,run,low,high" and table[-1] == "40,1,2.5,3.5"
     assert (run.path / "compare-mean-objects.png").stat().st_size > 0
+    out = tmp_path / "new" / "out"
+    flags = (f"--to={tmp_path}", "--measure=mean/success", f"--out={out}")
+    done = run_program("compare", str(run.path), *flags)
+    assert done.returncode == 1, done.stderr
+    names = {path.name for path in out.iterdir()}
+    assert names == {f"mine9-compare-mean-success.{end}" for end in ("png", "csv")}
+    assert not (run.path / "compare-mean-success.csv").exists()
     done = run_program("compare", str(references[0].path), f"--to={tmp_path}/nothing")
     assert done.returncode == 1 and done.stderr.startswith("error: no run")

@@ -41,6 +41,8 @@ class Band(NamedTuple):
 def reference_band(run: RunFiles, candidates: Sequence[RunFiles], measure: str) -> Band:
     """Returns the band of those candidates that differ from the run in the seed alone.
 
+    A copy of the run itself, such as `experiments.keep_metrics` makes, is passed over.
+
     Args:
       run: to be compared, ended or not.
       candidates: runs that may be its references.
@@ -49,7 +51,9 @@ def reference_band(run: RunFiles, candidates: Sequence[RunFiles], measure: str) 
     Raises:
       RunError: where there is none, or they share no evaluation.
     """
-    others = [(one, _differences(run, one)) for one in candidates]
+    others = [
+        (one, _differences(run, one)) for one in candidates if not _is_copy(one, run)
+    ]
     references = tuple(one for one, keys in others if not keys)
     if not others:
         raise RunError(f"there is no run beside {run.path}: give another --to")
@@ -75,6 +79,18 @@ def reference_band(run: RunFiles, candidates: Sequence[RunFiles], measure: str) 
         run=np.array([own[step][0] for step in shared]),
         references=references,
     )
+
+
+def _is_copy(one: RunFiles, run: RunFiles) -> bool:
+    """Whether both are of one training: of evaluations even the clock is the same."""
+    if one.config["seeds"] != run.config["seeds"]:
+        return False
+    own, other = (
+        [row for row in each.rows if row["phase"].startswith("evaluation")]
+        for each in (run, one)
+    )
+    shared = min(len(own), len(other))
+    return shared > 0 and own[:shared] == other[:shared]
 
 
 def _differences(run: RunFiles, other: RunFiles) -> list[str]:
@@ -122,12 +138,22 @@ def band_figure(band: Band, name: str, measure: str) -> Figure:
     figure = Figure(figsize=(6.4, 3.2), layout="constrained")
     axes = figure.add_subplot()
     axes.fill_between(
-        band.steps, band.low, band.high, color=GREY, alpha=0.3, linewidth=0
+        *(band.steps, band.low, band.high),
+        color=GREY,
+        alpha=0.3,
+        linewidth=0,
+        label="their band",
     )
     for one in band.references:
         found = _evaluations(one, measure)
         steps = sorted(found)
-        axes.plot(steps, [found[s][0] for s in steps], color=GREY, linewidth=0.8)
+        axes.plot(
+            steps,
+            [found[s][0] for s in steps],
+            color=GREY,
+            linewidth=0.8,
+            label="references" if one is band.references[0] else None,
+        )
     axes.plot(band.steps, band.run, color=BLUE, marker="o", label=name)
     outside = ~band.inside
     axes.plot(
@@ -136,8 +162,11 @@ def band_figure(band: Band, name: str, measure: str) -> Figure:
         marker="o",
         linestyle="",
         markerfacecolor="white",
+        label="outside" if outside.any() else None,
     )
+    axes.legend(loc="best")
     axes.set_xlabel("updates")
     axes.set_ylabel(measure.replace("/", " policy, "))
-    axes.set_title(f"{name} in the band of {len(band.references)} references")
+    count = len(band.references)
+    axes.set_title(f"{name} in the band of {count} reference" + "s" * (count > 1))
     return figure

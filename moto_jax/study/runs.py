@@ -15,6 +15,7 @@ import numpy as np
 from moto_jax.run_layout import (
     CONFIG_NAME,
     HOUSEKEEPING_KEYS,
+    LATER_KEYS,
     METRICS_NAME,
     PHASES,
     POLICY_SUFFIXES,
@@ -130,18 +131,35 @@ def _require_run(path: Path) -> None:
         )
 
 
+# Sections that their own agents read alone.
+_SECTIONS_OF_AGENTS = ("combo", "cql", "lompo", "rlpd")
+
+
 def differing_keys(runs: Sequence[RunFiles]) -> list[str]:
     """Returns the configuration keys in which runs differ, housekeeping left out.
 
-    A key that some run's version of the configuration did not have says nothing.
+    A run from before a key came has the value of then (`LATER_KEYS`). One that is not
+    known, or is of an agent that the run has not, says nothing.
     """
-    shared = set.intersection(*(set(run.config) for run in runs))
+    shared = set.intersection(*(_known_keys(run.config) for run in runs))
     return [
         key
         for key in sorted(shared)
         if not all(_is_housekeeping(key, run.config) for run in runs)
-        and any(run.config[key] != runs[0].config[key] for run in runs)
+        and any(setting(run, key) != setting(runs[0], key) for run in runs)
     ]
+
+
+def setting(run: RunFiles, key: str) -> Any:
+    """Returns a configuration value, None where the run had no such key."""
+    return run.config.get(key, LATER_KEYS.get(key))
+
+
+def _known_keys(config: Mapping[str, Any]) -> set[str]:
+    """Returns a configuration's keys, and those that came later and it would read."""
+    others = set(_SECTIONS_OF_AGENTS) - {config.get("agent")}
+    later = (key for key in LATER_KEYS if key.partition(".")[0] not in others)
+    return {*config, *later}
 
 
 def _is_housekeeping(key: str, config: Mapping[str, Any]) -> bool:
