@@ -2,16 +2,17 @@
 
 import json
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from experiments import report_sections
 from experiments.run_commands import run_command
-from moto_jax.run_layout import POLICIES, program_directory
+from moto_jax.run_layout import POLICIES, RunError, program_directory
 from moto_jax.study.comparison_rows import result_rows
 from moto_jax.study.drawings import Contents, read_contents
-from moto_jax.study.page import Grid, Listing, Picture, page
-from moto_jax.study.runs import RunFiles
+from moto_jax.study.page import Grid, Listing, Part, Picture, page
+from moto_jax.study.runs import RunFiles, seed_groups
 from moto_jax.study.runs import results as run_results
 from moto_jax.study.systems import (
     ABLATIONS,
@@ -20,23 +21,29 @@ from moto_jax.study.systems import (
     System,
     collect,
     find_runs,
+    tasks_of,
 )
 
+# Asks the checkpoints of systems; see `experiments.calibration_values`.
+Ask = Callable[[Sequence[System]], list[Part]]
 
-def make_report(runs: Path, figures: Path) -> str:
+
+def make_report(
+    directories: Sequence[Path], figures: Path | None = None, ask: Ask | None = None
+) -> str:
     """Returns the page.
 
     Args:
-      runs: directory beneath which the runs lie.
-      figures: directory of their figures.
+      directories: of runs, or beneath which runs lie.
+      figures: directory of their figures, if there are some.
+      ask: tells how well the runs' models predict, if it is to be measured.
 
     Raises:
       ValueError: if there are no runs or no figures, or they are damaged.
       OSError: if a picture cannot be read.
     """
-    contents = read_contents(figures)
-    found, _ = find_runs(runs)
-    systems, _ = collect(found)
+    contents = read_contents(figures) if figures else Contents([], [])
+    systems, notes = _systems(directories)
     every = [run for system in systems for run in system.runs]
     pictures = [
         Picture(
@@ -45,23 +52,53 @@ def make_report(runs: Path, figures: Path) -> str:
             (figures / f"{one['name']}.png").read_bytes(),
         )
         for one in contents.figures
+        if figures
     ]
     return page(
         "MOTO in JAX: offline pre-training, online fine-tuning",
         _intro(every),
         [
-            *(_results_grid(systems, task) for task in _tasks(systems)),
+            *(_results_grid(systems, task) for task in tasks_of(systems)),
             *pictures,
-            _time_grid(systems),
-            *_notes(contents),
-            _commands(every, runs, figures),
+            *report_sections.objects_sections(systems),
+            *report_sections.video_sections(every),
+            *(ask(systems) if ask else [report_sections.model_section(systems)]),
+            report_sections.settings_section(systems),
+            *report_sections.time_sections(systems),
+            _cost_grid(systems),
+            *_notes([*contents.notes, *notes]),
+            _commands(every, directories, figures),
             *_made_with(every),
         ],
     )
 
 
-def _tasks(systems: Sequence[System]) -> list[str]:
-    return list(dict.fromkeys(system.task for system in systems))
+def _systems(directories: Sequence[Path]) -> tuple[list[System], list[str]]:
+    """Returns the runs beneath directories as systems, and what is to be noted.
+
+    Where those of one system differ in more than the seed, each setting is one of its
+    own, called by its first run's name.
+    """
+    found, notes = [], []
+    for directory in directories:
+        runs, faults = find_runs(directory)
+        found += runs
+        notes += faults
+    try:
+        systems, more = collect(found)
+    except RunError as error:
+        more = [f"each setting is shown by itself, by its run's name: {error}"]
+        groups = seed_groups(found)
+        names = [group[0].name for group in groups]
+        systems = [
+            System(
+                group[0].config["task"],
+                name if names.count(name) == 1 else str(group[0].path),
+                tuple(group),
+            )
+            for name, group in zip(names, groups, strict=True)
+        ]
+    return systems, [*notes, *more]
 
 
 def _intro(runs: Sequence[RunFiles]) -> list[str]:
@@ -126,7 +163,7 @@ def _cell(row: Mapping[str, Any]) -> str:
     return text if row["seeds"] == 1 else f"{text} [{low}, {high}]"
 
 
-def _time_grid(systems: Sequence[System]) -> Grid:
+def _cost_grid(systems: Sequence[System]) -> Grid:
     """Returns how long each program took, and how much memory."""
     rows = []
     for system in systems:
@@ -154,13 +191,13 @@ def _time_grid(systems: Sequence[System]) -> Grid:
     )
 
 
-def _notes(contents: Contents) -> list[Listing]:
-    if not contents.notes:
-        return []
-    return [Listing("Notes", "", contents.notes)]
+def _notes(notes: Sequence[str]) -> list[Listing]:
+    return [Listing("Notes", "", list(dict.fromkeys(notes)))] if notes else []
 
 
-def _commands(runs: Sequence[RunFiles], directory: Path, figures: Path) -> Listing:
+def _commands(
+    runs: Sequence[RunFiles], directories: Sequence[Path], figures: Path | None
+) -> Listing:
     """Returns the commands that do it all again."""
     lines = []
     for run in runs:
@@ -170,9 +207,10 @@ def _commands(runs: Sequence[RunFiles], directory: Path, figures: Path) -> Listi
             command = f"# {run.path}: {error}"
         if command not in lines:
             lines.append(command)
-    words = ["--runs", str(directory)], ["--out", str(figures)]
-    flags_text = [f"{name}={shlex.quote(value)}" for name, value in words]
-    lines.append(f"python -m experiments.figures {' '.join(flags_text)}")
+    if figures and len(directories) == 1:
+        words = ("--runs", str(directories[0])), ("--out", str(figures))
+        flags_text = [f"{name}={shlex.quote(value)}" for name, value in words]
+        lines.append(f"python -m experiments.figures {' '.join(flags_text)}")
     return Listing("The commands that made this", "", lines)
 
 

@@ -1,6 +1,6 @@
 """The paper's figures 2 and 3: how systems learn, and what becomes of them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from moto_jax.study.systems import (
     ABLATIONS,
     COMPARED,
     MEASURES,
+    REACHED,
     RESULT_EPISODES,
     Evaluations,
     System,
@@ -151,14 +152,26 @@ def positions(found: Evaluations, width: float) -> np.ndarray:
 
 
 def draw_curves(
-    axes: Axes, systems: Sequence[System], policy: str, measure: str
+    axes: Axes,
+    systems: Sequence[System],
+    policy: str,
+    measure: str,
+    looks: Mapping[str, Look] = LOOKS,
 ) -> None:
-    """Draws a measure of systems on one task: means over seeds and their bands."""
-    several = [evaluations(system.runs) for system in systems]
+    """Draws a measure of systems on one task: means over seeds and their bands.
+
+    Args:
+      axes: to draw in.
+      systems: on the task.
+      policy: "mean" or "sampled".
+      measure: of `MEASURES`, or an object's success, `REACHED` before its name.
+      looks: label -> how a system is drawn.
+    """
+    several = [evaluations(system.runs, (measure,)) for system in systems]
     last = max(int(found.steps[-1]) for found in several)
     width = _OFFLINE_WIDTH * last if last else 1.0
     for system, found in zip(systems, several, strict=True):
-        look = look_of(system.label)
+        look = look_of(system.label, looks)
         over = estimate([found.values[policy][measure]])
         place = positions(found, width)
         axes.plot(
@@ -181,7 +194,7 @@ def draw_curves(
                 linewidth=0,
             )
     _mark_phases(axes, last, width)
-    axes.set_ylabel(_NAMES[measure])
+    axes.set_ylabel(_NAMES.get(measure, "success"))
     _limit(axes, measure, systems)
 
 
@@ -207,7 +220,7 @@ def _short(value: float, position: Any = None) -> str:
 
 
 def _limit(axes: Axes, measure: str, systems: Sequence[System]) -> None:
-    if measure == "success":
+    if measure == "success" or measure.startswith(REACHED):
         axes.set_ylim(-0.04, 1.04)
         axes.yaxis.set_major_formatter(PercentFormatter(1.0))
         axes.set_yticks([0, 0.5, 1])
@@ -271,9 +284,18 @@ def draw_bars(axes: Axes, systems: Sequence[System], policy: str, measure: str) 
         axes.set_xticks(range(most + 1))
 
 
-def look_of(label: str) -> Look:
+def look_of(label: str, looks: Mapping[str, Look] = LOOKS) -> Look:
     """Returns how a system is drawn; one of none's name in grey."""
-    return LOOKS.get(label, Look(GREY, "-", "."))
+    return looks.get(label, Look(GREY, "-", "."))
+
+
+def axis_label(systems: Sequence[System]) -> str:
+    """Returns what is counted below the curves of systems."""
+    return _ONLINE_LABEL if _have_episodes(systems) else _OFFLINE_LABEL
+
+
+def _have_episodes(systems: Sequence[System]) -> bool:
+    return any(evaluations(system.runs).episodes[-1] for system in systems)
 
 
 def _finish(
@@ -283,11 +305,11 @@ def _finish(
     systems: Sequence[System],
 ) -> None:
     """Adds the legend above, and below the lowest curves what is counted."""
-    online = any(evaluations(system.runs).episodes[-1] for system in systems)
+    online = _have_episodes(systems)
     curves = [axes for row in panels for axes in row]
     for axes in curves:
         if axes in lowest:
-            axes.set_xlabel(_ONLINE_LABEL if online else _OFFLINE_LABEL)
+            axes.set_xlabel(axis_label(systems))
         else:
             axes.tick_params(labelbottom=False)
     for row in panels:

@@ -1,4 +1,4 @@
-"""One HTML page of tables and pictures: text in, text out, everything inside it."""
+"""One HTML page of tables, pictures and videos: text in, text out, all inside it."""
 
 import base64
 from collections.abc import Iterable, Sequence
@@ -19,17 +19,36 @@ h1, h2, table, figcaption, .note { font-family: system-ui, sans-serif; }
 h1 { font-size: 1.5rem; line-height: 1.25; }
 h2 { font-size: 1.1rem; margin: 2.2rem 0 0.6rem; }
 figure { margin: 0; }
-figure img { display: block; max-width: 100%; height: auto; margin: 0 auto; }
+figure img, figure video { display: block; max-width: 100%; height: auto;
+  margin: 0 auto; }
+.gallery { display: grid; gap: 1.2rem 1rem; align-items: start;
+  grid-template-columns: repeat(auto-fill, minmax(var(--least), 1fr)); }
+.gallery img, .gallery video { width: 100%; }
+.plates { --least: min(100%, 20rem); }
+.clips { --least: min(12.5rem, 50% - 0.5rem); }
+.narrow img { margin: 0; max-width: min(100%, 30rem); }
 figcaption { font-size: 0.85rem; color: #444; margin-top: 0.5rem; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-size: 0.85rem; }
 th, td { padding: 0.25rem 0.9rem 0.25rem 0; text-align: right; white-space: nowrap;
   border-bottom: 1px solid #e2e2e2; font-variant-numeric: tabular-nums; }
-th:first-child, td:first-child { text-align: left; }
+th:first-child, td:first-child { text-align: left; position: sticky; left: 0;
+  background: #fff; }
 th { border-bottom: 1px solid #888; font-weight: 600; }
+pre span { display: inline-block; max-width: 100%; }
+pre .line { display: block; padding-left: 2ch; text-indent: -2ch; }
+pre .line span { text-indent: 0; }
 pre { font-size: 0.75rem; line-height: 1.5; background: #f6f6f6; padding: 0.6rem;
   overflow-x: auto; white-space: pre-wrap; overflow-wrap: anywhere; }
 .note { font-size: 0.85rem; color: #444; }
+/* On a phone a wide picture scrolls, where its letters would be specks, and so does a
+   table, whose names stay in sight and take several lines. */
+@media (max-width: 40rem) {
+  .wide img { max-width: none; width: 40rem; }
+  th, td { padding-right: 0.6rem; }
+  th, th:first-child, td:first-child { white-space: normal; }
+  td:first-child { overflow-wrap: anywhere; min-width: 6rem; max-width: 9rem; }
+}
 </style>
 </head>
 <body>
@@ -41,7 +60,9 @@ pre { font-size: 0.75rem; line-height: 1.5; background: #f6f6f6; padding: 0.6rem
 <h2>{{ part.title }}</h2>
 {% if part.kind == "picture" %}
 <figure>
-<img src="data:image/png;base64,{{ part.data }}" alt="{{ part.title }}">
+<div class="{{ 'wide' if part.is_wide else 'narrow' }}">
+<img src="{{ part.source }}" alt="{{ part.title }}">
+</div>
 <figcaption>{{ part.caption }}</figcaption>
 </figure>
 {% elif part.kind == "grid" %}
@@ -56,18 +77,43 @@ pre { font-size: 0.75rem; line-height: 1.5; background: #f6f6f6; padding: 0.6rem
 {% if part.note %}
 <p class="note">{{ part.note }}</p>
 {% endif %}
+{% elif part.kind == "gallery" %}
+{% if part.note %}
+<p class="note">{{ part.note }}</p>
+{% endif %}
+<div class="gallery {{ part.look }}">
+{% for one in part.shown %}
+<figure>
+{% if one.kind == "clip" %}
+<video src="{{ one.source }}" controls muted loop playsinline></video>
+{% else %}
+<img src="{{ one.source }}" alt="{{ one.title }}">
+{% endif %}
+{% if one.caption %}
+<figcaption>{{ one.caption }}</figcaption>
+{% endif %}
+</figure>
+{% endfor %}
+</div>
 {% else %}
 {% if part.note %}
 <p class="note">{{ part.note }}</p>
 {% endif %}
 {% if part.lines %}
-<pre>{{ part.lines | join("\n") }}</pre>
+<pre>
+{%- for line in part.lines %}<span class="line">
+{%- for word in line.split(" ") %}<span>{{ word }}</span>{{ " " if not loop.last }}
+{%- endfor %}</span>{% endfor -%}
+</pre>
 {% endif %}
 {% endif %}
 {% endfor %}
 </body>
 </html>
 """
+
+# A picture of one column of a page has less, one of two columns more.
+_WIDE_DOTS = 900
 
 
 class Picture(NamedTuple):
@@ -86,9 +132,54 @@ class Picture(NamedTuple):
     kind = "picture"
 
     @property
-    def data(self) -> str:
-        """The file as text."""
-        return base64.b64encode(self.png).decode("ascii")
+    def source(self) -> str:
+        """The file as a link that holds it."""
+        return _inside("image/png", self.png)
+
+    @property
+    def is_wide(self) -> bool:
+        """Whether its letters are specks on a phone: by a PNG's width, in dots."""
+        return int.from_bytes(self.png[16:20], "big") > _WIDE_DOTS
+
+
+class Clip(NamedTuple):
+    """A video in a gallery.
+
+    Attributes:
+      caption: below it.
+      mp4: the file's bytes.
+    """
+
+    caption: str
+    mp4: bytes
+
+    kind = "clip"
+
+    @property
+    def source(self) -> str:
+        """The file as a link that holds it."""
+        return _inside("video/mp4", self.mp4)
+
+
+class Gallery(NamedTuple):
+    """Small pictures or videos side by side, as many as the screen has room for.
+
+    Attributes:
+      title: its heading.
+      note: above them.
+      shown: in order; all pictures, or all videos.
+    """
+
+    title: str
+    note: str
+    shown: Sequence[Picture] | Sequence[Clip]
+
+    kind = "gallery"
+
+    @property
+    def look(self) -> str:
+        """How wide they are."""
+        return "clips" if self.shown[0].kind == "clip" else "plates"
 
 
 class Grid(NamedTuple):
@@ -110,12 +201,12 @@ class Grid(NamedTuple):
 
 
 class Listing(NamedTuple):
-    """Lines of a terminal on the page.
+    """Lines of a terminal on the page, or a sentence alone.
 
     Attributes:
       title: its heading.
       note: above it.
-      lines: as they are.
+      lines: as they are; may be none.
     """
 
     title: str
@@ -125,9 +216,10 @@ class Listing(NamedTuple):
     kind = "listing"
 
 
-def page(
-    title: str, intro: Iterable[str], parts: Iterable[Picture | Grid | Listing]
-) -> str:
+Part = Picture | Gallery | Grid | Listing
+
+
+def page(title: str, intro: Iterable[str], parts: Iterable[Part]) -> str:
     """Returns a page that needs no other file and runs nothing; all text is escaped.
 
     Args:
@@ -144,3 +236,7 @@ def page(
     return environment.from_string(_TEMPLATE).render(
         title=title, intro=intro, parts=parts
     )
+
+
+def _inside(kind: str, data: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(data).decode('ascii')}"

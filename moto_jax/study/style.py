@@ -4,6 +4,7 @@ Colours are Okabe and Ito's; whatever shares a panel also differs in line style 
 marker.
 """
 
+import io
 import os
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -93,3 +94,10 @@ def save(figure: Figure, path: str | os.PathLike[str]) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def png_bytes(figure: Figure) -> bytes:
+    """Returns the figure as a PNG."""
+    file = io.BytesIO()
+    figure.savefig(file, format="png")
+    return file.getvalue()

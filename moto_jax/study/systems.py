@@ -35,6 +35,8 @@ ABLATED = (MOTO, *ABLATIONS, DREAMER)
 
 # Numbers of an evaluation, as they are called in metrics.jsonl behind "POLICY/".
 MEASURES = ("return", "success", "objects")
+# Behind it an object's name: the share of episodes in which it was in its goal.
+REACHED = "reached/"
 
 # Results are means over so many evaluation episodes of the online phase, the last.
 RESULT_EPISODES = 200
@@ -190,8 +192,14 @@ def tasks_of(systems: Sequence[System]) -> list[str]:
     return list(dict.fromkeys(system.task for system in systems))
 
 
-def evaluations(runs: Sequence[RunFiles]) -> Evaluations:
+def evaluations(
+    runs: Sequence[RunFiles], measures: Sequence[str] = MEASURES
+) -> Evaluations:
     """Returns the evaluations that all runs of a system have made.
+
+    Args:
+      runs: of one system.
+      measures: what is wanted of them, as it is called behind "POLICY/".
 
     Raises:
       RunError: if they share none.
@@ -223,7 +231,7 @@ def evaluations(runs: Sequence[RunFiles]) -> Evaluations:
                         for table in tables
                     ]
                 )
-                for measure in MEASURES
+                for measure in measures
             }
             for policy in POLICIES
         },
@@ -268,14 +276,27 @@ def last_evaluations(found: Evaluations) -> np.ndarray:
 
 def results(system: System, policy: str, measure: str) -> np.ndarray:
     """Returns each seed's result [seeds], over episodes; see `last_evaluations`."""
-    found = evaluations(system.runs)
+    found = evaluations(system.runs, (measure,))
     chosen = last_evaluations(found)
     values = found.values[policy][measure][:, chosen]
     return np.average(values, axis=1, weights=found.played[chosen])
 
 
+def object_names(systems: Sequence[System]) -> list[str]:
+    """Returns the objects that evaluations count, by their rates."""
+    prefix = f"mean/{REACHED}"
+    return list(
+        dict.fromkeys(
+            name.removeprefix(prefix)
+            for system in systems
+            for run in system.runs
+            for row in run.rows
+            for name in row
+            if name.startswith(prefix)
+        )
+    )
+
+
 def num_objects(system: System) -> int:
     """Returns how many objects the task has, by the evaluations' rates."""
-    prefix = "mean/reached/"
-    rows = (row for run in system.runs for row in run.rows)
-    return max(1, *(sum(name.startswith(prefix) for name in row) for row in rows))
+    return max(1, len(object_names([system])))
