@@ -48,13 +48,15 @@ class Probe(NamedTuple):
       filter_rewards: (params, batch, key) -> [T, B].
       imagine_rewards: (params, image [N], key) -> [H + 1, N], with the mean policy.
       uncertainty: (params, batch, key) -> [T - H, B], along recorded actions.
-      horizon: H of the last.
+      open_loop: (params, batch, key) -> `model_probes.OpenLoop`, along them too.
+      horizon: H of the last two.
     """
 
     predict: Callable[..., jax.Array]
     filter_rewards: Callable[..., jax.Array]
     imagine_rewards: Callable[..., jax.Array]
     uncertainty: Callable[..., jax.Array]
+    open_loop: Callable[..., model_probes.OpenLoop]
     horizon: int
 
 
@@ -111,6 +113,11 @@ def make_probe(config: Config, model: Any, action_size: int) -> Probe:
         imagine_rewards=jax.jit(imagine_rewards),
         uncertainty=jax.jit(
             lambda params, batch, key: model_probes.open_loop_uncertainty(
+                model, params, batch, horizon, disagreement, key
+            )
+        ),
+        open_loop=jax.jit(
+            lambda params, batch, key: model_probes.open_loop_rollouts(
                 model, params, batch, horizon, disagreement, key
             )
         ),

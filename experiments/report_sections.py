@@ -11,6 +11,7 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
+from experiments.run_commands import parent_place
 from moto_jax.run_layout import POLICIES, program_directory
 from moto_jax.study.page import Clip, Gallery, Grid, Listing, Part, Picture
 from moto_jax.study.run_figures import (
@@ -232,6 +233,8 @@ def settings_section(systems: Sequence[System]) -> Part:
 def _values(runs: Sequence[RunFiles], key: str) -> str:
     """Returns a key's values over runs, each once."""
     several = [setting(run, key) for run in runs]
+    if key == "init_from":
+        several = [parent_place(value) for value in several]
     texts = [
         ", ".join(map(str, value)) if isinstance(value, list) else str(value)
         for value in several

@@ -6,6 +6,7 @@ figures 1, 4 and 5 and for comparing checkpoints; nothing here learns.
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -134,19 +135,31 @@ def imagined_rewards(
     return model.reward(params, dream.feature)
 
 
-def open_loop_uncertainty(
+class OpenLoop(NamedTuple):
+    """What a model says along H recorded actions from each posterior.
+
+    Attributes:
+      uncertainty: [H, T - H, B], u (Eq. 2) of the transition after each action.
+      reward: [H, T - H, B], predicted for the row that the action leads to: of start j
+        and action t it is row j + t + 1.
+    """
+
+    uncertainty: jax.Array
+    reward: jax.Array
+
+
+def open_loop_rollouts(
     model: WorldModel,
     params: Params,
     batch: Batch,
     horizon: int,
     disagreement: Callable[[jax.Array], jax.Array],
     key: jax.Array,
-) -> jax.Array:
-    """Returns the mean u over H recorded actions from each posterior, [T - H, B].
+) -> OpenLoop:
+    """Returns uncertainty and rewards along H recorded actions from each posterior.
 
-    The expectation in Eq. 12 with recorded actions: from the posterior of row j the
-    model is rolled open loop by the actions taken at rows j .. j + H - 1, with a member
-    drawn for every step, and u (Eq. 2) is averaged over the H transitions.
+    From the posterior of row j the model is rolled open loop by the actions taken at
+    rows j .. j + H - 1, with a member drawn for every step.
 
     Args:
       model: the world model.
@@ -175,11 +188,28 @@ def open_loop_uncertainty(
     def step(latent: LatentState, inputs):
         action, member, key = inputs
         latent, logits = model.imagine_step(params, latent, action, member, key)
-        return latent, disagreement(logits)
+        reward = model.reward(params, latent.feature)
+        return latent, OpenLoop(disagreement(logits), reward)
 
     keys = jax.random.split(step_key, horizon)
-    _, uncertainty = jax.lax.scan(step, latent, (actions, members, keys))
-    return jnp.mean(uncertainty, axis=0)
+    return jax.lax.scan(step, latent, (actions, members, keys))[1]
+
+
+def open_loop_uncertainty(
+    model: WorldModel,
+    params: Params,
+    batch: Batch,
+    horizon: int,
+    disagreement: Callable[[jax.Array], jax.Array],
+    key: jax.Array,
+) -> jax.Array:
+    """Returns the mean u over H recorded actions from each posterior, [T - H, B].
+
+    The expectation in Eq. 12 with recorded actions, over the H transitions of
+    `open_loop_rollouts`, whose arguments and errors these are.
+    """
+    found = open_loop_rollouts(model, params, batch, horizon, disagreement, key)
+    return jnp.mean(found.uncertainty, axis=0)
 
 
 def whole_windows(lengths: Sequence[int], rows: int, horizon: int) -> np.ndarray:

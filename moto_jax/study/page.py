@@ -1,10 +1,12 @@
 """One HTML page of tables, pictures and videos: text in, text out, all inside it."""
 
 import base64
+import re
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
 
 _TEMPLATE = """<!DOCTYPE html>
 <html lang="en">
@@ -37,7 +39,7 @@ th:first-child, td:first-child { text-align: left; position: sticky; left: 0;
 th { border-bottom: 1px solid #888; font-weight: 600; }
 pre span { display: inline-block; max-width: 100%; }
 pre .line { display: block; padding-left: 2ch; text-indent: -2ch; }
-pre .line span { text-indent: 0; }
+pre .line span { text-indent: 0; word-break: break-all; }
 pre { font-size: 0.75rem; line-height: 1.5; background: #f6f6f6; padding: 0.6rem;
   overflow-x: auto; white-space: pre-wrap; overflow-wrap: anywhere; }
 .note { font-size: 0.85rem; color: #444; }
@@ -45,9 +47,8 @@ pre { font-size: 0.75rem; line-height: 1.5; background: #f6f6f6; padding: 0.6rem
    table, whose names stay in sight and take several lines. */
 @media (max-width: 40rem) {
   .wide img { max-width: none; width: 40rem; }
-  th, td { padding-right: 0.6rem; }
-  th, th:first-child, td:first-child { white-space: normal; }
-  td:first-child { overflow-wrap: anywhere; min-width: 6rem; max-width: 9rem; }
+  th, td { padding-right: 0.6rem; white-space: normal; }
+  td:first-child { overflow-wrap: break-word; min-width: 6rem; max-width: 10rem; }
 }
 </style>
 </head>
@@ -71,7 +72,7 @@ pre { font-size: 0.75rem; line-height: 1.5; background: #f6f6f6; padding: 0.6rem
 {%- for column in part.columns %}<th>{{ column }}</th>{% endfor -%}
 </tr></thead><tbody>
 {% for row in part.rows %}
-<tr>{% for cell in row %}<td>{{ cell }}</td>{% endfor %}</tr>
+<tr>{% for cell in row %}<td>{{ cell | breakable }}</td>{% endfor %}</tr>
 {% endfor %}
 </tbody></table></div>
 {% if part.note %}
@@ -233,9 +234,15 @@ def page(title: str, intro: Iterable[str], parts: Iterable[Part]) -> str:
         keep_trailing_newline=True,
         undefined=StrictUndefined,
     )
+    environment.filters["breakable"] = _breakable
     return environment.from_string(_TEMPLATE).render(
         title=title, intro=intro, parts=parts
     )
+
+
+def _breakable(text: str) -> Markup:
+    """Returns text whose keys and paths may go on in a new line; numbers stay whole."""
+    return Markup("<wbr>").join(re.split(r"(?<=[/_])|(?<=[a-z]\.)(?=[a-z])", text))
 
 
 def _inside(kind: str, data: bytes) -> str:
