@@ -77,7 +77,7 @@ def _systems(directories: Sequence[Path]) -> tuple[list[System], list[str]]:
     """Returns the runs beneath directories as systems, and what is to be noted.
 
     Where those of one system differ in more than the seed, each setting is one of its
-    own, called by its first run's name.
+    own, called by its first program's name.
     """
     found, notes = [], []
     for directory in directories:
@@ -87,9 +87,9 @@ def _systems(directories: Sequence[Path]) -> tuple[list[System], list[str]]:
     try:
         systems, more = collect(found)
     except RunError as error:
-        more = [f"each setting is shown by itself, by its run's name: {error}"]
+        more = [f"each setting is shown by itself: {error}"]
         groups = seed_groups(found)
-        names = [group[0].name for group in groups]
+        names = [program_directory(group[0].path).name for group in groups]
         systems = [
             System(
                 group[0].config["task"],

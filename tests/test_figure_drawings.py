@@ -10,7 +10,12 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from experiments import figure_drawings, figure_values, gap_values
+from experiments import (
+    calibration_values,
+    figure_drawings,
+    figure_values,
+    gap_values,
+)
 from moto_jax.acting.environment_seeds import Purpose, environment_seed
 from moto_jax.data.episodes import (
     Episode,
@@ -349,6 +354,51 @@ def test_without_a_success_the_demonstrator_is_the_expert(models):
     assert not fake.played
     # It ends after 19 steps and stays at four for the other 21.
     assert found.expert_return == 16 + 12 + 8 + 4 + 21 * 4
+
+
+def told(models, rewards, uncertainty):
+    """The same models, which say so of the rows that actions lead to."""
+
+    def open_loop(params, batch, key):
+        horizon, (rows, size) = models.probe.horizon, batch.reward.shape
+        shape = (horizon, rows - horizon, size)
+        start, ahead = np.arange(shape[1])[:, None], np.arange(horizon)[:, None, None]
+        led_to = batch.reward[start + ahead + 1, np.arange(size)]
+        return model_probes.OpenLoop(
+            np.broadcast_to(uncertainty(start), shape), rewards(led_to)
+        )
+
+    return models._replace(probe=models.probe._replace(open_loop=open_loop))
+
+
+def test_predictions_are_set_against_the_rows_that_they_are_of(models):
+    half_more = told(models, lambda led_to: led_to + 0.5, lambda start: 0.1 * start)
+    found = calibration_values.calibration(half_more)
+    windows = LENGTH + 1 - models.probe.horizon
+    assert len(found.real) == 2 * 10 * windows
+    np.testing.assert_allclose(found.predicted, found.real + 0.5)
+    np.testing.assert_allclose(found.error, 0.5)
+    # Of the row at the end of each window, and none behind the episode's end.
+    ends = np.arange(windows) + models.probe.horizon
+    for row in range(windows):
+        own = np.isclose(found.uncertainty, 0.1 * row)
+        assert own.sum() == 2 * 10
+        np.testing.assert_array_equal(found.real[own], min(4, ends[row] // PACE))
+
+
+def test_a_page_tells_what_models_predict_and_which_were_not_asked(
+    models, runs, monkeypatch
+):
+    right = told(models, lambda led_to: led_to, lambda start: 0.1 * start)
+    monkeypatch.setattr(calibration_values, "open_models", lambda *unused: right)
+    several, _ = systems.collect(systems.find_runs(runs)[0])
+    gallery, grid = calibration_values.calibration_sections(several[:1], None)
+    assert len(gallery.shown) == 2 and gallery.title == "The model of MOTO"
+    assert [row[0] for row in grid.rows] == sorted(row[0] for row in grid.rows)
+    assert all(row[2:] == [f"{float(row[0]):.2f}", "0.00"] for row in grid.rows)
+    monkeypatch.undo()
+    (said,) = calibration_values.calibration_sections(several[1:], world()[1])
+    assert said.note.startswith("It was not asked: ") and "no_prior" in said.note
 
 
 def test_tables_hold_what_is_drawn(drawn):

@@ -134,6 +134,24 @@ def test_uncertainty_is_the_mean_over_the_recorded_actions():
         )
 
 
+def test_open_loop_rewards_are_of_the_rows_that_the_actions_lead_to():
+    params, batch = params_without_chance(), batch_of()
+    found = model_probes.open_loop_rollouts(
+        fakes.linear_world_model(),
+        params,
+        batch,
+        HORIZON,
+        logit_disagreement,
+        jax.random.key(0),
+    )
+    # Nothing is seen of h, so that it is what filtering makes of the same actions.
+    rewards = filtered_deter(params, batch) @ params["reward"][: fakes.DETER]
+    assert found.reward.shape == (HORIZON, LENGTH - HORIZON, SIZE)
+    for ahead in range(HORIZON):
+        wanted = rewards[1 + ahead : 1 + ahead + LENGTH - HORIZON]
+        np.testing.assert_allclose(found.reward[ahead], wanted, rtol=1e-3, atol=1e-5)
+
+
 def test_members_that_agree_are_certain():
     params = params_without_chance()
     params["prior"][:] = params["prior"][:1]

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from jinja2 import Environment, StrictUndefined
-from markupsafe import Markup
 
 _TEMPLATE = """<!DOCTYPE html>
 <html lang="en">
@@ -72,7 +71,9 @@ pre { font-size: 0.75rem; line-height: 1.5; background: #f6f6f6; padding: 0.6rem
 {%- for column in part.columns %}<th>{{ column }}</th>{% endfor -%}
 </tr></thead><tbody>
 {% for row in part.rows %}
-<tr>{% for cell in row %}<td>{{ cell | breakable }}</td>{% endfor %}</tr>
+<tr>
+{%- for cell in row %}<td>{{ cell | pieces | join("<wbr>" | safe) }}</td>
+{%- endfor %}</tr>
 {% endfor %}
 </tbody></table></div>
 {% if part.note %}
@@ -234,15 +235,15 @@ def page(title: str, intro: Iterable[str], parts: Iterable[Part]) -> str:
         keep_trailing_newline=True,
         undefined=StrictUndefined,
     )
-    environment.filters["breakable"] = _breakable
+    environment.filters["pieces"] = _pieces
     return environment.from_string(_TEMPLATE).render(
         title=title, intro=intro, parts=parts
     )
 
 
-def _breakable(text: str) -> Markup:
-    """Returns text whose keys and paths may go on in a new line; numbers stay whole."""
-    return Markup("<wbr>").join(re.split(r"(?<=[/_])|(?<=[a-z]\.)(?=[a-z])", text))
+def _pieces(text: str) -> list[str]:
+    """Returns keys and paths in parts that fit a phone; numbers stay whole."""
+    return re.split(r"(?<=[/_])|(?<=[a-z]\.)(?=[a-z])", text)
 
 
 def _inside(kind: str, data: bytes) -> str:
