@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from moto_jax.acting.environment_seeds import Purpose, environment_seed
@@ -22,7 +23,7 @@ from moto_jax.study import model_probes
 from moto_jax.study.model_figures import Prediction, Rewards
 from moto_jax.study.runs import RunFiles
 from moto_jax.study.systems import System
-from moto_jax.types import Config, Params
+from moto_jax.types import Batch, Config, Params
 from moto_jax.worlds.sources import dataset_directories
 from moto_jax.worlds.world import World
 
@@ -105,6 +106,12 @@ def make_probe(config: Config, model: Any, action_size: int) -> Probe:
 
     horizon = config.moto.horizon
     disagreement = DISAGREEMENTS[config.moto.disagreement]
+
+    def open_loop_of(params: Params, batch: Batch, key: jax.Array):
+        return model_probes.open_loop_rollouts(
+            model, params, batch, horizon, disagreement, key
+        )
+
     return Probe(
         predict=jax.jit(functools.partial(open_loop, model), static_argnums=2),
         filter_rewards=jax.jit(
@@ -112,15 +119,11 @@ def make_probe(config: Config, model: Any, action_size: int) -> Probe:
         ),
         imagine_rewards=jax.jit(imagine_rewards),
         uncertainty=jax.jit(
-            lambda params, batch, key: model_probes.open_loop_uncertainty(
-                model, params, batch, horizon, disagreement, key
+            lambda params, batch, key: jnp.mean(
+                open_loop_of(params, batch, key).uncertainty, axis=0
             )
         ),
-        open_loop=jax.jit(
-            lambda params, batch, key: model_probes.open_loop_rollouts(
-                model, params, batch, horizon, disagreement, key
-            )
-        ),
+        open_loop=jax.jit(open_loop_of),
         horizon=horizon,
     )
 

@@ -18,7 +18,7 @@ PROGRAMS = {
     "export": ("experiments.export", "writes a run's policy as one small file"),
     "data": ("experiments.data", "converts, checks and shows demonstrations"),
     "figures": ("experiments.figures", "draws the paper's figures from runs"),
-    "report": ("experiments.report", "one page about runs: curves, videos, time, settings"),
+    "report": ("experiments.report", "one page about runs: curves, videos, times"),
     "sweep": ("launch.sweeps", "a figure's runs, here or on a cluster"),
     "benchmark": ("experiments.benchmark", "speed and memory, beside references"),
     "compare": ("experiments.compare", "a run within the band of committed ones"),

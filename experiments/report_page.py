@@ -25,7 +25,7 @@ from moto_jax.study.systems import (
 )
 
 # Asks the checkpoints of systems; see `experiments.calibration_values`.
-Ask = Callable[[Sequence[System]], list[Part]]
+Ask = Callable[[Sequence[System]], Sequence[Part]]
 
 
 def make_report(

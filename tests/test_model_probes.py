@@ -111,16 +111,20 @@ def test_imagined_rewards_begin_with_what_is_seen():
     np.testing.assert_allclose(found[0], wanted, rtol=1e-4, atol=1e-4)
 
 
-def test_uncertainty_is_the_mean_over_the_recorded_actions():
-    params, batch = params_without_chance(), batch_of()
-    found = model_probes.open_loop_uncertainty(
+def open_loop(params, batch, horizon=HORIZON):
+    return model_probes.open_loop_rollouts(
         fakes.linear_world_model(),
         params,
         batch,
-        HORIZON,
+        horizon,
         logit_disagreement,
         jax.random.key(0),
     )
+
+
+def test_uncertainty_is_the_mean_over_the_recorded_actions():
+    params, batch = params_without_chance(), batch_of()
+    found = open_loop(params, batch).uncertainty.mean(axis=0)
     deters = filtered_deter(params, batch)
     assert found.shape == (LENGTH - HORIZON, SIZE)
     for row in range(LENGTH - HORIZON):
@@ -136,14 +140,7 @@ def test_uncertainty_is_the_mean_over_the_recorded_actions():
 
 def test_open_loop_rewards_are_of_the_rows_that_the_actions_lead_to():
     params, batch = params_without_chance(), batch_of()
-    found = model_probes.open_loop_rollouts(
-        fakes.linear_world_model(),
-        params,
-        batch,
-        HORIZON,
-        logit_disagreement,
-        jax.random.key(0),
-    )
+    found = open_loop(params, batch)
     # Nothing is seen of h, so that it is what filtering makes of the same actions.
     rewards = filtered_deter(params, batch) @ params["reward"][: fakes.DETER]
     assert found.reward.shape == (HORIZON, LENGTH - HORIZON, SIZE)
@@ -155,27 +152,13 @@ def test_open_loop_rewards_are_of_the_rows_that_the_actions_lead_to():
 def test_members_that_agree_are_certain():
     params = params_without_chance()
     params["prior"][:] = params["prior"][:1]
-    uncertain = model_probes.open_loop_uncertainty(
-        fakes.linear_world_model(),
-        params,
-        batch_of(),
-        HORIZON,
-        logit_disagreement,
-        jax.random.key(0),
-    )
+    uncertain = open_loop(params, batch_of()).uncertainty
     np.testing.assert_allclose(uncertain, 0.0, atol=1e-6)
 
 
 def test_a_horizon_must_fit():
     with pytest.raises(ValueError, match="6 rows hold no 6 actions"):
-        model_probes.open_loop_uncertainty(
-            fakes.linear_world_model(),
-            params_without_chance(),
-            batch_of(),
-            LENGTH,
-            logit_disagreement,
-            jax.random.key(0),
-        )
+        open_loop(params_without_chance(), batch_of(), LENGTH)
 
 
 def episodes_of(*lengths):

@@ -159,7 +159,8 @@ def open_loop_rollouts(
     """Returns uncertainty and rewards along H recorded actions from each posterior.
 
     From the posterior of row j the model is rolled open loop by the actions taken at
-    rows j .. j + H - 1, with a member drawn for every step.
+    rows j .. j + H - 1, with a member drawn for every step. The mean of u over those H
+    transitions is the expectation in Eq. 12 with recorded actions.
 
     Args:
       model: the world model.
@@ -193,23 +194,6 @@ def open_loop_rollouts(
 
     keys = jax.random.split(step_key, horizon)
     return jax.lax.scan(step, latent, (actions, members, keys))[1]
-
-
-def open_loop_uncertainty(
-    model: WorldModel,
-    params: Params,
-    batch: Batch,
-    horizon: int,
-    disagreement: Callable[[jax.Array], jax.Array],
-    key: jax.Array,
-) -> jax.Array:
-    """Returns the mean u over H recorded actions from each posterior, [T - H, B].
-
-    The expectation in Eq. 12 with recorded actions, over the H transitions of
-    `open_loop_rollouts`, whose arguments and errors these are.
-    """
-    found = open_loop_rollouts(model, params, batch, horizon, disagreement, key)
-    return jnp.mean(found.uncertainty, axis=0)
 
 
 def whole_windows(lengths: Sequence[int], rows: int, horizon: int) -> np.ndarray:

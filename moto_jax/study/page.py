@@ -61,7 +61,7 @@ pre { font-size: 0.75rem; line-height: 1.5; background: #f6f6f6; padding: 0.6rem
 {% if part.kind == "picture" %}
 <figure>
 <div class="{{ 'wide' if part.is_wide else 'narrow' }}">
-<img src="{{ part.source }}" alt="{{ part.title }}">
+<img src="{{ part.png | inside('image/png') }}" alt="{{ part.title }}">
 </div>
 <figcaption>{{ part.caption }}</figcaption>
 </figure>
@@ -87,9 +87,10 @@ pre { font-size: 0.75rem; line-height: 1.5; background: #f6f6f6; padding: 0.6rem
 {% for one in part.shown %}
 <figure>
 {% if one.kind == "clip" %}
-<video src="{{ one.source }}" controls muted loop playsinline></video>
+<video controls muted loop playsinline src="{{ one.mp4 | inside('video/mp4') }}">
+</video>
 {% else %}
-<img src="{{ one.source }}" alt="{{ one.title }}">
+<img src="{{ one.png | inside('image/png') }}" alt="{{ one.title }}">
 {% endif %}
 {% if one.caption %}
 <figcaption>{{ one.caption }}</figcaption>
@@ -134,11 +135,6 @@ class Picture(NamedTuple):
     kind = "picture"
 
     @property
-    def source(self) -> str:
-        """The file as a link that holds it."""
-        return _inside("image/png", self.png)
-
-    @property
     def is_wide(self) -> bool:
         """Whether its letters are specks on a phone: by a PNG's width, in dots."""
         return int.from_bytes(self.png[16:20], "big") > _WIDE_DOTS
@@ -156,11 +152,6 @@ class Clip(NamedTuple):
     mp4: bytes
 
     kind = "clip"
-
-    @property
-    def source(self) -> str:
-        """The file as a link that holds it."""
-        return _inside("video/mp4", self.mp4)
 
 
 class Gallery(NamedTuple):
@@ -235,7 +226,7 @@ def page(title: str, intro: Iterable[str], parts: Iterable[Part]) -> str:
         keep_trailing_newline=True,
         undefined=StrictUndefined,
     )
-    environment.filters["pieces"] = _pieces
+    environment.filters |= {"inside": _inside, "pieces": _pieces}
     return environment.from_string(_TEMPLATE).render(
         title=title, intro=intro, parts=parts
     )
@@ -246,5 +237,6 @@ def _pieces(text: str) -> list[str]:
     return re.split(r"(?<=[/_])|(?<=[a-z]\.)(?=[a-z])", text)
 
 
-def _inside(kind: str, data: bytes) -> str:
+def _inside(data: bytes, kind: str) -> str:
+    """Returns a file as a link that holds it."""
     return f"data:{kind};base64,{base64.b64encode(data).decode('ascii')}"
