@@ -276,15 +276,21 @@ def test_videos_are_of_the_best_the_worst_and_the_last_evaluation(tmp_path):
     assert clips_of(make_report([rising])) == [b"40 best", b"0 worst", b"40 worst"]
 
 
-def test_runs_whose_videos_are_not_shown_are_named(tmp_path):
-    bare = write_runs(tmp_path, "bare", seeds=(0,))
-    large = write_runs(tmp_path, "large", seeds=(1,))
-    with_videos(large, (40,), size=report_sections._VIDEO_BYTES // 2 + 1)
-    text = make_report([tmp_path])
+def test_runs_whose_videos_are_not_shown_are_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(report_sections, "_VIDEO_BYTES", 100)
+    write_runs(tmp_path, "bare", seeds=(0,))
+    # Two videos each, of which those of one run fit.
+    names = ("first", "second")
+    several = [
+        write_runs(tmp_path, name, seeds=(seed,)) for seed, name in enumerate(names, 1)
+    ]
+    for directory in several:
+        with_videos(directory, (40,), size=30)
+    text = make_report(sorted(tmp_path.iterdir()))
     shown = "".join(Parser(text).text)
-    assert clips_of(text) == []
-    assert f"Without videos beside their metrics: {bare.name}." in shown
-    assert str(large / "videos") in shown
+    assert len(clips_of(text)) == 2 and "Videos of first" in shown
+    assert "Without videos beside their metrics: bare." in shown
+    assert str(several[1] / "videos") in shown and str(several[0] / "v") not in shown
 
 
 def test_time_is_told_by_part(tmp_path):
