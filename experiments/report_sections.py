@@ -269,12 +269,7 @@ def model_section(systems: Sequence[System]) -> Part:
         "mean square on training batches, along what was seen. How predictions hold "
         "where the model does not see is measured with --probe, on demonstrations "
         "that it was not trained on.",
-        [
-            "system",
-            "reward error",
-            "uncertainty in dreams",
-            "penalised reward in dreams",
-        ],
+        ["system", "reward error", "uncertainty in dreams"],
         rows,
     )
 

@@ -182,6 +182,20 @@ def test_runs_are_grouped_by_everything_but_seed_and_housekeeping(tmp_path):
     assert names == [["0", "2"], ["1"]]
 
 
+def test_runs_of_before_and_after_a_key_came_are_one_group(tmp_path):
+    older, newer = (
+        write_run(tmp_path / str(seed), **{"seeds": (seed,), "env.modules": ""})
+        for seed in (0, 1)
+    )
+    config = json.loads((older / "config.json").read_text())
+    del config["env"]["modules"]
+    (older / "config.json").write_text(json.dumps(config))
+    read = [runs.read_run(older), runs.read_run(newer)]
+    assert len(runs.seed_groups(read)) == 1
+    other = write_run(tmp_path / "2", **{"env.modules": "mine"})
+    assert len(runs.seed_groups([*read, runs.read_run(other)])) == 2
+
+
 def test_the_folder_of_a_dataset_that_is_there_decides_numbers(tmp_path):
     read = [
         runs.read_run(

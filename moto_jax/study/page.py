@@ -35,6 +35,7 @@ th, td { padding: 0.25rem 0.9rem 0.25rem 0; text-align: right; white-space: nowr
   border-bottom: 1px solid #e2e2e2; font-variant-numeric: tabular-nums; }
 th:first-child, td:first-child { text-align: left; position: sticky; left: 0;
   background: #fff; }
+wbr { display: none; }
 th { border-bottom: 1px solid #888; font-weight: 600; }
 pre span { display: inline-block; max-width: 100%; }
 pre .line { display: block; padding-left: 2ch; text-indent: -2ch; }
@@ -46,7 +47,9 @@ pre { font-size: 0.75rem; line-height: 1.5; background: #f6f6f6; padding: 0.6rem
    table, whose names stay in sight and take several lines. */
 @media (max-width: 40rem) {
   .wide img { max-width: none; width: 40rem; }
-  th, td { padding-right: 0.6rem; white-space: normal; }
+  wbr { display: inline; }
+  th, td { padding-right: 0.6rem; }
+  th, td:first-child { white-space: normal; }
   td:first-child { overflow-wrap: break-word; min-width: 6rem; max-width: 10rem; }
 }
 </style>

@@ -173,13 +173,13 @@ def _is_housekeeping(key: str, config: Mapping[str, Any]) -> bool:
 def seed_groups(runs: Sequence[RunFiles]) -> list[list[RunFiles]]:
     """Returns the runs in groups that differ in nothing but the seed, in given order.
 
-    Housekeeping does not count.
+    Housekeeping does not count, and a run from before a key came has its value of then.
     """
     groups: dict[str, list[RunFiles]] = {}
     for run in runs:
         rest = {
             key: value
-            for key, value in run.config.items()
+            for key, value in (LATER_KEYS | dict(run.config)).items()
             if key != "seeds" and not _is_housekeeping(key, run.config)
         }
         groups.setdefault(json.dumps(rest, sort_keys=True), []).append(run)
