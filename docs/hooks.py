@@ -12,7 +12,7 @@ from mkdocs.structure.files import File, Files, InclusionLevel
 from mkdocs.structure.pages import Page
 
 _ROOT = Path(__file__).resolve().parents[1]
-_SHOWN = {".md", ".csv", ".png", ".pdf", ".html"}
+_SHOWN = {".md", ".csv", ".png", ".gif", ".pdf", ".html"}
 # They lie beside this folder, and in the site beside its pages.
 _TEXTS = ("CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "CODE_OF_CONDUCT.md")
 _BESIDE = (*_TEXTS, "CITATION.cff", "LICENSE")

@@ -28,6 +28,9 @@ _WHICH = flags.DEFINE_enum(
 )
 _WORKERS = flags.DEFINE_integer("workers", 2, "Environment processes.", lower_bound=1)
 _OUT = flags.DEFINE_string("out", "runs/watch", "Directory of the videos.")
+_GIF = flags.DEFINE_bool(
+    "gif", False, "Write the best episode as a GIF too, as the README shows it."
+)
 
 
 def main(argv: Sequence[str]) -> None:
@@ -73,11 +76,12 @@ def _watch(path: Path) -> None:
     name = _WHICH.value
     keys = jax.random.key(0)[None]
     results = play_episodes(trained, world, [name], keys, seeds)
-    write_videos(out, name, results[name], world.label)
+    write_videos(out, name, results[name], world.label, _GIF.value)
     show(trained, results)
     for what, ending in (
         ("best episode", "best.mp4"),
         ("in one picture", "best.png"),
+        *([("as a GIF", "best.gif")] if _GIF.value else []),
         ("worst episode", "worst.mp4"),
     ):
         print(f"{what:<15} {out / f'{name}-{ending}'}")

@@ -140,6 +140,12 @@ def test_the_strip_ends_a_second_after_the_last_event(tmp_path, monkeypatch):
     )
     videos.write_videos(tmp_path / "videos", "1", result, label)
     assert [len(frames) for frames in strips] == [9 + 13 + 1]
+    shown = {}
+    monkeypatch.setattr(
+        videos, "write_video", lambda path, frames: shown.update({path.name: frames})
+    )
+    videos.write_videos(tmp_path / "videos", "1", result, label, gif=True)
+    assert len(shown["1-best.gif"]) == 9 + 13 + 1 and len(shown["1-best.mp4"]) == 40
 
 
 def test_bad_arguments(evaluate):
@@ -202,6 +208,20 @@ def test_video_holds_the_frames_enlarged_in_real_time(tmp_path):
     assert np.abs(error).mean() < 3
 
 
+def test_a_gif_holds_the_same_frames_and_goes_on_for_ever(tmp_path):
+    frames = np.zeros((25, 5, 7, 3), np.uint8)
+    frames[:, :3] = 200
+    frames[12:, :, 4:, 0] = 90
+    path = tmp_path / "episode.gif"
+    videos.write_video(path, frames, scale=3)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["episode.gif"]
+    read = imageio.v3.imread(path)
+    # Of so few colours each has its own.
+    np.testing.assert_array_equal(read, frames.repeat(3, axis=1).repeat(3, axis=2))
+    about = imageio.v3.immeta(path)
+    assert about["duration"] == 80 and about["loop"] == 0
+
+
 @pytest.mark.parametrize(
     ("frames", "name", "message"),
     [
@@ -209,7 +229,8 @@ def test_video_holds_the_frames_enlarged_in_real_time(tmp_path):
         (np.zeros((4, 4, 3), np.uint8), "a.mp4", r"uint8\[4, 4, 3\]"),
         (np.zeros((0, 4, 4, 3), np.uint8), "a.mp4", "0 frames"),
         (np.zeros((2, 5, 4, 3), np.uint8), "a.mp4", "4x5"),
-        (np.zeros((2, 4, 4, 3), np.uint8), "a.gif", "a.gif"),
+        (np.zeros((0, 5, 4, 3), np.uint8), "a.gif", "0 frames"),
+        (np.zeros((2, 4, 4, 3), np.uint8), "a.avi", "a.avi: use .mp4 or .gif"),
     ],
 )
 def test_frames_that_are_no_video(frames, name, message, tmp_path):

@@ -1,4 +1,4 @@
-"""How an episode looks: an mp4 that browsers play, and a strip of frames."""
+"""How an episode looks: an mp4 or a GIF that browsers play, and a strip of frames."""
 
 import os
 import subprocess
@@ -16,8 +16,16 @@ from moto_jax.data.rows import Label, first_rows
 REAL_TIME_FPS = 12.5
 
 
+# One palette for the whole GIF, and no dither, which would move where nothing does.
+_GIF_PALETTE = "split[a][b];[a]palettegen[palette];[b][palette]paletteuse=dither=none"
+
+
 def write_videos(
-    directory: Path, name: str, result: EvaluationResult, label: Label
+    directory: Path,
+    name: str,
+    result: EvaluationResult,
+    label: Label,
+    gif: bool = False,
 ) -> None:
     """Writes NAME-best.mp4, its strip NAME-best.png, and NAME-worst.mp4.
 
@@ -26,13 +34,17 @@ def write_videos(
       name: of the files.
       result: whose best and worst episode are shown.
       label: the world's.
+      gif: whether to write NAME-best.gif too, of the frames that the strip is of.
     """
     directory.mkdir(exist_ok=True)
     best = result.best
     write_video(directory / f"{name}-best.mp4", best.image)
     # The part in which things happen, to the last event and a second more.
     happens = first_rows(label(best).events).max() + 13
-    write_strip(directory / f"{name}-best.png", best.image[: happens + 1])
+    shown = best.image[: happens + 1]
+    write_strip(directory / f"{name}-best.png", shown)
+    if gif:
+        write_video(directory / f"{name}-best.gif", shown)
     write_video(directory / f"{name}-worst.mp4", result.worst.image)
 
 
@@ -42,10 +54,10 @@ def write_video(
     fps: float = REAL_TIME_FPS,
     scale: int = 4,
 ) -> None:
-    """Writes an H.264 mp4 that browsers play, whole or not at all.
+    """Writes an H.264 mp4 that browsers play, or a GIF, whole or not at all.
 
     Args:
-      path: of the file, ending in `.mp4`; its directory exists.
+      path: of the file, ending in `.mp4` or `.gif`; its directory exists.
       frames: uint8 [rows, height, width, 3].
       fps: frames a second.
       scale: each pixel becomes a square of this many pixels a side.
@@ -62,15 +74,26 @@ def write_video(
             "uint8[rows, height, width, 3]"
         )
     height, width = frames.shape[1:3]
-    # The format halves the resolution of its colour planes.
-    odd = scale * height % 2 or scale * width % 2
-    if not len(frames) or odd or path.suffix != ".mp4":
+    if path.suffix not in (".mp4", ".gif"):
+        raise ValueError(f"cannot write a video to {path.name}: use .mp4 or .gif")
+    enlarge = f"scale=iw*{scale}:ih*{scale}:flags=neighbor"
+    if path.suffix == ".gif":
+        odd = False
+        coding = ("-vf", f"{enlarge},{_GIF_PALETTE}")
+    else:
+        # The format halves the resolution of its colour planes.
+        odd = bool(scale * height % 2 or scale * width % 2)
+        coding = (
+            *("-vf", enlarge, "-c:v", "libx264", "-pix_fmt", "yuv420p"),
+            *("-crf", "18", "-movflags", "+faststart"),
+        )
+    if not len(frames) or odd:
         raise ValueError(
             f"cannot write {len(frames)} frames of {scale * width}x{scale * height} "
-            f"pixels to {path.name}: an .mp4 needs a frame, and even sizes"
+            f"pixels to {path.name}: a video needs a frame, and an .mp4 even sizes"
         )
     # ffmpeg knows the format by the name's ending.
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp.mp4")
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
     # imageio-ffmpeg brings the program; its own writer forks this process, which jax's
     # threads may not survive, and does not say when the program failed.
     command = [
@@ -78,9 +101,8 @@ def write_video(
         *("-y", "-loglevel", "error"),
         *("-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}"),
         *("-framerate", str(fps), "-i", "-"),
-        *("-vf", f"scale=iw*{scale}:ih*{scale}:flags=neighbor"),
-        *("-c:v", "libx264", "-pix_fmt", "yuv420p", "-crf", "18"),
-        *("-movflags", "+faststart", str(temporary)),
+        *coding,
+        str(temporary),
     ]
     try:
         done = subprocess.run(command, input=frames.tobytes(), capture_output=True)
