@@ -1,9 +1,11 @@
 """What the site has beside the pages of this folder: the README, its like, the results.
 
 Pages link to `../results/...` as they do where the repository is browsed; here those
-files become part of the site under the names that such links have.
+files become part of the site under the names that such links have. The notebook becomes
+a page too.
 """
 
+import json
 import re
 from pathlib import Path
 
@@ -16,10 +18,13 @@ _SHOWN = {".md", ".csv", ".png", ".gif", ".pdf", ".html"}
 # They lie beside this folder, and in the site beside its pages.
 _TEXTS = ("CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "CODE_OF_CONDUCT.md")
 _BESIDE = (*_TEXTS, "CITATION.cff", "LICENSE")
+_NOTEBOOK = "tour.ipynb"
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Adds them."""
+    notebook = (_ROOT / "docs" / _NOTEBOOK).read_text(encoding="utf-8")
+    files.append(File.generated(config, "tour.md", content=notebook_page(notebook)))
     for name in _BESIDE:
         files.append(_file(config, _ROOT / name, name))
     for path in sorted((_ROOT / "results").rglob("*")):
@@ -39,12 +44,26 @@ def _file(config: MkDocsConfig, path: Path, uri: str) -> File:
     )
 
 
+def notebook_page(notebook: str) -> str:
+    """Returns a notebook's cells, JSON, as a page: text, and code in blocks."""
+    parts = []
+    for cell in json.loads(notebook)["cells"]:
+        source = "".join(cell["source"])
+        parts.append(
+            source if cell["cell_type"] == "markdown" else f"```python\n{source}\n```"
+        )
+    # Behind the title, which comes first.
+    title, _, rest = "\n\n".join(parts).partition("\n")
+    return f"{title}\n\n[The notebook]({_NOTEBOOK}), cell by cell.\n{rest}\n"
+
+
 def on_page_markdown(markdown: str, page: Page, **_: object) -> str:
     """Makes links from the root such from this folder; the first page is README."""
     name = page.file.src_uri
     if name == "index.md":
         markdown = (_ROOT / "README.md").read_text(encoding="utf-8")
     if name in ("index.md", *_TEXTS):
+        markdown = markdown.replace(f"](docs/{_NOTEBOOK})", "](tour.md)")
         markdown = markdown.replace("](docs/", "](")
         return markdown.replace("](results/", "](../results/")
     # What lies beside the folder is here in it: one step less.
