@@ -10,6 +10,9 @@ the action that led to it (`prev_action`, zero in row 0) and the reward received
 arriving at it (zero in row 0). The action taken *at* row j is `prev_action[j + 1]`.
 """
 
+# What flax leaves open in its own types is flax's.
+# pyright: reportUnknownMemberType=false
+
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 

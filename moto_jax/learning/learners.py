@@ -1,7 +1,11 @@
 """What every agent's update is made of: learnables, gradient steps, named keys."""
 
+# What jax, flax, chex and optax leave open in their own types is theirs.
+# pyright: reportUnknownMemberType=false, reportMissingTypeStubs=false
+
+import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import chex
 import jax
@@ -13,7 +17,7 @@ from moto_jax.learning.distributions import TruncatedNormal
 from moto_jax.learning.muon import muon
 from moto_jax.types import Batch, Metrics, Params
 
-Fields = TypeVar("Fields")
+Fields = TypeVar("Fields", bound=NamedTuple)
 
 Update = Callable[[Any, Batch], tuple[Any, Metrics]]
 
@@ -111,7 +115,11 @@ def clip_by_global_norm(largest: float) -> optax.GradientTransformation:
         del params
         norm = global_norm(gradients)
         scale = largest / jnp.maximum(norm, largest)
-        return jax.tree.map(lambda leaf: leaf * scale, gradients)
+
+        def scaled(leaf: jax.Array) -> jax.Array:
+            return leaf * scale
+
+        return jax.tree.map(scaled, gradients)
 
     return optax.stateless(clip)
 
@@ -188,7 +196,8 @@ def make_update(
         check_batch(batch)
         learners, metrics = step(state.learners, batch, state.key, state.step)
         chex.assert_rank(list(metrics.values()), 0)
-        new = state.replace(  # pyright: ignore[reportAttributeAccessIssue]
+        new = dataclasses.replace(
+            state,
             step=state.step + 1,
             learners=learners,
             acting=average_acting(
@@ -286,7 +295,11 @@ def named_keys(key: jax.Array, step: jax.Array, *names: str) -> dict[str, jax.Ar
 
 def keep_if(accepted: jax.Array, new: Any, old: Any) -> Any:
     """Returns `new` where the scalar `accepted` is true, else `old`, leaf by leaf."""
-    return jax.tree.map(lambda a, b: jnp.where(accepted, a, b), new, old)
+
+    def choose(new_leaf: jax.Array, old_leaf: jax.Array) -> jax.Array:
+        return jnp.where(accepted, new_leaf, old_leaf)
+
+    return jax.tree.map(choose, new, old)
 
 
 def all_finite(tree: Any) -> jax.Array:
@@ -312,10 +325,8 @@ def read_section(
     Raises:
       ValueError: for a name that stands for nothing, or another set of keys.
     """
-    values = dict(config[name])
-    fields = set(kind._fields)  # pyright: ignore[reportAttributeAccessIssue]
-    optional = set(kind._field_defaults)  # pyright: ignore[reportAttributeAccessIssue]
-    wrong = sorted((values.keys() - fields) | (fields - optional - values.keys()))
+    values = {**kind._field_defaults, **config[name]}
+    wrong = sorted(values.keys() ^ set(kind._fields))
     if wrong:
         raise ValueError(
             f"config.{name}.{wrong[0]} is "
@@ -329,4 +340,4 @@ def read_section(
                 f"of {', '.join(table)}"
             )
         values[field] = table[values[field]]
-    return kind(**values)
+    return kind._make(values[field] for field in kind._fields)

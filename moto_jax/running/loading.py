@@ -1,7 +1,12 @@
 """A trained policy in a few lines: a file or a run goes in, actions come out."""
 
+# What jax leaves open in its own types is jax's.
+# pyright: reportUnknownMemberType=false
+
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -39,13 +44,14 @@ class LoadedPolicy:
         self._params = jax.device_put(trained.params)
         self._key = jax.random.key(seed)
         self._initial = policy.initial(1)
-        self._act = jax.jit(policy.act)
+        self._act: Callable[..., tuple[jax.Array, Any]] = jax.jit(policy.act)
         self._steps = 0
         self.reset()
 
     def reset(self) -> None:
         """Forgets what was seen: the next frame is an episode's first."""
-        self._carry, self._is_first = self._initial, True
+        self._carry: Any = self._initial
+        self._is_first = True
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
         """Returns the action, float32 [A] in [-1, 1], for the newest frame.
