@@ -9,6 +9,7 @@
 #   make gpu-check    the update compiled for an H200 that need not be there, counted
 #   make test         format, lint, types, import contracts, documentation, tests
 #   make test-slow    the tests that take minutes
+#   make wheel-check  the wheel in an empty environment, from doctor to report
 #   make docs         the documentation as a site, build/site/index.html
 #   make format       rewrite the sources in the house format
 #   make lock         resolve requirements.lock again from pyproject.toml
@@ -26,7 +27,7 @@ VERSION := $(shell $(PYTHON) -c "import sys; print('%d.%d' % sys.version_info[:2
 BIN := .venv/bin
 INSTALLED := .venv/installed-$(VERSION)
 
-.PHONY: install demo kitchen watch paper-mini paper-mini-full gpu-check test test-slow docs format lock clean
+.PHONY: install demo kitchen watch paper-mini paper-mini-full gpu-check test test-slow wheel-check docs format lock clean
 
 install: $(INSTALLED)
 
@@ -104,6 +105,10 @@ docs: $(INSTALLED)
 
 test-slow: $(INSTALLED)
 	$(BIN)/python -m pytest --numprocesses $(PYTEST_WORKERS) --dist loadfile -m "slow and not gpu" $(ARGS)
+
+# Installs what the wheel asks for from the package registry, about 1 GB.
+wheel-check: $(INSTALLED)
+	$(BIN)/python -m tests.wheel_check $(ARGS)
 
 format: $(INSTALLED)
 	$(BIN)/ruff check --select I --fix .

@@ -1,13 +1,11 @@
 """What is installed from a wheel is whole: programs, configurations, policy, types."""
 
-import os
-import shutil
-import subprocess
 import sys
 import zipfile
 
 import pytest
 
+from tests import wheel_check
 from tests.programs import ROOT
 
 SMALL = (
@@ -26,53 +24,7 @@ SMALL = (
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
-    out = tmp_path_factory.mktemp("wheel")
-    # A build leaves files beside the sources, and takes up those of an earlier one.
-    sources = tmp_path_factory.mktemp("sources")
-    for name in ("moto_jax", "experiments", "launch"):
-        shutil.copytree(
-            ROOT / name, sources / name, ignore=shutil.ignore_patterns("__pycache__")
-        )
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, sources)
-    subprocess.run(
-        [
-            *(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps"),
-            *("--no-build-isolation", f"--wheel-dir={out}", str(sources)),
-        ],
-        check=True,
-    )
-    (path,) = out.glob("moto_jax-*.whl")
-    return path
-
-
-@pytest.fixture(scope="module")
-def installed(wheel, tmp_path_factory):
-    """A function that runs `moto-jax` where the checkout is not seen."""
-    target = tmp_path_factory.mktemp("installed")
-    subprocess.run(
-        [
-            *(sys.executable, "-m", "pip", "install", "--quiet", "--no-deps"),
-            *(f"--target={target}", str(wheel)),
-        ],
-        check=True,
-    )
-    place = tmp_path_factory.mktemp("elsewhere")
-
-    def run(*words):
-        done = subprocess.run(
-            [sys.executable, "-P", "-W", "ignore", "-m", "experiments.main", *words],
-            cwd=place,
-            env={**os.environ, "PYTHONPATH": str(target)},
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        assert str(ROOT) not in done.stdout + done.stderr
-        return done.stdout
-
-    return run
+    return wheel_check.build_wheel(tmp_path_factory.mktemp("wheel"))
 
 
 def test_the_wheel_holds_all_that_is_asked_for(wheel):
@@ -94,10 +46,29 @@ def test_the_wheel_holds_all_that_is_asked_for(wheel):
     assert not [name for name in names if name.startswith(("tests/", "results/"))]
 
 
-def test_what_is_installed_trains_evaluates_and_draws(installed):
-    assert "usage: moto-jax PROGRAM" in installed()
-    assert "a run would start" in installed("doctor", "--config=mixed:mini")
-    installed("train", *SMALL, "--workdir=runs/small")
-    said = installed("evaluate", "--checkpoint=runs/small", "--episodes=2")
-    assert "success" in said
-    assert "figure2" in installed("figures", "--runs=runs", "--out=figures")
+def test_what_is_installed_trains_evaluates_and_draws(wheel, tmp_path):
+    target, place = tmp_path / "installed", tmp_path / "elsewhere"
+    place.mkdir()
+    wheel_check.install(sys.executable, wheel, "--no-deps", f"--target={target}")
+    taken = wheel_check.take(
+        wheel_check.steps(["--config=mixed:mini"], SMALL),
+        [sys.executable, "-P", "-W", "ignore", "-m", "experiments.main"],
+        place,
+        {"PYTHONPATH": str(target)},
+    )
+    names = ["usage", "doctor", "train", "evaluate", "figures", "report"]
+    assert [name for name, _ in taken] == names
+    assert (place / "report.html").stat().st_size > 1000
+
+
+def test_a_step_that_does_not_go_well_stops_the_way(tmp_path):
+    for program, expected in (
+        ("print('done'); raise SystemExit(3)", "done"),
+        ("print('something else')", "done"),
+        (f"print('done', {str(ROOT / 'experiments')!r})", "done"),
+    ):
+        taken = wheel_check.take(
+            [(("doctor",), expected)], [sys.executable, "-c", program], tmp_path
+        )
+        with pytest.raises(RuntimeError, match="moto-jax doctor ended with"):
+            list(taken)
