@@ -3,6 +3,7 @@
 import io
 import os
 import sys
+import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -106,6 +107,29 @@ def output_console(width: int) -> "Console":
     from rich.console import Console
 
     return Console(width=None if sys.stdout.isatty() else width, highlight=False)
+
+
+def laid_out(title: str, lines: Sequence[str], width: int | None) -> list[str]:
+    """Returns a part's lines beneath each other, behind its title.
+
+    Args:
+      title: of the part, at most 10 characters.
+      lines: what was found.
+      width: of the terminal, at whose words lines are broken; None breaks none.
+    """
+    if width is not None:
+        lines = [
+            part
+            for line in lines
+            for part in textwrap.wrap(
+                line,
+                max(width - 12, 20),
+                break_long_words=False,
+                break_on_hyphens=False,
+            )
+        ]
+    rows = zip([title, *[""] * len(lines)], lines or [""], strict=False)
+    return [f"{name:<10} {line}".rstrip() for name, line in rows]
 
 
 def require_platform() -> None:

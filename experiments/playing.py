@@ -1,6 +1,7 @@
 """What the programs that play episodes share: the episodes, and the table of them."""
 
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 
 import jax
@@ -8,6 +9,7 @@ import numpy as np
 from rich.table import Table
 
 from experiments.command_line import output_console
+from moto_jax.acting.building import remaining_time
 from moto_jax.acting.collection import Play, PlayEpisodes
 from moto_jax.acting.evaluation import EvaluationResult, evaluate
 from moto_jax.acting.worker_pool import WorkerError
@@ -50,11 +52,12 @@ def play_episodes(
 
 
 def _told(play: PlayEpisodes, world: World) -> PlayEpisodes:
-    """Returns what plays the same episodes and prints a line for each."""
+    """Returns what plays the same episodes and prints for each what was done."""
 
     def play_and_tell(
         params: Params, keys: jax.Array, plays: Sequence[Play]
     ) -> Iterator[Episode]:
+        began = time.monotonic()
         for number, episode in enumerate(play(params, keys, plays), start=1):
             events = world.label(episode).events.T
             done = [
@@ -62,9 +65,10 @@ def _told(play: PlayEpisodes, world: World) -> PlayEpisodes:
                 for name, own in zip(world.events, events, strict=True)
                 if own.any()
             ]
+            left = remaining_time(time.monotonic() - began, number, len(plays))
             print(
-                f"episode {number} of {len(plays)}: {len(done)} of {len(events)} "
-                f"objects{': ' if done else ''}{', '.join(done)}",
+                f"episode {number} of {len(plays)}, {left} left: "
+                f"{', '.join(done) or 'nothing'}",
                 file=sys.stderr,
                 flush=True,
             )
@@ -77,10 +81,12 @@ def show(trained: TrainedPolicy, results: Mapping[str, EvaluationResult]) -> Non
     """Prints a table with a column a policy."""
     summaries = {name: result.summary() for name, result in results.items()}
     result = next(iter(results.values()))
-    table = Table(
-        title=f"seed {trained.seed}, {trained.updates} updates, "
+    title = (
+        f"seed {trained.seed}, {trained.updates} updates, "
         f"{len(result.reached)} episodes, 95 % intervals"
     )
+    # A title is broken where the table is narrower.
+    table = Table(title=title, min_width=len(title))
     table.add_column("")
     for name in summaries:
         table.add_column(f"{name} policy")

@@ -10,6 +10,7 @@ import pytest
 
 from moto_jax import statistics
 from moto_jax.acting import evaluation, videos
+from moto_jax.acting.building import remaining_time
 from moto_jax.acting.collection import PoolStage
 from moto_jax.acting.worker_pool import WorkerPool
 from moto_jax.data.episodes import Episode
@@ -260,3 +261,8 @@ def test_a_strip_shows_evenly_spaced_frames_in_reading_order(tmp_path):
     assert picture.shape == (2 * 3, 3 * 5, 3)
     assert picture[0::3, 0::5, 0].tolist() == [[0, 40, 80], [120, 160, 200]]
     assert (picture[2::3] == 255).all() and (picture[:, 4::5] == 255).all()
+
+
+def test_the_time_that_is_left_is_at_the_pace_so_far():
+    assert remaining_time(10.0, 1, 4) == "0:00:30"
+    assert remaining_time(90.0, 3, 3) == "0:00:00"

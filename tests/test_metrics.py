@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -262,6 +263,35 @@ def test_a_terminal_that_cannot_redraw_gets_plain_lines(monkeypatch):
 class BrokenStream(Stream):
     def write(self, text):
         raise BrokenPipeError(32, "Broken pipe")
+
+
+def test_no_line_is_wider_than_a_dumb_terminal(monkeypatch):
+    """What has no room is left to the files; a pipe gets all."""
+    names = [f"model/a_long_name_of_a_loss_{number}" for number in range(8)]
+    numbers = dict.fromkeys(names, 1.0)
+    monkeypatch.setenv("TERM", "dumb")
+    widths = {}
+    for terminal in (True, False):
+        view, stream, _ = make_view(terminal, total_steps=4, names=names)
+        with view:
+            view.show(1, "offline", numbers)
+        (line,) = stream.getvalue().splitlines()
+        assert line.startswith("[offline]  step 1/4  model/a_long_name_of_a_loss_0 1")
+        widths[terminal] = len(line)
+    # Which are taken for 80 columns wide, all of them.
+    assert widths[True] < 80 < 8 * 30 < widths[False]
+
+
+@pytest.mark.parametrize("columns", [80, 200])
+def test_the_panel_fits_the_terminal(monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    names = ("actor/behaviour_loss", "sampled/objects")
+    view, stream, _ = make_view(True, total_steps=4, names=names)
+    with view:
+        view.show(1, "evaluation offline", dict.fromkeys(names, -1.2345e-10))
+    drawn = re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", stream.getvalue())
+    assert "sampled/objects" in drawn
+    assert max(map(len, re.split(r"[\r\n]", drawn))) <= columns
 
 
 @pytest.mark.parametrize("terminal", [False, True])

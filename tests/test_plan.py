@@ -3,11 +3,13 @@
 import importlib.metadata
 import types
 
+import jax
 import jax.numpy as jnp
 import pytest
 
-from experiments import command_line, examination, main
-from experiments.configs import base
+from experiments import command_line, examination, main, update_memory
+from experiments.configs import base, mixed
+from moto_jax.agents import make_agent
 from moto_jax.running import plan
 from tests.programs import ROOT, run_program
 
@@ -65,9 +67,25 @@ def test_the_doctor_says_that_a_run_would_start(tmp_path):
     done = run_program("doctor", "--config=mixed:mini", cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.endswith("a run would start\n")
-    for title in ("versions", "JAX", "values", "frames", "caches", "plan"):
+    for title in ("versions", "JAX", "values", "frames", "caches", "plan", "update"):
         assert f"\n{title} " in "\n" + done.stdout
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_doctors_lines_are_broken_at_words_of_a_terminal():
+    found = ["jax 0.10.2, gymnasium-robotics 1.4.2, orbax 0.12.8", "WRONG: a/long/path"]
+    whole = command_line.laid_out("versions", found, None)
+    assert whole == [f"versions   {found[0]}", f"           {found[1]}"]
+    broken = command_line.laid_out("versions", found, 40)
+    assert max(map(len, broken)) < 40 and len(broken) > len(whole)
+    assert " ".join(" ".join(broken).split()) == f"versions {' '.join(found)}"
+    assert command_line.laid_out("frames", [], 80) == ["frames"]
+
+
+def test_the_plan_takes_a_terminals_lines_each():
+    found = planned()._replace(demonstrations=10_000, replay=10**11, disk=10**12)
+    for line in plan.describe_plan(found, 10**11, 10**12):
+        assert len(line) < 80
 
 
 def test_a_cache_that_is_still_to_be_made_is_no_fault(tmp_path, monkeypatch):
@@ -109,12 +127,85 @@ def test_a_version_that_is_known_to_fail_is_told(monkeypatch):
         return next(examination.examine(base.get_config("tiny"), "runs", "x.png"))[2]
 
     assert fault() == (
-        "mujoco is 3.12.1: its joints compare otherwise: pip install 'mujoco<3.12'"
+        "mujoco is 3.12.1, and others turn the camera, or compare joints otherwise: "
+        "pip install 'mujoco>=3.1.6,<3.12'"
     )
     versions["mujoco"] = "3.12rc1"
     assert str(fault()).startswith("mujoco is 3.12rc1")
-    versions["mujoco"] = "3.9.0"
+    versions["mujoco"] = "3.1.5"
+    assert str(fault()).startswith("mujoco is 3.1.5")
+    versions["mujoco"] = "3.1.6"
     assert fault() is None
+    # A pair, of which the second is installed here.
+    versions |= {"jaxlib": "0.12.0", "jax-cuda13-plugin": "0.11.2"}
+    assert fault() == (
+        "jax-cuda13-plugin is 0.11.2 and jaxlib 0.12.0, so JAX leaves the card unused: "
+        "pip install 'jax-cuda13-plugin==0.12.0'"
+    )
+    versions["jax-cuda13-plugin"] = "0.12.0"
+    assert fault() is None
+
+
+class TestUpdate:
+    """What an update takes beside its state, before anything is allocated."""
+
+    def test_live_bytes_by_hand(self):
+        def program(x):
+            # y and z live together, then w alone beside z.
+            y = jnp.sin(x)
+            z = jnp.cos(x)
+            w = y * z
+            return w.sum() + z.sum()
+
+        traced = jax.make_jaxpr(program)(jnp.zeros(1000))
+        # w is made while y and z are still there.
+        assert update_memory.live_bytes(traced.jaxpr) == 3 * 4000
+
+    def test_a_loop_holds_a_step_and_all_results(self):
+        def program(x):
+            def step(carry, _):
+                return jnp.sin(carry), carry
+
+            return jax.lax.scan(step, x, None, length=10)[1]
+
+        traced = jax.make_jaxpr(program)(jnp.zeros(1000))
+        # Ten results, the last carry, and a step's sine.
+        assert update_memory.live_bytes(traced.jaxpr) == (10 + 1 + 1) * 4000
+
+    def test_a_program_within_counts_once(self):
+        inner = jax.jit(lambda x: jnp.sin(x) * 2)
+        traced = jax.make_jaxpr(lambda x: inner(x))(jnp.zeros(1000))
+        assert update_memory.live_bytes(traced.jaxpr) == 2 * 4000
+
+    def test_an_estimate_grows_with_the_rows_and_is_near_what_xla_takes(self):
+        def of(rows):
+            config = base.get_config("tiny")
+            config.agent = "bc"
+            config.model_free.batch_size = rows
+            agent = make_agent(config, action_size=3, image_size=32)
+            return agent, update_memory.abstract_batch(agent, 3, 32)
+
+        small = update_memory.traced_bytes(*of(8))
+        large = update_memory.traced_bytes(*of(64))
+        assert 4 * small < large
+        compiled = update_memory.compiled_bytes(*of(64))
+        assert compiled / 4 < large < 4 * compiled
+
+    def test_the_batch_is_that_of_a_run(self):
+        """An update accepts it: it asserts kinds and shapes."""
+        config = base.get_config("tiny")
+        agent = make_agent(config, action_size=3, image_size=32)
+        batch = update_memory.abstract_batch(agent, 3, 32)
+        state = jax.eval_shape(agent.init, jax.random.key(0))
+        jax.eval_shape(agent.updates["offline"], state, batch)
+
+    def test_more_than_there_is_is_a_fault(self, tmp_path, monkeypatch):
+        config = mixed.get_config("mini")
+        config.agent = "bc"
+        monkeypatch.setattr(plan, "free_memory", lambda: 1000)
+        findings = examination.examine(config, str(tmp_path), "unused.png")
+        faults = {title: fault for title, _, fault in findings}
+        assert "config.replay.batch_size" in str(faults["update"])
 
 
 class TestNames:

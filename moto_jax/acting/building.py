@@ -13,7 +13,9 @@ import os
 import re
 import signal
 import sys
+import time
 from collections.abc import Callable, Collection, Iterator, Sequence
+from datetime import timedelta
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -357,6 +359,17 @@ def _run(
             process.kill()
 
 
+def remaining_time(seconds: float, done: int, total: int) -> str:
+    """Returns how long the rest takes at the pace so far, such as "0:01:30".
+
+    Args:
+      seconds: that what is done took.
+      done: at least 1.
+      total: what is done, and the rest.
+    """
+    return str(timedelta(seconds=round(seconds * (total - done) / done)))
+
+
 @contextlib.contextmanager
 def progress_bar(label: str) -> Iterator[Progress]:
     """Shows progress on standard error: a bar on a terminal, else a line each tenth."""
@@ -365,15 +378,22 @@ def progress_bar(label: str) -> Iterator[Progress]:
     from rich.progress import Progress as Bar
 
     console = Console(stderr=True)
-    if console.is_terminal:
+    # A dumb terminal would show no bar before the end.
+    if console.is_interactive:
         with Bar(console=console) as bar:
             task = bar.add_task(label)
             yield lambda done, total: bar.update(task, completed=done, total=total)
         return
+    began = time.monotonic()
 
     def print_tenth(done: int, total: int) -> None:
         if done * 10 // total > (done - 1) * 10 // total:
-            print(f"{label}: {done} of {total}", file=sys.stderr, flush=True)
+            left = remaining_time(time.monotonic() - began, done, total)
+            print(
+                f"{label}: {done} of {total}, remaining {left}",
+                file=sys.stderr,
+                flush=True,
+            )
 
     yield print_tenth
 

@@ -106,7 +106,7 @@ def describe_plan(plan: Plan, memory: int | None, disk: int) -> list[str]:
         f"networks: {plan.parameters / 1e6:.1f} M parameters act; state "
         f"{_gigabytes(plan.state)}",
         f"replay: with {plan.demonstrations:,} demonstrations at most "
-        f"{_gigabytes(plan.replay)}{of_memory}, beside what an update takes",
+        f"{_gigabytes(plan.replay)}{of_memory}",
         f"disk: at most {_gigabytes(plan.disk)} of {_gigabytes(disk)} that are free",
     ]
 

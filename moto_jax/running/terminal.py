@@ -160,8 +160,14 @@ class TerminalView:
         return facts
 
     def _line(self) -> str:
-        words = [f"{name} {value}" for name, value in self._facts().items()]
-        return "  ".join([f"[{self._phase}]", *words])
+        """Returns all facts; of a terminal's line those that it has room for."""
+        line = f"[{self._phase}]"
+        for name, value in self._facts().items():
+            longer = f"{line}  {name} {value}"
+            if self._console.is_terminal and len(longer) >= self._console.width:
+                break
+            line = longer
+        return line
 
     def _panel(self) -> Table:
         table = Table.grid(padding=(0, 2))
