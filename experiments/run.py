@@ -174,12 +174,13 @@ def _phase_table(summaries: Sequence[dict[str, Any]]) -> Table:
     title = "objects completed an evaluation episode, and success"
     if len(summaries) > 1:
         title += f", mean of {len(summaries)} seeds"
+    # As wide as fits 80 columns; the last is the share of rows that are cloned.
     table = Table(title=title)
     table.add_column("evaluated")
     for policy in ("mean policy", "sampled policy"):
         table.add_column(policy, justify="right")
         table.add_column("success", justify="right")
-    table.add_column("rows cloned", justify="right")
+    table.add_column("cloned", justify="right")
     for phase, label in (
         ("before", "before training"),
         ("offline", "after offline"),

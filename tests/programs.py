@@ -12,13 +12,20 @@ def run_program(
     name: str, *flags: str, cwd: Path = ROOT
 ) -> subprocess.CompletedProcess[str]:
     """Runs `python -m experiments.NAME` to its end in a process of its own."""
+    return run_python("-m", f"experiments.{name}", *flags, cwd=cwd)
+
+
+def run_python(
+    *words: str, cwd: Path, timeout: float = 300
+) -> subprocess.CompletedProcess[str]:
+    """Runs Python to its end in a process of its own, which sees these sources."""
     return subprocess.run(
-        [sys.executable, "-W", "ignore", "-m", f"experiments.{name}", *flags],
+        [sys.executable, "-W", "ignore", *words],
         cwd=cwd,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=timeout,
     )
 
 

@@ -1,16 +1,14 @@
 """What the documentation shows works, and what it names is there."""
 
 import importlib.util
-import os
 import re
-import subprocess
 import sys
 
 import pytest
 
 from moto_jax import agents
 from moto_jax.acting import videos
-from tests.programs import ROOT
+from tests.programs import ROOT, run_python
 
 PAGES = sorted(
     path for path in ROOT.glob("docs/**/*.md") if path.name != "configuration.md"
@@ -60,14 +58,7 @@ def test_the_readmes_policy_plays(tmp_path):
     """The whole block: on most seeds, and on this one, it does most of its task."""
     program = tmp_path / "play.py"
     program.write_text(*code_blocks("README.md", "python"))
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", program],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    done = run_python(str(program), cwd=ROOT)
     said = re.fullmatch(r"(\d) of 4 objects are in their goal\n", done.stdout)
     assert said, done.stderr
     assert int(said.group(1)) >= 2

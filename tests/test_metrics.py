@@ -268,6 +268,8 @@ class BrokenStream(Stream):
 def test_no_line_is_wider_than_a_dumb_terminal(monkeypatch):
     """What has no room is left to the files; a pipe gets all."""
     names = [f"model/a_long_name_of_a_loss_{number}" for number in range(8)]
+    # What is short has room behind what has none.
+    names += ["objects"]
     numbers = dict.fromkeys(names, 1.0)
     monkeypatch.setenv("TERM", "dumb")
     widths = {}
@@ -277,6 +279,7 @@ def test_no_line_is_wider_than_a_dumb_terminal(monkeypatch):
             view.show(1, "offline", numbers)
         (line,) = stream.getvalue().splitlines()
         assert line.startswith("[offline]  step 1/4  model/a_long_name_of_a_loss_0 1")
+        assert line.endswith("  objects 1")
         widths[terminal] = len(line)
     # Which are taken for 80 columns wide, all of them.
     assert widths[True] < 80 < 8 * 30 < widths[False]

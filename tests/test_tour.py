@@ -2,15 +2,12 @@
 
 import importlib.util
 import json
-import os
-import subprocess
-import sys
 
 import imageio.v3
 import numpy as np
 
 from moto_jax.study.runs import read_run
-from tests.programs import ROOT
+from tests.programs import ROOT, run_python
 
 NOTEBOOK = json.loads((ROOT / "docs" / "tour.ipynb").read_text())
 CELLS = [
@@ -51,14 +48,7 @@ def test_it_runs_and_leaves_what_it_shows(tmp_path):
         else cell
         for cell in program
     ]
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", "\n".join(program)],
-        cwd=place,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=900,
-    )
+    done = run_python("-c", "\n".join(program), cwd=place, timeout=900)
     assert done.returncode == 0, done.stderr
     assert "12 demonstrations of microwave, kettle" in done.stdout
     assert "online " in done.stdout and "nan" not in done.stdout

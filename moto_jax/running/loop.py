@@ -254,6 +254,7 @@ class Run:
 
     def _evaluate(self, recorder: Recorder, phase: str) -> None:
         """Plays episodes with the mean and the sampled policy of each seed."""
+        recorder.show(self.done, f"evaluation {phase}")
         with self.watch.part("evaluation"):
             self.online.finish()
             params = self.agent.acting_params(self.state)

@@ -163,10 +163,10 @@ class TerminalView:
         """Returns all facts; of a terminal's line those that it has room for."""
         line = f"[{self._phase}]"
         for name, value in self._facts().items():
-            longer = f"{line}  {name} {value}"
-            if self._console.is_terminal and len(longer) >= self._console.width:
-                break
-            line = longer
+            fact = f"  {name} {value}"
+            room = self._console.width - len(line)
+            if not self._console.is_terminal or len(fact) < room:
+                line += fact
         return line
 
     def _panel(self) -> Table:
