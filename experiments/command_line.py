@@ -30,7 +30,7 @@ def run_program(
 
     def parse(argv: Sequence[str]) -> list[str]:
         try:
-            rest = flags.FLAGS([packaged_config(word) for word in argv])
+            rest = flags.FLAGS(packaged_configs(argv))
         # A configuration file and its overrides raise what they like.
         except Exception as error:
             fail(_reason(error))
@@ -46,21 +46,31 @@ def run_program(
     app.run(watched, flags_parser=parse)
 
 
-def packaged_config(word: str) -> str:
-    """Returns a word of the command line, a configuration's name as its file.
+def packaged_configs(argv: Sequence[str]) -> list[str]:
+    """Returns a command line, where a configuration is named its file instead.
 
-    `--config=mixed:cpu` names a packaged one, and so does
+    `--config=mixed:cpu`, or `--config mixed:cpu`, names a packaged one, and so does
     `--config=experiments/configs/mixed.py:cpu` where no such file lies.
     """
-    flag, equals, value = word.partition("=")
-    if flag.lstrip("-") != "config" or not equals:
-        return word
+    words: list[str] = []
+    for word in argv:
+        flag, equals, value = word.partition("=")
+        if words and words[-1] in ("--config", "-config"):
+            words.append(_packaged_file(word))
+        elif equals and flag in ("--config", "-config"):
+            words.append(f"{flag}={_packaged_file(value)}")
+        else:
+            words.append(word)
+    return words
+
+
+def _packaged_file(value: str) -> str:
     name, colon, size = value.partition(":")
     path = CONFIGS / f"{Path(name).stem}.py"
     known = name in (path.stem, f"experiments/configs/{path.name}")
     if Path(name).exists() or not known or not path.exists():
-        return word
-    return f"{flag}={path}{colon}{size}"
+        return value
+    return f"{path}{colon}{size}"
 
 
 class _Unread(io.FileIO):

@@ -215,9 +215,11 @@ class TestNames:
         monkeypatch.chdir(tmp_path)
         path = ROOT / "experiments" / "configs" / "mixed.py"
         for name in ("mixed", "experiments/configs/mixed.py"):
-            word = command_line.packaged_config(f"--config={name}:cpu")
-            assert word == f"--config={path}:cpu"
-        assert command_line.packaged_config("--config=mixed") == f"--config={path}"
+            words = command_line.packaged_configs([f"--config={name}:cpu"])
+            assert words == [f"--config={path}:cpu"]
+        for flag in ("--config", "-config"):
+            words = command_line.packaged_configs(["run", flag, "mixed", "mixed"])
+            assert words == ["run", flag, str(path), "mixed"]
 
     def test_a_file_that_is_there_and_other_words_stay(self, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
@@ -230,7 +232,7 @@ class TestNames:
             "--workdir=mixed",
             "mixed",
         ):
-            assert command_line.packaged_config(word) == word
+            assert command_line.packaged_configs([word]) == [word]
 
 
 class TestCommand:
