@@ -227,6 +227,32 @@ def test_plain_lines_where_there_is_no_terminal():
     )
 
 
+def test_the_place_in_an_evaluation_is_told_and_its_time_is_not_that_of_updates():
+    view, stream, clock = make_view(False, total_steps=100, line_seconds=10)
+    with view:
+        for step in range(20):
+            view.show(step, "offline")
+            clock.now += 1
+        for played in range(1, 31):
+            view.show(20, "evaluation", place={"episode": f"{played}/30"})
+            clock.now += 1
+        for step in range(20, 32):
+            view.show(step, "offline")
+            clock.now += 0.5
+    rows = stream.getvalue().splitlines()
+    assert rows == [
+        "[offline]  step 0/100",
+        "[offline]  step 10/100  updates/s 1  remaining 0:01:30",
+        "[evaluation]  step 20/100  episode 1/30",
+        "[evaluation]  step 20/100  episode 11/30",
+        "[evaluation]  step 20/100  episode 21/30",
+        "[offline]  step 20/100",
+    ]
+    clock.now += 4
+    view.show(40, "offline")
+    assert "updates/s 2  " in stream.getvalue().splitlines()[-1]
+
+
 def test_a_new_phase_and_the_end_are_always_printed():
     view, stream, _ = make_view(False, total_steps=4, line_seconds=1e9)
     with view:

@@ -9,6 +9,7 @@ from moto_jax.data.replay import Replay
 from moto_jax.running import checkpoints, loop, plan, players, training
 from moto_jax.running.compilation import cpu_options
 from moto_jax.running.online_episodes import OnlineEpisodes
+from moto_jax.running.recording import Recorder
 from moto_jax.worlds.kitchen import tasks
 from moto_jax.worlds.kitchen.labels import make_label
 from tests.fake_training import (
@@ -165,6 +166,26 @@ def test_evaluations_report_both_policies_and_the_cloned_share(tmp_path, fakes):
         assert 0 <= line["mean/objects"] <= 4
         assert 0 <= line["sampled/objects"] <= 4
         assert line["cloned_share"] == replay.behaviour_share
+
+
+def test_an_evaluation_tells_each_episode_of_both_policies_and_all_seeds(
+    tmp_path, monkeypatch, fakes
+):
+    told = []
+
+    def show(recorder, step, phase, by_seed=(), place=None):
+        if place:
+            told.append((step, phase, place["episode"]))
+
+    monkeypatch.setattr(Recorder, "show", show)
+    config = small_config(offline_updates=2, online_episodes=0, evaluate_every=0)
+    config.evaluation.episodes = 1
+    config.evaluation.phase_end_episodes = 3
+    config.seeds = (0, 4)
+    training.train(config, tmp_path)
+    before = [(0, "evaluation before", f"{n}/4") for n in range(1, 5)]
+    end = [(2, "evaluation offline", f"{n}/12") for n in range(1, 13)]
+    assert told == before + end
 
 
 def test_episodes_are_collected_with_their_blocks_first_parameters(

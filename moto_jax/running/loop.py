@@ -4,6 +4,7 @@ import collections
 import contextlib
 import itertools
 import logging
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from moto_jax.acting.building import remaining_time
 from moto_jax.acting.collection import Stage
 from moto_jax.data.batches import device_batches, empty_batches
 from moto_jax.data.episodes import Episode, read_episode
@@ -254,7 +256,15 @@ class Run:
 
     def _evaluate(self, recorder: Recorder, phase: str) -> None:
         """Plays episodes with the mean and the sampled policy of each seed."""
-        recorder.show(self.done, f"evaluation {phase}")
+        name = f"evaluation {phase}"
+        recorder.show(self.done, name)
+        began = time.monotonic()
+
+        def tell(played: int, total: int) -> None:
+            left = remaining_time(time.monotonic() - began, played, total)
+            place = {"episode": f"{played}/{total}", "evaluated in": left}
+            recorder.show(self.done, name, place=place)
+
         with self.watch.part("evaluation"):
             self.online.finish()
             params = self.agent.acting_params(self.state)
@@ -264,9 +274,9 @@ class Run:
             }
             ends_phase = self.schedule.ends_phase(self.done)
             by_seed = self.players.evaluate(
-                params, self.done, self.directories, shares, ends_phase
+                params, self.done, self.directories, shares, ends_phase, tell
             )
-        recorder.write(self.done, f"evaluation {phase}", by_seed)
+        recorder.write(self.done, name, by_seed)
         recorder.show(self.done, phase, by_seed)
 
     def close(self) -> None:

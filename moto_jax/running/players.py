@@ -1,6 +1,7 @@
 """Who plays which episode of a run: seeds over processes, policies over workers."""
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from moto_jax.acting.collection import Play, Stage
+from moto_jax.acting.collection import Play, PlayEpisodes, Stage
 from moto_jax.acting.environment_seeds import (
     SEED_END,
     STREAM_LENGTH,
@@ -188,6 +189,7 @@ class Players:
         directories: Sequence[Path],
         extra: Mapping[int, Mapping[str, float]],
         ends_phase: bool = False,
+        tell: Callable[[int, int], None] = lambda played, total: None,
     ) -> list[dict[str, float]]:
         """Plays each seed's evaluation episodes and writes their videos.
 
@@ -200,16 +202,33 @@ class Players:
           directories: of the seeds.
           extra: further numbers, by index of the seeds that this process holds.
           ends_phase: whether they end a phase, whose last evaluation may be longer.
+          tell: called after each episode of this process: how many, of how many.
 
         Returns:
           Each seed's numbers, of both policies.
         """
+        indices = self.turns(0)
+        most = most_episodes(self._config)
+        episodes = most if ends_phase else self._config.evaluation.episodes
+        judged = {name: self._play[name] for name in POLICIES if name in self._play}
+        total = episodes * len(judged) * len(indices)
+        played = itertools.count(1)
+
+        def told(play: PlayEpisodes) -> PlayEpisodes:
+            def play_and_tell(*args: Any) -> Iterator[Episode]:
+                for episode in play(*args):
+                    tell(next(played), total)
+                    yield episode
+
+            return play_and_tell
+
+        told_plays = {name: told(play) for name, play in judged.items()}
         own = {
             str(index): self._evaluate_seed(
-                params, done, index, directories[index], ends_phase
+                told_plays, params, done, index, directories[index], episodes
             )
             | dict(extra[index])
-            for index in self.turns(0)
+            for index in indices
         }
         shared = {}
         for of_process in machines.gather(own):
@@ -218,16 +237,16 @@ class Players:
 
     def _evaluate_seed(
         self,
+        plays: Mapping[str, PlayEpisodes],
         params: Params,
         done: int,
         index: int,
         directory: Path,
-        ends_phase: bool,
+        episodes: int,
     ) -> dict[str, float]:
         params = devices.local_copy(params, [index])
         key = jax.random.fold_in(self._evaluate_keys[index], done)
         most = most_episodes(self._config)
-        episodes = most if ends_phase else self._config.evaluation.episodes
         own_seed = self._config.seeds[index]
         seeds = [
             environment_seed(Purpose.EVALUATION, own_seed, number=done * most + episode)
@@ -235,8 +254,7 @@ class Players:
         ]
         results = {
             name: evaluate(play, params, key[None], seeds, self._events, self._label)
-            for name, play in self._play.items()
-            if name in POLICIES
+            for name, play in plays.items()
         }
         # Of the policy that is judged: the other one adds noise to it.
         write_videos(directory / "videos", f"{done:06d}", results["mean"], self._label)

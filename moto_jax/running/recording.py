@@ -83,15 +83,23 @@ class Recorder:
         step: int,
         phase: str,
         by_seed: Sequence[Mapping[str, Any]] = (),
+        place: Mapping[str, str] | None = None,
     ) -> None:
-        """Shows the run's place, and the mean over seeds of new numbers."""
+        """Shows the run's place, and the mean over seeds of new numbers.
+
+        Args:
+          step: updates done.
+          phase: part of the run.
+          by_seed: each seed's numbers, if there are new ones.
+          place: see `TerminalView.show`.
+        """
         if self._view is not None:
             names = by_seed[0] if by_seed else ()
             means = {
                 name: float(np.mean([metrics[name] for metrics in by_seed]))
                 for name in names
             }
-            self._view.show(step, phase, means)
+            self._view.show(step, phase, means, place)
 
     def message(self, text: str) -> None:
         """Prints a line that stays."""

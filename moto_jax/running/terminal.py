@@ -61,6 +61,7 @@ class TerminalView:
         self._live: Live | None = None
         self._broken = False
         self._phase = ""
+        self._place: dict[str, str] = {}
         self._step = 0
         self._floats: dict[str, float] = {}
         # Speed is measured over the last minute: earlier phases run at other speeds.
@@ -78,7 +79,11 @@ class TerminalView:
             self._live = None
 
     def show(
-        self, step: int, phase: str, metrics: Mapping[str, SupportsFloat] | None = None
+        self,
+        step: int,
+        phase: str,
+        metrics: Mapping[str, SupportsFloat] | None = None,
+        place: Mapping[str, str] | None = None,
     ) -> None:
         """Takes the run's place and newest metrics; draws what is due.
 
@@ -86,15 +91,20 @@ class TerminalView:
           step: updates done of `total_steps`.
           phase: part of the run, such as "online".
           metrics: name -> number; those not given keep their last value.
+          place: name -> text, how far a phase without steps is. It is shown in place
+            of speed and remaining time, which then begin anew.
         """
         now = self._clock()
         new_phase = phase != self._phase
-        self._step, self._phase = step, phase
+        self._step, self._phase, self._place = step, phase, dict(place or {})
         if metrics:
             for name in self._names:
                 if name in metrics:
                     self._floats[name] = float(metrics[name])
-        self._marks.append((now, step))
+        if place:
+            self._marks.clear()
+        else:
+            self._marks.append((now, step))
         while len(self._marks) > 2 and now - self._marks[0][0] > 60:
             self._marks.popleft()
         live = self._live
@@ -150,6 +160,7 @@ class TerminalView:
     def _facts(self) -> dict[str, str]:
         facts = {"step": f"{self._step}/{self._total_steps}"}
         speed = self._speed()
+        facts |= self._place
         if speed is not None:
             left = max(self._total_steps - self._step, 0) / speed
             facts["updates/s"] = f"{speed:.3g}"
