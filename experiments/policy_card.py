@@ -204,7 +204,7 @@ def _read_evaluation(path: Path, trained: TrainedPolicy) -> dict[str, Any]:
         made = (evaluation["seed"], evaluation["updates"])
         for key in ("policies", "command", "task"):
             evaluation[key]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         raise ValueError(
             f"--evaluation={path} cannot be read: give the evaluation.json that "
             "experiments.evaluate has written"

@@ -104,7 +104,8 @@ def read_object(path: Path) -> dict[str, Any]:
     """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    # JSON that is nested too deep is not a ValueError.
+    except (OSError, ValueError, RecursionError) as error:
         raise RunError(f"{path} cannot be read ({error}): restore it") from None
     if not isinstance(value, dict):
         raise RunError(f"{path} holds no JSON object: restore it")
@@ -115,7 +116,7 @@ def read_record(line: bytes | str) -> dict[str, Any] | None:
     """Returns a line of metrics; None unless its step, phase and numbers are such."""
     try:
         record = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     if not isinstance(record, dict):
         return None

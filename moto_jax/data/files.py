@@ -34,7 +34,13 @@ class _Header(NamedTuple):
 
 
 class DatasetError(ValueError):
-    """A dataset that cannot be used as it is; the message names file and field."""
+    """A dataset that cannot be used as it is; the message names file and field.
+
+    It is one line, also where it quotes a library that has more to say.
+    """
+
+    def __init__(self, message: object):
+        super().__init__(" ".join(str(message).splitlines()))
 
 
 def write_atomically(path: Path, contents: bytes) -> None:

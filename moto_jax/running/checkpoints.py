@@ -325,7 +325,7 @@ def _read_description(
     try:
         description = json.loads((directory / _METADATA).read_text())
         return description["leaves"], description["metadata"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise CheckpointError(
             f"{directory / _METADATA} does not describe a checkpoint of this package: "
             "give the directory of a run or of a step"

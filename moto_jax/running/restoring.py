@@ -46,7 +46,7 @@ def restore_agent(path: str | os.PathLike[str], seed: int | None = None) -> Rest
       CheckpointError: if there is none, it does not fit the code, or lacks the seed.
     """
     path = checkpoints.find(path)
-    config = _read_config(path)
+    config = read_config(path)
     seeds = list(config.get("seeds", ()))
     if not seeds:
         raise checkpoints.CheckpointError(
@@ -60,7 +60,7 @@ def restore_agent(path: str | os.PathLike[str], seed: int | None = None) -> Rest
             "one of them with --seed"
         )
     agent = build_agent(config)
-    states, metadata = checkpoints.restore(path, _abstract_states(agent, seeds))
+    states, metadata = checkpoints.restore(path, abstract_states(agent, seeds))
     index = seeds.index(seed)
     # In one program, in place of one for every leaf's shape.
     state = jax.jit(lambda tree: jax.tree.map(lambda leaf: leaf[index], tree))(states)
@@ -91,9 +91,9 @@ def open_checkpoints(run: str | os.PathLike[str]) -> KeptCheckpoints:
       CheckpointError: if it has none, or the newest intact one does not fit the code.
     """
     directory = checkpoints.find(run).parent
-    config = _read_config(directory)
+    config = read_config(directory)
     agent = build_agent(config)
-    abstract = _abstract_states(agent, list(config.seeds))
+    abstract = abstract_states(agent, list(config.seeds))
 
     def acting_params(step: int) -> Params:
         states, _ = checkpoints.restore(directory / str(step), abstract)
@@ -103,7 +103,7 @@ def open_checkpoints(run: str | os.PathLike[str]) -> KeptCheckpoints:
     return KeptCheckpoints(config, agent, steps, acting_params)
 
 
-def _read_config(path: Path) -> Config:
+def read_config(path: Path) -> Config:
     """Returns a checkpoint's configuration, with keys that an old one lacks."""
     return ConfigDict(with_later_keys(checkpoints.read_metadata(path)["config"]))
 
@@ -120,7 +120,7 @@ def build_agent(config: Config) -> Agent:
     )
 
 
-def _abstract_states(agent: Agent, seeds: list[int]) -> Any:
+def abstract_states(agent: Agent, seeds: list[int]) -> Any:
     """Returns shapes and dtypes of the seeds' states, side by side."""
     keys = jax.random.split(jax.random.key(0), len(seeds))
     return jax.eval_shape(jax.vmap(agent.init), keys)

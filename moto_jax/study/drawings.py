@@ -99,7 +99,7 @@ def read_contents(directory: Path) -> Contents:
                 Path(name).name != name for name in names
             ):
                 raise ValueError("a name is none")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(
             f"{path} does not list figures ({error}): make them with "
             "experiments.figures"

@@ -180,7 +180,7 @@ def _build(
 def _keywords(options: str) -> dict[str, Any]:
     try:
         keywords = json.loads(options or "{}")
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"config.env.options is no JSON ({error})") from None
     if not isinstance(keywords, dict):
         raise ValueError(f"config.env.options is {options}: use a JSON object")
