@@ -127,11 +127,16 @@ class Program:
 
         return seconds(work) / updates
 
+    def step(self, batch: Batch) -> Mapping[str, jax.Array]:
+        """Does one update of all seeds with a batch; returns its metrics."""
+        self.state, metrics = self.update(self.state, self._placed(batch))
+        return metrics
+
     def run(self, seeds: Sequence[int], batches: Sequence[Batch]) -> Outcome:
         """Trains some seeds from the start; returns the last metrics and parameters."""
         self._start(seeds)
         for batch in batches:
-            self.state, metrics = self.update(self.state, self._placed(batch))
+            metrics = self.step(batch)
         learnt = self.agent.acting_params(self.state)
         leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(learnt)]
         flat = np.concatenate([leaf.reshape(self.seeds, -1) for leaf in leaves], axis=1)

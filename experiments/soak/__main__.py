@@ -26,6 +26,9 @@ _COUNT = flags.DEFINE_integer(
 _WORLD = flags.DEFINE_enum(
     "world", "kitchen", ["kitchen", "mini"], "Where the trials' runs learn."
 )
+_MINUTES = flags.DEFINE_float(
+    "minutes", 120.0, "Minutes that R14 watches a run.", lower_bound=0.1
+)
 _OUT = flags.DEFINE_string("out", "runs/soak", "Directory of the record.")
 _RESULTS = flags.DEFINE_string("results", "results", "Directory of the table.")
 _AGAIN = flags.DEFINE_bool("again", False, "Forget what was tried of these rows first.")
@@ -42,7 +45,7 @@ def main(argv: Sequence[str]) -> None:
     from experiments.soak.runs import WORLDS
     from moto_jax.running.provenance import describe, hardware
 
-    rows = make_rows(WORLDS[_WORLD.value])
+    rows = make_rows(WORLDS[_WORLD.value], _MINUTES.value, Path(_RESULTS.value))
     if _LIST.value:
         for row in rows:
             print(f"{row.name:<12} {row.count * row.each:>6}  {row.what}")

@@ -176,8 +176,10 @@ def _yaml_tag(directory: Path, canary: Path) -> tuple[str, ...]:
     return "data", "validate", str(dataset)
 
 
-def _huge_config(whole: Path, directory: Path, canary: Path) -> tuple[str, ...]:
-    """A checkpoint whose configuration asks for a network of terabytes, and more."""
+def _changed_checkpoint(
+    change: Callable[[dict[str, Any]], None], whole: Path, directory: Path
+) -> tuple[str, ...]:
+    """Evaluates a checkpoint whose configuration is changed, its manifest right."""
     run = directory / "run"
     step = checkpoints.steps(whole / CHECKPOINTS)[-1]
     newest = run / CHECKPOINTS / str(step)
@@ -185,31 +187,44 @@ def _huge_config(whole: Path, directory: Path, canary: Path) -> tuple[str, ...]:
     subprocess.run(["cp", "-r", whole / CHECKPOINTS / str(step), newest], check=True)
     path = newest / "metadata.json"
     description = json.loads(path.read_text())
-    config = description["metadata"]["config"]
-    config["world_model"]["deter"] = 10**6
-    config["env"]["__class__"] = f"os.mkdir('{canary}')"
+    change(description["metadata"]["config"])
     path.write_text(json.dumps(description))
     manifests.write_manifest(newest)
     return "evaluate", f"--checkpoint={run}", f"--out={directory / 'out'}"
 
 
-UNTRUSTED = {
+def _huge(config: dict[str, Any]) -> None:
+    # Terabytes of parameters, and a key that nobody knows.
+    config["world_model"]["deter"] = 10**6
+    config["world_model"]["canary"] = "os.mkdir"
+
+
+def _reserved(config: dict[str, Any]) -> None:
+    config["env"]["__class__"] = "os.mkdir"
+
+
+# In whose directory the canary would be.
+FILES: dict[str, Callable[[Path, Path], tuple[str, ...]]] = {
     "pickled npz": _pickled,
     "entry point in Minari's metadata": _entry_point,
     "path out of an archive": _archive_path,
     "yaml tag": _yaml_tag,
-    "configuration of a checkpoint": None,
 }
+CONFIGURATIONS = {
+    "checkpoint with a huge network": _huge,
+    "checkpoint with a reserved key": _reserved,
+}
+UNTRUSTED = (*FILES, *CONFIGURATIONS)
 
 
 def untrusted(world: World, number: int, directory: Path) -> Outcome:
     """R13: is refused in one sentence, and nothing of it has run."""
-    kind = list(UNTRUSTED)[number % len(UNTRUSTED)]
-    canary, make = directory / "canary", UNTRUSTED[kind]
-    if make is None:
-        command = _huge_config(unbroken(world, directory), directory, canary)
+    kind, canary = UNTRUSTED[number % len(UNTRUSTED)], directory / "canary"
+    if kind in FILES:
+        command = FILES[kind](directory, canary)
     else:
-        command = make(directory, canary)
+        whole = unbroken(world, directory)
+        command = _changed_checkpoint(CONFIGURATIONS[kind], whole, directory)
     done = _program(*command)
     said = done.stderr.strip()
     if list(directory.rglob(f"{canary.name}*")):

@@ -1,16 +1,33 @@
 """The rows of the table, in its order."""
 
 import functools
+from pathlib import Path
 
-from experiments.soak import checkpoint_rows, data_rows, process_rows, worker_rows
+from experiments.soak import (
+    checkpoint_rows,
+    data_rows,
+    fuzzing,
+    number_rows,
+    process_rows,
+    refusal_rows,
+    watching,
+    worker_rows,
+)
 from experiments.soak.corpus import CORPUS
 from experiments.soak.faulty_environment import FAULTS
-from experiments.soak.runs import World
+from experiments.soak.runs import World, unbroken
 from experiments.soak.trials import Row
 
 
-def make_rows(world: World) -> tuple[Row, ...]:
-    """Returns the rows, whose runs learn in a world."""
+def make_rows(world: World, minutes: float, results: Path) -> tuple[Row, ...]:
+    """Returns the rows.
+
+    Args:
+      world: where their runs learn.
+      minutes: that R14 watches a run.
+      results: directory of what R14 draws.
+    """
+    prepare = functools.partial(unbroken, world)
     return (
         Row(
             "R1",
@@ -18,6 +35,7 @@ def make_rows(world: World) -> tuple[Row, ...]:
             "unbroken run",
             20,
             functools.partial(process_rows.killed, world),
+            prepare,
             "orbax: the state alone, no replay, random numbers or metrics",
         ),
         Row(
@@ -25,6 +43,7 @@ def make_rows(world: World) -> tuple[Row, ...]:
             "SIGTERM at a random moment: saved within 30 s, status 143, no update lost",
             20,
             functools.partial(process_rows.stopped, world),
+            prepare,
             "0 of 1: status -15, nothing saved",
         ),
         Row(
@@ -33,6 +52,7 @@ def make_rows(world: World) -> tuple[Row, ...]:
             "the step before taken",
             200,
             functools.partial(checkpoint_rows.flipped_bit, world),
+            prepare,
             "97 of 108 flips in data silent",
         ),
         Row(
@@ -41,6 +61,7 @@ def make_rows(world: World) -> tuple[Row, ...]:
             "or one sentence names every step",
             len(checkpoint_rows.DAMAGES),
             functools.partial(checkpoint_rows.damaged, world),
+            prepare,
             "an exception, no step before",
         ),
         Row(
@@ -49,6 +70,7 @@ def make_rows(world: World) -> tuple[Row, ...]:
             "an unbroken run",
             9,
             functools.partial(checkpoint_rows.failing_write, world),
+            prepare,
             "the error is hidden until one waits",
         ),
         Row(
@@ -57,6 +79,7 @@ def make_rows(world: World) -> tuple[Row, ...]:
             "an unbroken one",
             10,
             functools.partial(worker_rows.killed_workers, world),
+            prepare,
             "EOFError, the run dead",
             each=worker_rows.KILLS,
         ),
@@ -66,7 +89,7 @@ def make_rows(world: World) -> tuple[Row, ...]:
             "deadline and 1 s, episodes equal unharmed ones",
             10 * len(FAULTS),
             functools.partial(worker_rows.failing_worker, world),
-            "after a timeout, answers of another step in silence",
+            bare="after a timeout, answers of another step in silence",
         ),
         Row(
             "R8",
@@ -74,6 +97,79 @@ def make_rows(world: World) -> tuple[Row, ...]:
             "and 2 s",
             len(CORPUS),
             data_rows.malformed,
-            "a bomb loads 1.5 GB; D5RL's loader unpickles",
+            bare="a bomb loads 1.5 GB; D5RL's loader unpickles",
+        ),
+        Row(
+            "R9",
+            "NaN and infinities in rewards, actions, losses, gradients: the update is "
+            "skipped and counted, parameters stay, the next one learns",
+            len(number_rows.INJECTIONS),
+            number_rows.not_finite,
+        ),
+        Row(
+            "R10",
+            "the same seed in a new process, with other hashes and 1 or 4 workers: "
+            "demonstrations, metrics, episodes and state bit for bit",
+            5,
+            functools.partial(number_rows.again, world),
+            prepare,
+        ),
+        Row(
+            "R11",
+            "five seeds by vmap and each alone, 200 updates: within 1e-4",
+            1,
+            number_rows.together,
+            bare="2.5e-7 of a toy network",
+        ),
+        Row(
+            "R12",
+            "a run is taken up with another configuration, version, number of devices "
+            "or dtype: refused in one sentence, nothing written",
+            len(refusal_rows.CHANGES),
+            functools.partial(refusal_rows.changed, world),
+            prepare,
+            "orbax casts dtypes in silence",
+        ),
+        Row(
+            "R13",
+            "what nobody trusts: refused in one sentence, nothing of it is run",
+            len(refusal_rows.UNTRUSTED),
+            functools.partial(refusal_rows.untrusted, world),
+            prepare,
+            "Minari's entry point runs",
+        ),
+        Row(
+            "R14",
+            "a run is watched: resident memory grows by less than 1 MB an hour, files "
+            "and processes do not, nothing is compiled after update 100",
+            1,
+            functools.partial(watching.watched, world, minutes, results),
+            prepare,
+        ),
+        Row(
+            "R15",
+            "further processes in a run's directory: each refused, the first ends as "
+            "an unbroken run",
+            1,
+            functools.partial(refusal_rows.second_process, world),
+            prepare,
+            each=refusal_rows.SECONDS,
+        ),
+        Row(
+            "R15 sinks",
+            "TensorBoard cannot write: one warning, the run ends as without it",
+            10,
+            functools.partial(refusal_rows.sink_down, world),
+            prepare,
+        ),
+        *(
+            Row(
+                f"fuzz {name}",
+                "files changed at random: read, or refused in one sentence",
+                50,
+                functools.partial(fuzzing.fuzz, name),
+                each=fuzzing.BATCH,
+            )
+            for name in fuzzing.NAMES
         ),
     )

@@ -1,6 +1,8 @@
 """A row of the table, a trial of it, and the record of what has been tried."""
 
+import contextlib
 import json
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -41,6 +43,11 @@ class CannotTryError(RuntimeError):
     """This machine cannot make the fault; the message says why."""
 
 
+def _nothing(directory: Path) -> None:
+    """Of trials that share nothing."""
+    del directory
+
+
 class Row(NamedTuple):
     """A promise, and what tries it once.
 
@@ -50,6 +57,7 @@ class Row(NamedTuple):
       count: trials in full.
       trial: (number, an empty directory of its own) -> outcome; raises `Lost`. What its
         number decides is the same each time.
+      prepare: (a directory as a trial's) makes what the trials share, before the first.
       bare: what the bare libraries do instead.
       each: things that a trial tries.
     """
@@ -58,6 +66,7 @@ class Row(NamedTuple):
     what: str
     count: int
     trial: Callable[[int, Path], Outcome]
+    prepare: Callable[[Path], object] = _nothing
     bare: str = ""
     each: int = 1
 
@@ -103,8 +112,9 @@ def run(
         for number in range(row.count if count is None else count):
             if (row.name, world, number) in tried:
                 continue
-            start = time.monotonic()
             place = out / row.name.replace(" ", "-") / str(number)
+            row.prepare(place)
+            start = time.monotonic()
             record: dict[str, Any] = {
                 "row": row.name,
                 "world": world,
@@ -117,7 +127,7 @@ def run(
                 break
             seconds = round(time.monotonic() - start, 2)
             record |= {**outcome._asdict(), "seconds": seconds}
-            _write(out, [*read_records(out), record])
+            _append(out, record)
             yield row, number, record
 
 
@@ -140,19 +150,31 @@ def shared(directory: Path, name: str, make: Callable[[Path], None]) -> Path:
 
 
 def read_records(out: Path) -> list[dict[str, Any]]:
-    """Returns the trials that were kept, in order."""
+    """Returns the trials that were kept; a line that was cut short is left out."""
     path = out / _RECORD_NAME
     if not path.exists():
         return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    records = []
+    for line in path.read_bytes().splitlines():
+        with contextlib.suppress(ValueError):
+            records.append(json.loads(line))
+    return records
 
 
 def forget(out: Path, names: Sequence[str]) -> None:
     """Removes some rows' trials from the record, to try them again."""
-    _write(out, [one for one in read_records(out) if one["row"] not in names])
-
-
-def _write(out: Path, records: Sequence[dict[str, Any]]) -> None:
-    text = "".join(json.dumps(record) + "\n" for record in records)
+    kept = [one for one in read_records(out) if one["row"] not in names]
+    text = "".join(json.dumps(record) + "\n" for record in kept)
     out.mkdir(parents=True, exist_ok=True)
     write_atomically(out / _RECORD_NAME, text.encode())
+
+
+def _append(out: Path, record: dict[str, Any]) -> None:
+    """Adds a line, beside another soak that may be adding its own."""
+    with (out / _RECORD_NAME).open("a+b") as file:
+        file.seek(0)
+        whole = file.read()[-1:] in (b"", b"\n")
+        file.write(b"" if whole else b"\n")
+        file.write(json.dumps(record).encode() + b"\n")
+        file.flush()
+        os.fsync(file.fileno())

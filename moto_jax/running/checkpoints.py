@@ -324,8 +324,23 @@ def _read_description(
     """Returns the leaves (see `_describe_leaves`) and the caller's metadata."""
     try:
         description = json.loads((directory / _METADATA).read_text())
-        return description["leaves"], description["metadata"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        leaves, metadata = description["leaves"], description["metadata"]
+        # A manifest of its own makes a stranger's description no better.
+        for dtype, shape in leaves.values():
+            if not isinstance(dtype, str) or not isinstance(shape, list):
+                raise TypeError("a leaf is a dtype and a shape")
+        if not isinstance(metadata, dict):
+            raise TypeError("the metadata are an object")
+        return leaves, metadata
+    # Whatever else it holds, it is no description.
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        RecursionError,
+    ) as error:
         raise CheckpointError(
             f"{directory / _METADATA} does not describe a checkpoint of this package: "
             "give the directory of a run or of a step"

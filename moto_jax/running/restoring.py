@@ -1,7 +1,8 @@
 """An agent from a checkpoint alone: its configuration is part of it."""
 
+import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -59,7 +60,7 @@ def restore_agent(path: str | os.PathLike[str], seed: int | None = None) -> Rest
             f"checkpoint {path} holds the seeds {', '.join(map(str, seeds))}: choose "
             "one of them with --seed"
         )
-    agent = build_agent(config)
+    agent = _agent_of(path, config)
     states, metadata = checkpoints.restore(path, abstract_states(agent, seeds))
     index = seeds.index(seed)
     # In one program, in place of one for every leaf's shape.
@@ -92,7 +93,7 @@ def open_checkpoints(run: str | os.PathLike[str]) -> KeptCheckpoints:
     """
     directory = checkpoints.find(run).parent
     config = read_config(directory)
-    agent = build_agent(config)
+    agent = _agent_of(directory, config)
     abstract = abstract_states(agent, list(config.seeds))
 
     def acting_params(step: int) -> Params:
@@ -104,8 +105,36 @@ def open_checkpoints(run: str | os.PathLike[str]) -> KeptCheckpoints:
 
 
 def read_config(path: Path) -> Config:
-    """Returns a checkpoint's configuration, with keys that an old one lacks."""
-    return ConfigDict(with_later_keys(checkpoints.read_metadata(path)["config"]))
+    """Returns a checkpoint's configuration, with keys that an old one lacks.
+
+    Raises:
+      CheckpointError: if it holds what is none.
+    """
+    with _understood(path):
+        metadata = checkpoints.read_metadata(path)
+        return ConfigDict(with_later_keys(metadata["config"]))
+
+
+def _agent_of(path: Path, config: Config) -> Agent:
+    """Returns the agent of a checkpoint's configuration; see `build_agent`."""
+    with _understood(path):
+        return build_agent(config)
+
+
+@contextlib.contextmanager
+def _understood(path: Path) -> Iterator[None]:
+    """Names a checkpoint whose configuration lacks a key, or holds another kind there.
+
+    A stranger's may hold anything. What is checked by its key's name says so itself.
+    """
+    try:
+        yield
+    except (LookupError, AttributeError, TypeError, RecursionError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise checkpoints.CheckpointError(
+            f"the configuration of checkpoint {path} cannot be used "
+            f"({type(error).__name__}: {reason}): use the commit that it was saved with"
+        ) from None
 
 
 def build_agent(config: Config) -> Agent:
