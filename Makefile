@@ -10,6 +10,7 @@
 #   make test         format, lint, types, import contracts, documentation, tests
 #   make test-slow    the tests that take minutes
 #   make wheel-check  the wheel in an empty environment, from doctor to report
+#   make soak         kills, full disks, flipped bits, hostile files: counts, for hours
 #   make docs         the documentation as a site, build/site/index.html
 #   make format       rewrite the sources in the house format
 #   make lock         resolve requirements.lock again from pyproject.toml
@@ -27,7 +28,7 @@ VERSION := $(shell $(PYTHON) -c "import sys; print('%d.%d' % sys.version_info[:2
 BIN := .venv/bin
 INSTALLED := .venv/installed-$(VERSION)
 
-.PHONY: install demo kitchen watch paper-mini paper-mini-full gpu-check test test-slow wheel-check docs format lock clean
+.PHONY: install demo kitchen watch paper-mini paper-mini-full gpu-check test test-slow wheel-check soak docs format lock clean
 
 install: $(INSTALLED)
 
@@ -109,6 +110,11 @@ test-slow: $(INSTALLED)
 # Installs what the wheel asks for from the package registry, about 1 GB.
 wheel-check: $(INSTALLED)
 	$(BIN)/python -m tests.wheel_check $(ARGS)
+
+# What is promised, tried with faults from outside: results/reliability.md. What was
+# tried is not tried again; ARGS="--rows=R3 --count=20" chooses.
+soak: $(INSTALLED)
+	$(BIN)/python -W ignore -m experiments.soak $(ARGS)
 
 format: $(INSTALLED)
 	$(BIN)/ruff check --select I --fix .

@@ -176,7 +176,7 @@ def _yaml_tag(directory: Path, canary: Path) -> tuple[str, ...]:
     return "data", "validate", str(dataset)
 
 
-def _changed_checkpoint(
+def changed_checkpoint(
     change: Callable[[dict[str, Any]], None], whole: Path, directory: Path
 ) -> tuple[str, ...]:
     """Evaluates a checkpoint whose configuration is changed, its manifest right."""
@@ -224,7 +224,7 @@ def untrusted(world: World, number: int, directory: Path) -> Outcome:
         command = FILES[kind](directory, canary)
     else:
         whole = unbroken(world, directory)
-        command = _changed_checkpoint(CONFIGURATIONS[kind], whole, directory)
+        command = changed_checkpoint(CONFIGURATIONS[kind], whole, directory)
     done = _program(*command)
     said = done.stderr.strip()
     if list(directory.rglob(f"{canary.name}*")):

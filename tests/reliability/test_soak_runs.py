@@ -11,6 +11,7 @@ import pytest
 from experiments.soak import checkpoint_rows, process_rows, refusal_rows, runs
 from experiments.soak.runs import World
 from experiments.soak.trials import CannotTryError, Lost
+from moto_jax.running.restoring import restore_agent
 
 QUICK = World("quick", (*runs.WORLDS["mini"].flags, "--config.agent=sac"))
 
@@ -77,6 +78,15 @@ def test_a_line_that_cannot_be_written_costs_no_checkpoint(directory):
 def test_another_dtype_is_refused(directory):
     number = list(refusal_rows.CHANGES).index("dtype")
     assert "bfloat16" in refusal_rows.changed(QUICK, number, directory).said
+
+
+def test_a_strangers_configuration_is_refused(out, directory):
+    whole = runs.unbroken(QUICK, out / "R0" / "0")
+    change = refusal_rows.CONFIGURATIONS["checkpoint with a reserved key"]
+    refusal_rows.changed_checkpoint(change, whole, directory)
+    with pytest.raises(runs.checkpoints.CheckpointError, match="__class__") as error:
+        restore_agent(directory / "run")
+    assert "\n" not in str(error.value)
 
 
 def test_runs_that_differ_in_a_bit_are_told_apart(out, directory):
