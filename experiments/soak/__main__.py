@@ -17,6 +17,7 @@ from pathlib import Path
 from absl import flags, logging
 
 from experiments.command_line import fail, prepare_jax, run_program
+from experiments.soak import table
 from experiments.soak.trials import Row, forget, read_records, run
 
 _ROWS = flags.DEFINE_multi_string("rows", [], "Rows to try, by name; all by default.")
@@ -40,10 +41,8 @@ def main(argv: Sequence[str]) -> None:
     del argv
     logging.set_verbosity(logging.WARNING)
     prepare_jax()
-    from experiments.soak import table
     from experiments.soak.rows import make_rows
     from experiments.soak.runs import WORLDS
-    from moto_jax.running.provenance import describe, hardware
 
     rows = make_rows(WORLDS[_WORLD.value], _MINUTES.value, Path(_RESULTS.value))
     if _LIST.value:
@@ -67,8 +66,8 @@ def main(argv: Sequence[str]) -> None:
             f"{record['said'][:200]}",
             flush=True,
         )
-        _write(table, rows, out, cannot, describe(hardware()))
-    _write(table, rows, out, cannot, describe(hardware()))
+        _write(rows, out, cannot)
+    _write(rows, out, cannot)
     if lost:
         sys.exit(f"error: {lost} broke a promise; see {_RESULTS.value}/reliability.md")
 
@@ -87,9 +86,11 @@ def _chosen(rows: Sequence[Row]) -> list[Row]:
     ]
 
 
-def _write(table, rows, out, cannot, machine) -> None:
+def _write(rows: Sequence[Row], out: Path, cannot: dict[str, str]) -> None:
+    from moto_jax.running.provenance import describe, hardware
+
     lines = table.summarise(rows, read_records(out), cannot)
-    table.write(lines, Path(_RESULTS.value), machine)
+    table.write(lines, Path(_RESULTS.value), describe(hardware()))
 
 
 if __name__ == "__main__":

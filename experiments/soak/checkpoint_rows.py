@@ -4,7 +4,6 @@ import functools
 import json
 import logging
 import os
-import resource
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -215,12 +214,6 @@ def full(target: Path, spare: int) -> Iterator[None]:
             yield
 
 
-def _limited(size: int) -> Callable[[], None]:
-    """Returns what bounds the files that a process may write."""
-    limit = resource.RLIMIT_FSIZE
-    return lambda: resource.setrlimit(limit, (size, resource.RLIM_INFINITY))
-
-
 TARGETS = ("checkpoint", "episode", "jsonl")
 CAUSES = ("RLIMIT_FSIZE", "full tmpfs", "read-only mount")
 
@@ -239,14 +232,14 @@ def failing_write(world: World, number: int, directory: Path) -> Outcome:
         "episode": run / "online",
         "jsonl": run / METRICS_NAME,
     }[target]
-    prepare, fault = None, nullcontext()
+    bound, fault = None, nullcontext()
     if cause == "RLIMIT_FSIZE":
-        prepare = _limited(_bound(target, run, step))
+        bound = _bound(target, run, step)
     elif cause == "full tmpfs":
         fault = full(place, spare=8192 if target == "checkpoint" else 0)
     else:
         fault = read_only(place)
-    with fault, Program(world, run, prepare=prepare) as program:
+    with fault, Program(world, run, largest_file=bound) as program:
         said = require_one_sentence(program, program.wait(), 1)
     require_intact(run, [step])
     finish(world, run)

@@ -20,8 +20,8 @@ import numpy as np
 from experiments.soak import corpus, reading
 from experiments.soak.trials import Outcome
 
-BATCH = 100
-_SECONDS_EACH = 3.0
+BATCH = 1000
+_SECONDS_EACH = 1.0
 
 # What JSON and its like may be made to hold.
 _WORDS = (

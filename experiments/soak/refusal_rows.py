@@ -194,8 +194,11 @@ def changed_checkpoint(
 
 
 def _huge(config: dict[str, Any]) -> None:
-    # Terabytes of parameters, and a key that nobody knows.
+    # Terabytes of parameters.
     config["world_model"]["deter"] = 10**6
+
+
+def _unknown(config: dict[str, Any]) -> None:
     config["world_model"]["canary"] = "os.mkdir"
 
 
@@ -212,6 +215,7 @@ FILES: dict[str, Callable[[Path, Path], tuple[str, ...]]] = {
 }
 CONFIGURATIONS = {
     "checkpoint with a huge network": _huge,
+    "checkpoint with an unknown key": _unknown,
     "checkpoint with a reserved key": _reserved,
 }
 UNTRUSTED = (*FILES, *CONFIGURATIONS)

@@ -166,7 +166,7 @@ def make_rows(world: World, minutes: float, results: Path) -> tuple[Row, ...]:
             Row(
                 f"fuzz {name}",
                 "files changed at random: read, or refused in one sentence",
-                50,
+                5,
                 functools.partial(fuzzing.fuzz, name),
                 each=fuzzing.BATCH,
             )

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -69,7 +70,7 @@ class Program:
         world: World,
         workdir: Path,
         *flags: str,
-        prepare: Callable[[], None] | None = None,
+        largest_file: int | None = None,
         environment: dict[str, str] | None = None,
     ):
         """Starts it.
@@ -78,7 +79,7 @@ class Program:
           world: where it learns.
           workdir: its directory.
           *flags: others.
-          prepare: called in the new process before the program.
+          largest_file: bytes that a file may have which it writes, where bounded.
           environment: variables beside those of this process.
         """
         self.workdir = workdir
@@ -93,8 +94,11 @@ class Program:
                 stdin=subprocess.DEVNULL,
                 stdout=said,
                 stderr=said,
-                preexec_fn=prepare,
             )
+        if largest_file is not None:
+            bounds = (largest_file, resource.RLIM_INFINITY)
+            # While it is still starting: it has written nothing.
+            resource.prlimit(self.process.pid, resource.RLIMIT_FSIZE, bounds)
 
     def __enter__(self) -> "Program":
         return self
