@@ -51,18 +51,23 @@ def _collects(workdir: Path, episodes: int, offline: int) -> bool:
     return stored < episodes and not _saves(workdir)
 
 
-def _moment(workdir: Path, place: str, skip: int, whole: Path) -> Callable[[], bool]:
+def _moment(
+    workdir: Path, place: str, whole: Path, generator: np.random.Generator
+) -> Callable[[], bool]:
     """Returns whether a run has come to the moment of a kill.
 
     Args:
       workdir: of the run.
       place: of `PLACES`.
-      skip: moments of the kind that are let pass.
       whole: an unbroken run.
+      generator: draws how many moments of the kind are let pass.
     """
     episodes = len(collected(whole / "online"))
     lines = metrics(whole)
     offline = max(one["step"] for one in lines if one["phase"] == "offline")
+    saves = len(checkpoints.steps(whole / CHECKPOINTS))
+    moments = dict(zip(PLACES, (saves, episodes, len(lines)), strict=True))
+    skip = int(generator.integers(moments[place]))
     passed: set[object] = set()
 
     def seen() -> bool:
@@ -72,8 +77,8 @@ def _moment(workdir: Path, place: str, skip: int, whole: Path) -> Callable[[], b
         if place == "in a collection":
             if _collects(workdir, episodes, offline):
                 passed.add(len(collected(workdir / "online")))
-            return len(passed) > skip % episodes
-        return len(metrics(workdir)) > skip % len(lines)
+            return len(passed) > skip
+        return len(metrics(workdir)) > skip
 
     return seen
 
@@ -94,15 +99,13 @@ def killed(world: World, number: int, directory: Path) -> Outcome:
     whole = unbroken(world, directory)
     workdir = begun(world, directory)
     generator = np.random.default_rng([1, number])
-    seen = _moment(
-        workdir, PLACES[number % 3], int(generator.integers(1, 20)) % 6, whole
-    )
+    seen = _moment(workdir, PLACES[number % 3], whole, generator)
     with Program(world, workdir) as program:
         program.until(seen)
         time.sleep(generator.uniform(0.0, 0.05))
         status = program.end(signal.SIGKILL)
     if status != -signal.SIGKILL:
-        return Outcome("had ended before the kill", "too late")
+        return Outcome("had ended before the kill", "too late", tried=0)
     kind = _where(workdir, whole)
     step, _ = _last_phase(workdir)
     try:
@@ -134,7 +137,7 @@ def stopped(world: World, number: int, directory: Path) -> Outcome:
         status = program.end(signal.SIGTERM)
         seconds = time.monotonic() - start
         if not status:
-            return Outcome("had ended before the signal", "too late")
+            return Outcome("had ended before the signal", "too late", tried=0)
         said = require_one_sentence(program, status, 128 + signal.SIGTERM)
     if seconds > _SAVE_WITHIN_S:
         raise Lost(f"took {seconds:.0f} s")
