@@ -20,6 +20,7 @@ from experiments.soak.runs import (
     World,
     copied,
     finish,
+    leaf_bytes,
     require_intact,
     require_one_sentence,
     require_same_end,
@@ -48,12 +49,7 @@ def _intact(run: Path, step: int) -> list[bytes]:
 
 
 def _bytes(state: Any) -> list[bytes]:
-    keys = jax.dtypes.prng_key
-    plain = [
-        jax.random.key_data(leaf) if jax.dtypes.issubdtype(leaf.dtype, keys) else leaf
-        for leaf in jax.tree.leaves(state)
-    ]
-    return [np.asarray(leaf).tobytes() for leaf in plain]
+    return [leaf_bytes(leaf) for leaf in jax.tree.leaves(state)]
 
 
 @contextmanager

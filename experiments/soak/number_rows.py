@@ -1,5 +1,6 @@
 """R9: numbers that are not finite; R10: the same numbers again; R11: seeds together."""
 
+import dataclasses
 import functools
 import os
 from collections.abc import Callable, Sequence
@@ -33,13 +34,12 @@ def _spoilt(field: str, value: float) -> Callable[[Batch], Batch]:
     def change(batch: Batch) -> Batch:
         array = np.array(getattr(batch, field))
         array.flat[array.size // 2] = value
-        return batch.replace(**{field: array})
+        return dataclasses.replace(batch, **{field: array})
 
     return change
 
 
-# A reward of 1e25 has a square that float32 cannot hold: the loss is infinite. That of
-# 1e18 can be held, and the square of its gradient cannot.
+# A reward of 1e25 has a square that float32 cannot hold: the loss is infinite.
 INJECTIONS: dict[str, Callable[[Batch], Batch]] = {
     "NaN in a reward": _spoilt("reward", np.nan),
     "infinite reward": _spoilt("reward", np.inf),
@@ -48,7 +48,7 @@ INJECTIONS: dict[str, Callable[[Batch], Batch]] = {
     "infinite action": _spoilt("prev_action", np.inf),
     "NaN in a cloned action": _spoilt("behaviour_action", np.nan),
     "infinite loss": _spoilt("reward", 1e25),
-    "infinite gradient": _spoilt("reward", 1e18),
+    "minus infinite action": _spoilt("prev_action", -np.inf),
 }
 
 
@@ -76,7 +76,7 @@ def not_finite(number: int, directory: Path) -> Outcome:
     spoilt = INJECTIONS[kind](batches[at])
     if kind == "NaN in a cloned action":
         cloned = np.ones_like(np.asarray(spoilt.is_behaviour))
-        spoilt = spoilt.replace(is_behaviour=cloned)
+        spoilt = dataclasses.replace(spoilt, is_behaviour=cloned)
     program.run([0], batches[:at])
     before = _learners(program.state)
     after, counted = _go_on(program, spoilt)

@@ -25,7 +25,7 @@ from moto_jax.running.online_episodes import collected
 
 _SAVE_WITHIN_S = 30.0
 
-PLACES = ("in a save", "in a collection", "between")
+PLACES: tuple[str, ...] = ("in a save", "in a collection", "between")
 
 
 def _saves(workdir: Path) -> bool:
@@ -66,8 +66,8 @@ def _moment(
     lines = metrics(whole)
     offline = max(one["step"] for one in lines if one["phase"] == "offline")
     saves = len(checkpoints.steps(whole / CHECKPOINTS))
-    moments = dict(zip(PLACES, (saves, episodes, len(lines)), strict=True))
-    skip = int(generator.integers(moments[place]))
+    moments = (saves, episodes, len(lines))[PLACES.index(place)]
+    skip = int(generator.integers(moments))
     passed: set[object] = set()
 
     def seen() -> bool:

@@ -157,7 +157,8 @@ def _entry_point(directory: Path, canary: Path) -> tuple[str, ...]:
     (directory / "metadata.json").write_text(json.dumps({"env_spec": spec}))
     with h5py.File(path, "a") as file:
         file.attrs["env_spec"] = json.dumps(spec)
-        file["episode_0/actions"][0, 0] = np.nan
+        del file["episode_0/actions"]
+        file["episode_0/actions"] = np.full((7, corpus.ACTIONS), np.nan)
     out = str(directory / "dataset")
     return "data", "convert", out, "--source=minari", f"--path={path}"
 

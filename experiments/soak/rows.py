@@ -101,7 +101,7 @@ def make_rows(world: World, minutes: float, results: Path) -> tuple[Row, ...]:
         ),
         Row(
             "R9",
-            "NaN and infinities in rewards, actions, losses, gradients: the update is "
+            "NaN and infinities in rewards, actions and losses: the update is "
             "skipped and counted, parameters stay, the next one learns",
             len(number_rows.INJECTIONS),
             number_rows.not_finite,

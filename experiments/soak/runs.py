@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from experiments.soak.trials import Lost, shared
@@ -215,10 +216,15 @@ def leaves(workdir: Path) -> dict[str, bytes]:
     state = restore_agent(workdir).state
     found = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(state):
-        if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-            leaf = jax.random.key_data(leaf)
-        found[jax.tree_util.keystr(path)] = np.asarray(leaf).tobytes()
+        found[jax.tree_util.keystr(path)] = leaf_bytes(leaf)
     return found
+
+
+def leaf_bytes(leaf: Any) -> bytes:
+    """Returns the bits of an array, or of typed random keys."""
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        leaf = jax.random.key_data(leaf)
+    return np.asarray(leaf).tobytes()
 
 
 def require_same_end(workdir: Path, other: Path) -> None:

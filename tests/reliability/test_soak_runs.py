@@ -1,6 +1,6 @@
 """R1 to R5, R12 in small: real runs of the training program, killed and damaged.
 
-Of SAC in the miniature, which compiles soonest; a soak's are of MOTO in the kitchen.
+Of BC in the miniature, which compiles soonest; a soak's are of MOTO in the kitchen.
 """
 
 import json
@@ -13,7 +13,7 @@ from experiments.soak.runs import World
 from experiments.soak.trials import CannotTryError, Lost
 from moto_jax.running.restoring import restore_agent
 
-QUICK = World("quick", (*runs.WORLDS["mini"].flags, "--config.agent=sac"))
+QUICK = World("quick", (*runs.WORLDS["mini"].flags, "--config.agent=bc"))
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,10 @@ def out(tmp_path_factory):
 
 @pytest.fixture
 def directory(out, request):
-    directory = out / "trials" / request.node.name
+    return made(out / "trials" / request.node.name)
+
+
+def made(directory):
     directory.mkdir(parents=True)
     return directory
 
@@ -37,30 +40,30 @@ def test_a_killed_run_ends_as_an_unbroken_one(directory):
     assert outcome.kind in process_rows.PLACES
 
 
+@pytest.mark.slow
 def test_a_stopped_run_is_saved(directory):
     assert process_rows.stopped(QUICK, 0, directory).kind in ("saved", "too late")
 
 
 def test_no_flipped_bit_is_restored(out):
     for number in range(12):
-        place = out / "flips" / str(number)
-        place.mkdir(parents=True)
+        place = made(out / "flips" / str(number))
         outcome = checkpoint_rows.flipped_bit(QUICK, number, place)
         assert "taken" in outcome.kind or "alike" in outcome.kind
 
 
-def test_a_flip_that_nobody_sees_is_a_loss(out, monkeypatch):
-    """As without checksums, where orbax reads what it finds."""
-    monkeypatch.setattr(checkpoint_rows.manifests, "fault", lambda path: None)
-    lost = 0
-    for number in range(12):
-        place = out / "unseen" / str(number)
-        place.mkdir(parents=True)
-        try:
-            checkpoint_rows.flipped_bit(QUICK, number, place)
-        except (Lost, ValueError):
-            lost += 1
-    assert lost > 6
+def test_another_state_in_silence_is_a_loss(out, monkeypatch):
+    whole = runs.unbroken(QUICK, out / "R0" / "0")
+    checkpoint_rows.flipped_bit(QUICK, 0, made(out / "unseen" / "0"))
+    restore = checkpoint_rows.checkpoints.restore
+    older = whole / "checkpoints" / "2"
+    monkeypatch.setattr(
+        checkpoint_rows.checkpoints,
+        "restore",
+        lambda path, state: restore(older, state),
+    )
+    with pytest.raises(Lost, match="another state, in silence"):
+        checkpoint_rows.flipped_bit(QUICK, 0, made(out / "unseen" / "1"))
 
 
 def test_all_steps_damaged_are_named(directory):
@@ -69,6 +72,7 @@ def test_all_steps_damaged_are_named(directory):
     assert outcome.said.startswith("error: ")
 
 
+@pytest.mark.slow
 def test_a_line_that_cannot_be_written_costs_no_checkpoint(directory):
     number = checkpoint_rows.TARGETS.index("jsonl")
     outcome = checkpoint_rows.failing_write(QUICK, number, directory)
