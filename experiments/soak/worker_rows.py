@@ -49,15 +49,13 @@ def _ticks(process: int) -> int:
     return int(fields[11]) + int(fields[12])
 
 
-def _idle(process: int) -> bool:
-    """Whether a worker waits for a request, its environment built."""
-    before = _ticks(process)
-    time.sleep(0.2)
-    return 0 <= before == _ticks(process)
-
-
-def _works(process: int, before: int) -> bool:
-    return before >= 0 and _ticks(process) > before
+def _plays(process: int, before: int) -> bool:
+    """Whether a worker resets or steps: it can draw by now, and computes."""
+    try:
+        drawing = "libEGL" in Path(f"/proc/{process}/maps").read_text()
+    except OSError:
+        return False
+    return drawing and _ticks(process) > before >= 0
 
 
 def _another(program: Program, workers: Sequence[int]) -> bool:
@@ -75,7 +73,6 @@ def killed_workers(world: World, number: int, directory: Path) -> Outcome:
     kills, slowest = 0, 0.0
     with Program(world, workdir) as program:
         program.until(lambda: bool(program.children))
-        # Not while the first are being built.
         program.until(lambda: bool(metrics(workdir)))
         while kills < KILLS and program.process.poll() is None:
             workers = program.children
@@ -83,7 +80,7 @@ def killed_workers(world: World, number: int, directory: Path) -> Outcome:
                 continue
             victim = workers[generator.integers(len(workers))]
             before = _ticks(victim)
-            if not program.until(functools.partial(_works, victim, before)):
+            if not program.until(functools.partial(_plays, victim, before)):
                 break
             time.sleep(generator.uniform(0.0, 0.2))
             with contextlib.suppress(ProcessLookupError):

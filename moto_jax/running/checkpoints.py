@@ -11,12 +11,14 @@ dtypes without a word. So a step counts only if every file agrees with the manif
 a restored leaf is never of another shape or dtype than asked for.
 """
 
+import contextlib
 import dataclasses
 import json
 import logging
 import os
 import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -199,7 +201,10 @@ def restore(
     asked = _flat(abstract_state) if as_saved else abstract_state
     targets = jax.tree.map(_restore_target, asked)
     try:
-        with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
+        with (
+            _said_once(),
+            ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer,
+        ):
             restored = checkpointer.restore(
                 directory / _STATE, args=ocp.args.StandardRestore(targets)
             )
@@ -239,8 +244,26 @@ def _flat(state: Any) -> dict[str, Any]:
     }
 
 
+@contextlib.contextmanager
+def _said_once() -> Iterator[None]:
+    """Leaves out what orbax logs of an error, a traceback, before it raises it."""
+    log = logging.getLogger("absl")
+
+    def is_others(record: logging.LogRecord) -> bool:
+        return "orbax" not in Path(record.pathname).parts
+
+    log.addFilter(is_others)
+    try:
+        yield
+    finally:
+        log.removeFilter(is_others)
+
+
 def _write_state(directory: Path, state: Any) -> None:
-    with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
+    with (
+        _said_once(),
+        ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer,
+    ):
         checkpointer.save(directory, args=ocp.args.StandardSave(state))
 
 
