@@ -237,6 +237,8 @@ def failing_write(world: World, number: int, directory: Path) -> Outcome:
         fault = read_only(place)
     with fault, Program(world, run, largest_file=bound) as program:
         said = require_one_sentence(program, program.wait(), 1)
+    if place.name not in said:
+        raise Lost(f"it does not name {place.name}: {said}", kind)
     require_intact(run, [step])
     finish(world, run)
     require_same_end(run, whole)

@@ -44,7 +44,11 @@ class DatasetError(ValueError):
 
 
 def write_atomically(path: Path, contents: bytes) -> None:
-    """Writes beside the target, then renames: readers see the old file or the new."""
+    """Writes beside the target, then renames: readers see the old file or the new.
+
+    Raises:
+      OSError: if it cannot be written; names the target.
+    """
     # Of this process: another may be writing the same.
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -53,8 +57,15 @@ def write_atomically(path: Path, contents: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
+    except OSError as error:
+        raise of_file(error, path) from None
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def of_file(error: OSError, path: Path) -> OSError:
+    """Returns an error that names a file: what a write raises names none."""
+    return OSError(error.errno, error.strerror, str(path))
 
 
 def read_regular_file(path: Path, max_bytes: int) -> bytes:

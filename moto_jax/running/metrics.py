@@ -17,6 +17,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from moto_jax.data.files import of_file
 from moto_jax.run_layout import METRICS_NAME, read_record
 
 WALL_PREFIX = "wall_"
@@ -127,9 +128,9 @@ class MetricsWriter:
             while line:
                 line = line[os.write(self._descriptor, line) :]
             os.fsync(self._descriptor)
-        except OSError:
+        except OSError as error:
             os.ftruncate(self._descriptor, end)
-            raise
+            raise of_file(error, self._run_dir / METRICS_NAME) from None
 
     def _keep_up_to(self, step: float) -> None:
         """Cuts the file before the first record after `step` or an unfinished line."""
