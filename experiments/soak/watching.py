@@ -137,7 +137,6 @@ def draw(samples: Sequence[Sample], path: Path) -> None:
             low, high = min(values), max(values)
             axis.set_ylim(low - 0.1 * (high - low) - 1, high + 0.1 * (high - low) + 1)
         axes[-1].set_xlabel("minutes; slopes are of what is right of the dotted line")
-        path.parent.mkdir(parents=True, exist_ok=True)
         save(figure, path)
 
 
@@ -184,6 +183,7 @@ def watched(
             time.sleep(_EVERY_S)
         status = program.end(signal.SIGTERM)
     rows = [one._asdict() for one in samples]
+    results.mkdir(parents=True, exist_ok=True)
     write_atomically(results / "soak.csv", comma_separated(rows).encode())
     draw(samples, results / "soak.png")
     slopes = ", ".join(

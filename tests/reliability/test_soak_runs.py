@@ -54,16 +54,16 @@ def test_no_flipped_bit_is_restored(out):
 
 def test_another_state_in_silence_is_a_loss(out, monkeypatch):
     whole = runs.unbroken(QUICK, out / "R0" / "0")
-    checkpoint_rows.flipped_bit(QUICK, 0, made(out / "unseen" / "0"))
+    place = made(out / "unseen" / "0")
     restore = checkpoint_rows.checkpoints.restore
     older = whole / "checkpoints" / "2"
     monkeypatch.setattr(
         checkpoint_rows.checkpoints,
         "restore",
-        lambda path, state: restore(older, state),
+        lambda path, state: restore(older if path == place else path, state),
     )
     with pytest.raises(Lost, match="another state, in silence"):
-        checkpoint_rows.flipped_bit(QUICK, 0, made(out / "unseen" / "1"))
+        checkpoint_rows.flipped_bit(QUICK, 0, place)
 
 
 def test_all_steps_damaged_are_named(directory):
