@@ -14,10 +14,10 @@ from moto_jax.tables import comma_separated, markdown_lines
 _HEADER = """# What was tried, and what survived
 
 Each row is a promise that was tried with faults from outside, as often as its column
-`tried` says; `docs/reliability.md` tells what each row does and how to try it. `asked for`
-is the full count. What was lost broke the promise, and is quoted. Runs are of the kitchen
-where the note does not say `mini`. Seconds are a trial's, median and worst, on {machine},
-beside other work.
+`tried` says; `docs/reliability.md` tells what each row does and how to try it.
+`asked for` is the full count. What was lost broke the promise, and is quoted. Runs are
+of the kitchen where the note does not say `mini`. Seconds are a trial's, median and
+worst, on {machine}, beside other work.
 
     make soak
 

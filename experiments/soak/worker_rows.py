@@ -82,7 +82,6 @@ def killed_workers(world: World, number: int, directory: Path) -> Outcome:
             before = _ticks(victim)
             if not program.until(functools.partial(_plays, victim, before)):
                 break
-            time.sleep(generator.uniform(0.0, 0.2))
             with contextlib.suppress(ProcessLookupError):
                 os.kill(victim, signal.SIGKILL)
             start = time.monotonic()
