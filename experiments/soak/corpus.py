@@ -7,7 +7,7 @@ import itertools
 import json
 import os
 import zipfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -63,7 +63,7 @@ def npz(fields: Mapping[str, Any]) -> bytes:
                 member = io.BytesIO()
                 np.lib.format.write_array(member, value, (1, 0))
                 value = member.getvalue()
-            pieces: Iterable[bytes] = value() if callable(value) else [value]
+            pieces: Any = value() if callable(value) else [value]
             with archive.open(f"{name}.npy", "w") as file:
                 for piece in pieces:
                     file.write(piece)

@@ -318,7 +318,7 @@ def _require_free_space(directory: Path, state: Any) -> None:
     free = shutil.disk_usage(directory).free
     if free < 2 * size:
         raise CheckpointError(
-            f"{free / 1e6:.0f} MB are free, twice the {size / 1e6:.0f} MB of a "
+            f"{free / 1e6:.1f} MB are free, twice the {size / 1e6:.1f} MB of a "
             "checkpoint are needed: free space"
         )
 
