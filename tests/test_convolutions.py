@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from moto_jax.learning.networks import convolutions
 from moto_jax.learning.networks.convolutions import DoublingConv, HalvingConv
 
 FEATURES = 4
@@ -31,8 +32,8 @@ def layers(direction: str, kernel: int, **options):
     return ours(FEATURES, kernel, **options), theirs
 
 
-def random_inputs(side: int) -> jax.Array:
-    return jax.random.normal(jax.random.key(1), (2, side, side, 3))
+def random_inputs(side: int, images: int = 2) -> jax.Array:
+    return jax.random.normal(jax.random.key(1), (images, side, side, 3))
 
 
 def random_params(layer, inputs):
@@ -66,6 +67,28 @@ def test_value_gradient_and_parameters_equal_flax(direction, side, kernel):
     assert outputs.shape == expected.shape
     np.testing.assert_allclose(outputs, expected, rtol=1e-4, atol=1e-5)
     chex.assert_trees_all_close(gradients, expected_gradients, rtol=1e-4, atol=1e-4)
+
+
+# Bytes that hold the windows of one image, of two or three, and of all six.
+@pytest.mark.parametrize("cache_bytes", [1, 4_000, 10**6])
+@pytest.mark.parametrize("direction", ["halving", "doubling"])
+def test_a_gradient_does_not_depend_on_how_many_images_fit_the_cache(
+    monkeypatch, direction, cache_bytes
+):
+    monkeypatch.setattr(convolutions, "_CACHE_BYTES", cache_bytes)
+    ours, theirs = layers(direction, 4)
+    inputs = random_inputs(6, images=6)
+    params = random_params(theirs, inputs)
+    gradients, _ = value_and_gradients(ours, params, inputs)
+    expected, _ = value_and_gradients(theirs, params, inputs)
+    chex.assert_trees_all_close(gradients, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_as_many_images_at_once_as_fit_and_divide_all(monkeypatch):
+    monkeypatch.setattr(convolutions, "_CACHE_BYTES", 100)
+    counts = [(12, 20, 4), (12, 8, 12), (7, 20, 1), (12, 101, 1), (1, 8, 1)]
+    for images, window_bytes, at_once in counts:
+        assert convolutions._images_at_once(images, window_bytes) == at_once
 
 
 @pytest.mark.parametrize("direction", ["halving", "doubling"])
