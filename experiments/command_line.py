@@ -174,9 +174,13 @@ def prepare_jax(check: bool = True) -> None:
         require_platform()
 
 
-def fail(reason: object) -> NoReturn:
-    """Ends the program with status 1 and the reason in one line."""
-    sys.exit(f"error: {' '.join(str(reason).split())}")
+def fail(reason: object, status: int = 1) -> NoReturn:
+    """Ends the program with a status, 1 unless told, and the reason in one line."""
+    line = f"error: {' '.join(str(reason).split())}"
+    if status == 1:
+        sys.exit(line)
+    print(line, file=sys.stderr)
+    sys.exit(status)
 
 
 def _reason(error: Exception) -> str:

@@ -98,9 +98,10 @@ def main(argv: Sequence[str]) -> None:
                 report(workdir)
             return
     except (ValueError, RuntimeError, OSError, FloatingPointError) as error:
+        status = getattr(error, "status", 1)
         if joined:
-            machines.leave(error)
-        fail(error)
+            machines.leave(error, status)
+        fail(error, status)
     command = "the same command" + (" without --fresh" if _FRESH.value else "")
     print(f"stopped and saved; {command} goes on from here: {workdir}")
     sys.exit(128 + stopped_by)

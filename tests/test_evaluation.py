@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from moto_jax import statistics
-from moto_jax.acting import evaluation, videos
+from moto_jax.acting import building, evaluation, videos
 from moto_jax.acting.building import remaining_time
 from moto_jax.acting.collection import PoolStage
 from moto_jax.acting.worker_pool import WorkerPool
@@ -266,3 +266,26 @@ def test_a_strip_shows_evenly_spaced_frames_in_reading_order(tmp_path):
 def test_the_time_that_is_left_is_at_the_pace_so_far():
     assert remaining_time(10.0, 1, 4) == "0:00:30"
     assert remaining_time(90.0, 3, 3) == "0:00:00"
+
+
+def test_progress_without_a_terminal_is_told_each_tenth_at_todays_pace(
+    monkeypatch, capsys
+):
+    """Twenty of forty are there from before; each new one takes three seconds."""
+    now = 100.0
+    monkeypatch.setattr(building.time, "monotonic", lambda: now)
+    with building.progress_bar("demonstrations") as progress:
+        progress(0, 40)
+    with building.progress_bar("demonstrations") as progress:
+        for done in range(20, 41):
+            progress(done, 40)
+            now += 3
+    assert capsys.readouterr().err.splitlines() == [
+        "demonstrations: 0 of 40",
+        "demonstrations: 20 of 40",
+        "demonstrations: 24 of 40, remaining 0:00:48",
+        "demonstrations: 28 of 40, remaining 0:00:36",
+        "demonstrations: 32 of 40, remaining 0:00:24",
+        "demonstrations: 36 of 40, remaining 0:00:12",
+        "demonstrations: 40 of 40, remaining 0:00:00",
+    ]

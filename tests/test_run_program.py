@@ -159,7 +159,6 @@ def test_a_machine_that_cannot_draw_is_told_so_first(tmp_path, monkeypatch, main
     [
         ValueError("config.x is 1"),
         WorkerError("environment workers failed 6 times"),
-        loop.DivergedError("11 updates in a row were not finite"),
         graphics.GraphicsError("no EGL"),
     ],
 )
@@ -169,6 +168,19 @@ def test_whatever_training_says_is_one_line(monkeypatch, main, graphics_found, e
 
     monkeypatch.setattr(training, "train", train)
     assert main(base.get_config("tiny")) == f"error: {error}"
+
+
+def test_a_run_that_diverges_has_a_status_of_its_own(
+    monkeypatch, main, graphics_found, capsys
+):
+    def train(*args):
+        raise loop.DivergedError("11 updates in a row were not finite")
+
+    monkeypatch.setattr(training, "train", train)
+    assert main(base.get_config("tiny")) == 3
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        "error: 11 updates in a row were not finite"
+    )
 
 
 @pytest.mark.parametrize("fresh", [False, True])

@@ -384,13 +384,18 @@ def progress_bar(label: str) -> Iterator[Progress]:
             task = bar.add_task(label)
             yield lambda done, total: bar.update(task, completed=done, total=total)
         return
-    began = time.monotonic()
+    # What an earlier program did tells nothing of the pace.
+    began: tuple[int, float] | None = None
 
     def print_tenth(done: int, total: int) -> None:
+        nonlocal began
+        began = began or (done, time.monotonic())
         if done * 10 // total > (done - 1) * 10 // total:
-            left = remaining_time(time.monotonic() - began, done, total)
+            new = done - began[0]
+            seconds = time.monotonic() - began[1]
+            left = remaining_time(seconds, new, total - began[0]) if new else ""
             print(
-                f"{label}: {done} of {total}, remaining {left}",
+                f"{label}: {done} of {total}{left and ', remaining '}{left}",
                 file=sys.stderr,
                 flush=True,
             )

@@ -42,7 +42,13 @@ _UPDATES_BETWEEN_TALKS = 10
 
 
 class DivergedError(RuntimeError):
-    """Of every seed too many updates in a row were not finite."""
+    """Of every seed too many updates in a row were not finite.
+
+    `status` is what the program ends with: a queue can tell that the same command would
+    come to the same end.
+    """
+
+    status = 3
 
 
 class Run:

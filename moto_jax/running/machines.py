@@ -116,8 +116,8 @@ def watched() -> Iterator[None]:
         ) from error
 
 
-def leave(reason: object) -> NoReturn:
-    """Ends this process with status 1 and the reason in one line, at once.
+def leave(reason: object, status: int = 1) -> NoReturn:
+    """Ends this process with a status and the reason in one line, at once.
 
     The usual end would wait for processes that are gone, or that wait for this one.
     """
@@ -127,4 +127,4 @@ def leave(reason: object) -> NoReturn:
         # Those that end for the same reason are to say so themselves; without the
         # coordinator that lives here, JAX would abort them in its own words.
         time.sleep(_LAST_WORDS_SECONDS)
-    os._exit(1)
+    os._exit(status)
