@@ -160,7 +160,7 @@ def test_every_evaluation_plays_episodes_of_its_own(asked):
     for run_seed, done in itertools.product((2**32 - 1, 3), every):
         plays.clear()
         with pytest.raises(ValueError, match="no environment seed"):
-            made(run_seed)._evaluate_seed({}, done, 0, None, ends_phase=done == 800)
+            made(run_seed).evaluate({}, done, [None], {}, ends_phase=done == 800)
         assert {play.seed >> 29 for play in plays} == {Purpose.EVALUATION}
         played += [play.seed for play in plays]
     # Of two runs nine evaluations of 20 episodes and one of 60.
