@@ -187,7 +187,8 @@ class TestUpdate:
 
         small = update_memory.traced_bytes(*of(8))
         large = update_memory.traced_bytes(*of(64))
-        assert 4 * small < large
+        # Gradients of convolutions are taken for some images at a time.
+        assert 2 * small < large
         compiled = update_memory.compiled_bytes(*of(64))
         assert compiled / 4 < large < 4 * compiled
 
