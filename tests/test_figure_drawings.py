@@ -103,7 +103,7 @@ def save_checkpoints(directory, steps):
     """Saves states of random numbers, as a run of the directory's configuration."""
     config = ConfigDict(json.loads((directory / "config.json").read_text()))
     agent = restoring.build_agent(config)
-    abstract = restoring._abstract_states(agent, list(config.seeds))
+    abstract = restoring.abstract_states(agent, list(config.seeds))
     for step in steps:
         generator = np.random.default_rng(step)
         state = jax.tree.map(lambda leaf: random_leaf(leaf, generator), abstract)  # noqa: B023
