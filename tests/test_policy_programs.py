@@ -232,9 +232,10 @@ def test_watching_counts_the_episodes_and_writes_videos(exported, tmp_path):
     done = run_program("watch", f"--policy={path}", "--episodes=3", f"--out={out}")
     assert done.returncode == 0, done.stderr
     lines = [line for line in done.stderr.splitlines() if line.startswith("episode")]
-    assert [line.partition(":")[0] for line in lines] == [
+    assert [line.partition(",")[0] for line in lines] == [
         f"episode {number} of 3" for number in (1, 2, 3)
     ]
+    assert lines[-1].startswith("episode 3 of 3, 0:00:00 left: ")
     for word in ("mean policy", "objects of 4", "success", "microwave", "3 episodes"):
         assert word in done.stdout
     names = ["mean-best.mp4", "mean-best.png", "mean-worst.mp4"]

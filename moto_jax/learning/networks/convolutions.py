@@ -106,26 +106,32 @@ def _dense_backward(residuals: Any, grad: jax.Array) -> Any:
         inputs.shape[0], places * matrix.shape[0] * inputs.dtype.itemsize
     )
 
-    def some_images(kernel_grad: jax.Array, chunk: Any) -> Any:
-        chunk_inputs, chunk_grad = chunk
-        windows, to_inputs = jax.vjp(lambda x: _windows(x, taps), chunk_inputs)
-        rows = chunk_grad.reshape(-1, chunk_grad.shape[-1])
+    # What is taken at once is the first axis, so that images that are sharded over
+    # devices stay where they are.
+    inputs, grad = (x.reshape(at_once, -1, *x.shape[1:]) for x in (inputs, grad))
+
+    def some_images(place: jax.Array, grads: Any) -> Any:
+        kernel_grad, inputs_grad = grads
+        windows, to_inputs = jax.vjp(
+            lambda x: _windows(x, taps),
+            lax.dynamic_index_in_dim(inputs, place, 1, False),
+        )
+        some_grad = lax.dynamic_index_in_dim(grad, place, 1, False)
+        rows = some_grad.reshape(-1, some_grad.shape[-1])
         kernel_grad += jnp.matmul(
             rows.T,
             windows.reshape(-1, windows.shape[-1]),
             preferred_element_type=jnp.float32,
         )
-        (inputs_grad,) = to_inputs((rows @ matrix.T).reshape(windows.shape))
-        return kernel_grad, inputs_grad
+        (some_inputs_grad,) = to_inputs((rows @ matrix.T).reshape(windows.shape))
+        return kernel_grad, lax.dynamic_update_index_in_dim(
+            inputs_grad, some_inputs_grad, place, 1
+        )
 
-    chunks = jax.tree.map(
-        lambda x: x.reshape(-1, at_once, *x.shape[1:]), (inputs, grad)
-    )
-    kernel_grad, inputs_grad = lax.scan(
-        some_images, jnp.zeros(matrix.T.shape, jnp.float32), chunks
-    )
+    start = jnp.zeros(matrix.T.shape, jnp.float32), jnp.zeros_like(inputs)
+    kernel_grad, inputs_grad = lax.fori_loop(0, inputs.shape[1], some_images, start)
     kernel_grad = kernel_grad.T.reshape(kernel.shape).astype(kernel.dtype)
-    return inputs_grad.reshape(inputs.shape), kernel_grad
+    return inputs_grad.reshape(-1, *inputs.shape[2:]), kernel_grad
 
 
 _dense_convolution.defvjp(_dense_forward, _dense_backward)
