@@ -253,6 +253,16 @@ def test_the_place_in_an_evaluation_is_told_and_its_time_is_not_that_of_updates(
     assert "updates/s 2  " in stream.getvalue().splitlines()[-1]
 
 
+def test_the_episodes_of_the_last_evaluation_are_not_each_a_line():
+    view, stream, clock = make_view(False, total_steps=4, line_seconds=10)
+    with view:
+        for played in range(1, 31):
+            view.show(4, "evaluation", place={"episode": f"{played}/30"})
+            clock.now += 1
+    episodes = [row.split("  ")[-1] for row in stream.getvalue().splitlines()]
+    assert episodes == ["episode 1/30", "episode 11/30", "episode 21/30"]
+
+
 def test_a_new_phase_and_the_end_are_always_printed():
     view, stream, _ = make_view(False, total_steps=4, line_seconds=1e9)
     with view:

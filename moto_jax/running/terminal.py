@@ -110,7 +110,8 @@ class TerminalView:
         live = self._live
         seconds = self._line_seconds if live is None else _PANEL_SECONDS
         due = now - self._last_drawn >= seconds
-        if not (due or new_phase or step >= self._total_steps):
+        at_end = step >= self._total_steps and not place
+        if not (due or new_phase or at_end):
             return
         self._last_drawn = now
         if live is None:
