@@ -102,6 +102,7 @@ def killed_workers(world: World, number: int, directory: Path) -> Outcome:
 # --- R7 -------------------------------------------------------------------------------
 
 _DEADLINE_S = 3.0
+_SEEN_WITHIN_S = _DEADLINE_S + 1.0
 
 
 @functools.cache
@@ -169,7 +170,7 @@ def failing_worker(world: World, number: int, directory: Path) -> Outcome:
     if not fuse.exists() or not replaced:
         raise Lost("no worker was replaced", fault)
     seconds = replaced[0] - fuse.stat().st_mtime
-    if seconds > _DEADLINE_S + 1.0:
+    if seconds > _SEEN_WITHIN_S:
         raise Lost(f"seen after {seconds:.1f} s", fault)
     for one, other in zip(episodes, expected, strict=True):
         for name, field in other.fields().items():

