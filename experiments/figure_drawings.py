@@ -58,6 +58,8 @@ def make_figures(runs: Path, out: Path, make_world: "MakeWorld") -> Contents:
     if not drawings:
         raise ValueError("; ".join(notes))
     drawings.sort(key=lambda drawing: drawing.name)
+    # The list goes where the machine's own directories say nothing.
+    notes = [note.replace(f"{Path.cwd()}/", "") for note in notes]
     # What an earlier command drew is of other runs.
     write_contents(drawings, notes, out)
     return Contents([{"name": one.name, "title": one.title} for one in drawings], notes)

@@ -415,14 +415,18 @@ def test_tables_hold_what_is_drawn(drawn):
     ]
 
 
-def test_what_cannot_be_drawn_is_said(tmp_path):
+def test_what_cannot_be_drawn_is_said(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     write_runs(tmp_path / "runs", "moto")
     write_runs(tmp_path / "runs", "neither", **{"moto.alpha": 0.0, "moto.beta": 0.0})
     out = tmp_path / "out"
     contents = figure_drawings.make_figures(tmp_path / "runs", out, world()[1])
     assert [one["name"] for one in contents.figures] == ["figure2", "figure3"]
     (note,) = contents.notes
-    assert note.startswith("figures 1, 4 and 5: MOTO on partial is left out: no check")
+    assert note.startswith(
+        "figures 1, 4 and 5: MOTO on partial is left out: no checkpoint in runs/moto"
+    )
+    assert str(tmp_path) not in (out / "figures.json").read_text()
     assert not (out / "figure1.png").exists()
 
 
