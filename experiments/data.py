@@ -26,7 +26,7 @@ from rich.table import Table
 
 from experiments.command_line import fail, output_console, run_program
 from experiments.contact_sheet import write_contact_sheet
-from moto_jax.acting.building import progress_bar
+from moto_jax.acting.progress import progress_bar
 from moto_jax.data.episodes import (
     MANIFEST_NAME,
     DatasetError,

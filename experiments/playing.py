@@ -9,9 +9,9 @@ import numpy as np
 from rich.table import Table
 
 from experiments.command_line import output_console
-from moto_jax.acting.building import remaining_time
 from moto_jax.acting.collection import Play, PlayEpisodes
 from moto_jax.acting.evaluation import EvaluationResult, evaluate
+from moto_jax.acting.progress import remaining_time
 from moto_jax.acting.worker_pool import WorkerError
 from moto_jax.data.episodes import Episode
 from moto_jax.running.exports import TrainedPolicy

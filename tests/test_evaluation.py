@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from moto_jax import statistics
-from moto_jax.acting import building, evaluation, videos
-from moto_jax.acting.building import remaining_time
+from moto_jax.acting import evaluation, videos
+from moto_jax.acting import progress as progress_module
 from moto_jax.acting.collection import PoolStage
+from moto_jax.acting.progress import remaining_time
 from moto_jax.acting.worker_pool import WorkerPool
 from moto_jax.data.episodes import Episode
 from moto_jax.types import Policy
@@ -273,10 +274,10 @@ def test_progress_without_a_terminal_is_told_each_tenth_at_todays_pace(
 ):
     """Twenty of forty are there from before; each new one takes three seconds."""
     now = 100.0
-    monkeypatch.setattr(building.time, "monotonic", lambda: now)
-    with building.progress_bar("demonstrations") as progress:
+    monkeypatch.setattr(progress_module.time, "monotonic", lambda: now)
+    with progress_module.progress_bar("demonstrations") as progress:
         progress(0, 40)
-    with building.progress_bar("demonstrations") as progress:
+    with progress_module.progress_bar("demonstrations") as progress:
         for done in range(20, 41):
             progress(done, 40)
             now += 3

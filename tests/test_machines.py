@@ -205,8 +205,8 @@ def test_the_first_leaves_the_others_time_for_their_last_words(
     )
     monkeypatch.setattr(os, "_exit", stop)
     with pytest.raises(SystemExit) as ended:
-        machines.leave(ValueError("a reason"))
-    assert ended.value.code == 1
+        machines.leave(ValueError("a reason"), 3)
+    assert ended.value.code == 3
     assert done == [(seconds, "error: a reason\n") for seconds in waited]
 
 

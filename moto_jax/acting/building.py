@@ -12,15 +12,13 @@ import multiprocessing.connection
 import os
 import re
 import signal
-import sys
-import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from datetime import timedelta
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from moto_jax.acting.processes import Process, ProcessDied
+from moto_jax.acting.progress import Progress
 from moto_jax.data.episodes import (
     FOREIGN_PROFILE,
     MANIFEST_NAME,
@@ -35,8 +33,6 @@ from moto_jax.data.episodes import (
 )
 
 JOURNAL_NAME = "journal.json"
-
-Progress = Callable[[int, int], None]
 
 # An episode that names its objects, as `file_name` makes them: of a dataset without a
 # journal that was interrupted.
@@ -357,50 +353,6 @@ def _run(
     finally:
         for process in processes:
             process.kill()
-
-
-def remaining_time(seconds: float, done: int, total: int) -> str:
-    """Returns how long the rest takes at the pace so far, such as "0:01:30".
-
-    Args:
-      seconds: that what is done took.
-      done: at least 1.
-      total: what is done, and the rest.
-    """
-    return str(timedelta(seconds=round(seconds * (total - done) / done)))
-
-
-@contextlib.contextmanager
-def progress_bar(label: str) -> Iterator[Progress]:
-    """Shows progress on standard error: a bar on a terminal, else a line each tenth."""
-    # Not needed in the processes that make the episodes.
-    from rich.console import Console
-    from rich.progress import Progress as Bar
-
-    console = Console(stderr=True)
-    # A dumb terminal would show no bar before the end.
-    if console.is_interactive:
-        with Bar(console=console) as bar:
-            task = bar.add_task(label)
-            yield lambda done, total: bar.update(task, completed=done, total=total)
-        return
-    # What an earlier program did tells nothing of the pace.
-    began: tuple[int, float] | None = None
-
-    def print_tenth(done: int, total: int) -> None:
-        nonlocal began
-        began = began or (done, time.monotonic())
-        if done * 10 // total > (done - 1) * 10 // total:
-            new = done - began[0]
-            seconds = time.monotonic() - began[1]
-            left = remaining_time(seconds, new, total - began[0]) if new else ""
-            print(
-                f"{label}: {done} of {total}{left and ', remaining '}{left}",
-                file=sys.stderr,
-                flush=True,
-            )
-
-    yield print_tenth
 
 
 def worker_main(descriptor: int) -> None:

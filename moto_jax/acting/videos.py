@@ -74,19 +74,9 @@ def write_video(
             "uint8[rows, height, width, 3]"
         )
     height, width = frames.shape[1:3]
-    if path.suffix not in (".mp4", ".gif"):
-        raise ValueError(f"cannot write a video to {path.name}: use .mp4 or .gif")
-    enlarge = f"scale=iw*{scale}:ih*{scale}:flags=neighbor"
-    if path.suffix == ".gif":
-        odd = False
-        coding = ("-vf", f"{enlarge},{_GIF_PALETTE}")
-    else:
-        # The format halves the resolution of its colour planes.
-        odd = bool(scale * height % 2 or scale * width % 2)
-        coding = (
-            *("-vf", enlarge, "-c:v", "libx264", "-pix_fmt", "yuv420p"),
-            *("-crf", "18", "-movflags", "+faststart"),
-        )
+    coding = _coding(path.name, scale)
+    # The mp4 format halves the resolution of its colour planes.
+    odd = path.suffix == ".mp4" and (scale * height % 2 or scale * width % 2)
     if not len(frames) or odd:
         raise ValueError(
             f"cannot write {len(frames)} frames of {scale * width}x{scale * height} "
@@ -117,6 +107,19 @@ def write_video(
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _coding(name: str, scale: int) -> tuple[str, ...]:
+    """Returns what ffmpeg is to make of frames, by the ending of the file's name."""
+    enlarge = f"scale=iw*{scale}:ih*{scale}:flags=neighbor"
+    if name.endswith(".gif"):
+        return ("-vf", f"{enlarge},{_GIF_PALETTE}")
+    if name.endswith(".mp4"):
+        return (
+            *("-vf", enlarge, "-c:v", "libx264", "-pix_fmt", "yuv420p"),
+            *("-crf", "18", "-movflags", "+faststart"),
+        )
+    raise ValueError(f"cannot write a video to {name}: use .mp4 or .gif")
 
 
 def write_strip(

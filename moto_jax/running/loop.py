@@ -13,8 +13,8 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from moto_jax.acting.building import remaining_time
 from moto_jax.acting.collection import Stage
+from moto_jax.acting.progress import remaining_time
 from moto_jax.data.batches import device_batches, empty_batches
 from moto_jax.data.episodes import Episode, read_episode
 from moto_jax.data.replay import Replay

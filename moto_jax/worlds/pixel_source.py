@@ -16,12 +16,12 @@ import numpy as np
 
 from moto_jax.acting.building import (
     Made,
-    Progress,
     build_dataset,
     file_name,
     head_of,
     require_long_enough,
 )
+from moto_jax.acting.progress import Progress
 from moto_jax.data.episodes import (
     FOREIGN_PROFILE,
     MANIFEST_NAME,

@@ -8,9 +8,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from moto_jax.acting.building import Made, Progress, build_dataset_here, head_of
+from moto_jax.acting.building import Made, build_dataset_here, head_of
 from moto_jax.acting.collection import Play, Stage
 from moto_jax.acting.environment_seeds import Purpose, check_seed, environment_seed
+from moto_jax.acting.progress import Progress
 from moto_jax.data.episodes import Manifest
 from moto_jax.types import Params, Policy
 

@@ -11,11 +11,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from moto_jax.acting.building import (
-    Progress,
-    progress_bar,
     require_long_enough,
     require_own_directory,
 )
+from moto_jax.acting.progress import Progress, progress_bar
 from moto_jax.data.episodes import (
     FOREIGN_PROFILE,
     MANIFEST_NAME,

@@ -5,8 +5,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from moto_jax.acting.building import Progress
 from moto_jax.acting.collection import Stage
+from moto_jax.acting.progress import Progress
 from moto_jax.data.episodes import Episode, Manifest
 from moto_jax.data.rows import Label
 

@@ -16,13 +16,13 @@ import numpy as np
 
 from moto_jax.acting.building import (
     Made,
-    Progress,
     build_dataset,
     file_name,
     head_of,
     require_long_enough,
 )
 from moto_jax.acting.environment_seeds import Purpose, check_seed, environment_seed
+from moto_jax.acting.progress import Progress
 from moto_jax.data.episodes import MAX_EPISODE_BYTES, DatasetError, Episode, Manifest
 from moto_jax.worlds.graphics import choose_backend
 from moto_jax.worlds.kitchen import tasks

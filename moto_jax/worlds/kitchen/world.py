@@ -5,8 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from moto_jax.acting.building import Progress
 from moto_jax.acting.collection import open_pool_stage
+from moto_jax.acting.progress import Progress
 from moto_jax.data.episodes import Episode, Manifest
 from moto_jax.types import Config
 from moto_jax.worlds.graphics import choose_backend, renderer_name

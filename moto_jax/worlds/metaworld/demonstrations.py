@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from moto_jax.acting.building import Made, Progress, build_dataset, file_name, head_of
+from moto_jax.acting.building import Made, build_dataset, file_name, head_of
 from moto_jax.acting.environment_seeds import Purpose, check_seed, environment_seed
+from moto_jax.acting.progress import Progress
 from moto_jax.data.episodes import DatasetError, Episode, Manifest
 from moto_jax.worlds.graphics import choose_backend
 from moto_jax.worlds.metaworld import tasks

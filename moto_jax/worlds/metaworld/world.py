@@ -3,8 +3,8 @@
 import functools
 from pathlib import Path
 
-from moto_jax.acting.building import Progress
 from moto_jax.acting.collection import open_pool_stage
+from moto_jax.acting.progress import Progress
 from moto_jax.data.episodes import Episode, Manifest
 from moto_jax.types import Config
 from moto_jax.worlds.graphics import choose_backend, renderer_name

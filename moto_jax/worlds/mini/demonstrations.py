@@ -13,13 +13,13 @@ import numpy as np
 
 from moto_jax.acting.building import (
     Made,
-    Progress,
     file_name,
     finished_dataset,
     head_of,
     write_recorded,
 )
 from moto_jax.acting.environment_seeds import Purpose, check_seed, environment_seed
+from moto_jax.acting.progress import Progress
 from moto_jax.data.episodes import (
     DatasetError,
     Episode,

@@ -3,8 +3,8 @@
 import contextlib
 from pathlib import Path
 
-from moto_jax.acting.building import Progress
 from moto_jax.acting.device_stage import DeviceStage
+from moto_jax.acting.progress import Progress
 from moto_jax.data.episodes import Episode, Manifest
 from moto_jax.types import Config
 from moto_jax.worlds.kitchen import tasks
