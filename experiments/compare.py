@@ -47,9 +47,9 @@ def main(argv: Sequence[str]) -> None:
 def _compare(path: Path) -> bool:
     """Returns whether a seed's run ends inside; says so, and draws it."""
     run = read_run(path)
+    # Where the run lies among them it is passed over, as a copy of it is.
     candidates, _ = find_runs(_TO.value)
-    others = [one for one in candidates if one.path.resolve() != path.resolve()]
-    band = reference_band(run, others, _MEASURE.value)
+    band = reference_band(run, candidates, _MEASURE.value)
     print(f"{run.name}: {verdict(band)}")
     columns = {"updates": band.steps, "run": band.run}
     columns |= {"low": band.low, "high": band.high}
