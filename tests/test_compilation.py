@@ -1,10 +1,15 @@
 """Options of programs: chosen by what the card's platform and XLA can do."""
 
+import itertools
+import pathlib
+import types
+
 import jax
 import jax.numpy as jnp
 import pytest
 
 from moto_jax.learning.learners import init_state
+from moto_jax.running import compilation
 from moto_jax.running.compilation import compile_updates, gpu_options, known_options
 from moto_jax.types import Agent
 
@@ -51,7 +56,7 @@ def test_what_xla_does_not_know_is_left_out_and_said(capsys):
     assert "xla_gpu_of_tomorrow" in said and "TOMORROW" in said
 
 
-def test_one_program_an_update_and_what_is_compiled_is_said(capsys):
+def adding_agent():
     def adds(number):
         def update(state, batch):
             return state.replace(step=state.step + number), {"batch": batch}
@@ -59,7 +64,7 @@ def test_one_program_an_update_and_what_is_compiled_is_said(capsys):
         return update
 
     first, second = adds(1), adds(10)
-    agent = Agent(
+    return Agent(
         init=lambda key: init_state(key, {}, lambda learners: {}),
         updates={"model": first, "offline": second, "online": second},
         policies={},
@@ -67,6 +72,10 @@ def test_one_program_an_update_and_what_is_compiled_is_said(capsys):
         model=None,
         batch_shape=(1, 1),
     )
+
+
+def test_one_program_an_update_and_what_is_compiled_is_said(capsys):
+    agent = adding_agent()
     state = agent.init(jax.random.key(0))
     shapes = jax.eval_shape(agent.init, jax.random.key(0))
     programs = compile_updates(agent, shapes, jax.ShapeDtypeStruct((), jnp.float32))
@@ -100,3 +109,25 @@ def test_a_program_of_several_updates_is_as_many_in_turn():
     state, metrics = programs["offline", 3](agent.init(jax.random.key(0)), 1, 5, 7)
     assert state.step == 2 * (2 * 1 + 5) + 7
     assert metrics == {"batch": 7, "step": state.step}
+
+
+def test_the_second_compilation_tells_how_long_the_first_took(monkeypatch, capsys):
+    agent = adding_agent()
+    shapes = jax.eval_shape(agent.init, jax.random.key(0))
+    # Of this module alone: XLA's threads look at the clock too.
+    ticks = itertools.count(step=21)
+    clock = types.SimpleNamespace(monotonic=lambda: next(ticks))
+    monkeypatch.setattr(compilation, "time", clock)
+
+    def said_of(batch):
+        compile_updates(agent, shapes, jax.ShapeDtypeStruct(batch, jnp.float32))
+        return capsys.readouterr().err
+
+    assert "remaining" not in said_of((3,))
+    assert "model; offline and online, remaining 0:00:21 or less" in said_of((3,))
+    assert "remaining" not in said_of((4,))
+    directory = pathlib.Path(jax.config.jax_compilation_cache_dir)
+    for record in directory.glob("*.seconds"):
+        record.write_text("of another program")
+    assert "remaining" not in said_of((3,))
+    assert "remaining 0:00:21" in said_of((3,))

@@ -1,16 +1,21 @@
 """How an agent's functions are compiled for a run."""
 
+import contextlib
+import hashlib
 import os
 import re
 import sys
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from moto_jax.data.files import write_atomically
 from moto_jax.running.run_control import return_free_memory
 from moto_jax.types import Agent, Batch, Metrics
 
@@ -52,6 +57,10 @@ def compile_updates(
     for phase, update in agent.updates.items():
         phases.setdefault(update, []).append(phase)
     said = "; ".join(" and ".join(names) for names in phases.values())
+    record = _record_of(said, state, batch, together)
+    longest = _longest(record)
+    if longest:
+        said += f", remaining {timedelta(seconds=longest)} or less, as before"
     print(f"compiling the update: {said}", file=sys.stderr, flush=True)
     start = time.monotonic()
     lowered = {
@@ -66,13 +75,41 @@ def compile_updates(
             lambda one: one.compile(options or None), lowered.values()
         )
         programs = dict(zip(lowered, compiled, strict=True))
-    print(f"compiled in {time.monotonic() - start:.0f} s", file=sys.stderr, flush=True)
+    seconds = time.monotonic() - start
+    print(f"compiled in {seconds:.0f} s", file=sys.stderr, flush=True)
+    # Those found in the cache take next to no time: the longest is what to expect.
+    if record is not None and round(seconds) > longest:
+        with contextlib.suppress(OSError):
+            write_atomically(record, str(round(seconds)).encode())
     return_free_memory()
     return {
         (phase, size): programs[update, size]
         for phase, update in agent.updates.items()
         for size in {1, together}
     }
+
+
+def _record_of(*programs: Any) -> Path | None:
+    """Returns the file that tells how many seconds such programs took to compile here.
+
+    It lies with the compiled programs; None where these are not kept on a disk. Such
+    are those of the same phases, shapes, jax and device, whatever their code: it tells
+    a user what to expect, nothing more.
+    """
+    directory = jax.config.jax_compilation_cache_dir
+    if not directory or "://" in directory:
+        return None
+    kind = [jax.__version__, jax.devices()[0].device_kind]
+    kind += [str(leaf) for leaf in jax.tree.leaves(programs)]
+    digest = hashlib.sha256(repr(kind).encode()).hexdigest()[:16]
+    return Path(directory) / f"{digest}.seconds"
+
+
+def _longest(record: Path | None) -> int:
+    """Returns the seconds that the file tells of, 0 without one."""
+    with contextlib.suppress(OSError, ValueError):
+        return int(record.read_bytes()) if record is not None else 0
+    return 0
 
 
 def _in_turn(update: Callable[..., Any]) -> Callable[..., Any]:
