@@ -148,12 +148,13 @@ def _read_metrics(directory: Path) -> Any:
 
 def _read_checkpoint(directory: Path) -> Any:
     from moto_jax.running import checkpoints, manifests
+    from moto_jax.running.checkpoint_leaves import require_same_leaves
 
     step = directory / "checkpoints" / "4"
     manifests.write_manifest(step)
     checkpoints.read_metadata(directory)
     state = {"step": np.zeros((), np.int32), "weight": np.zeros(9, np.float32)}
-    checkpoints.require_same_leaves(step, state)
+    require_same_leaves(step, state)
 
 
 def _read_sums(directory: Path) -> Any:

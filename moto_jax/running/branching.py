@@ -26,6 +26,7 @@ from moto_jax.run_layout import (
     seed_directory,
 )
 from moto_jax.running import checkpoints, devices
+from moto_jax.running.checkpoint_leaves import require_same_leaves
 from moto_jax.types import Agent, Config
 from moto_jax.worlds.sources import dataset_directories
 
@@ -86,7 +87,7 @@ def find_parent(config: Config, agent: Agent) -> Parent:
             "start as many seeds from it, or give a run of a single one for all"
         )
     try:
-        checkpoints.require_same_leaves(path, _abstract(agent, seeds))
+        require_same_leaves(path, _abstract(agent, seeds))
     except checkpoints.CheckpointError:
         networks = [
             key for start in _NETWORKS for key in wanted if key.startswith(start)

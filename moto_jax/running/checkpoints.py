@@ -12,8 +12,6 @@ a restored leaf is never of another shape or dtype than asked for.
 """
 
 import contextlib
-import dataclasses
-import json
 import logging
 import os
 import re
@@ -26,9 +24,9 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from moto_jax.running import machines, manifests
+from moto_jax.running import checkpoint_leaves, machines, manifests
+from moto_jax.running.checkpoint_leaves import CheckpointError
 
-_METADATA = "metadata.json"
 _STATE = "state"
 
 # Suffixes of directories that an interrupted save leaves behind.
@@ -36,14 +34,7 @@ _PARTIAL = ".partial"
 _REPLACED = ".replaced"
 _ORBAX_TEMPORARY = "orbax-checkpoint-tmp"
 
-# How the names of what learns begin.
-_LEARNERS = ".learners."
-
 _log = logging.getLogger(__name__)
-
-
-class CheckpointError(ValueError):
-    """A checkpoint that cannot be saved, is not there, is corrupt or does not fit."""
 
 
 def save(
@@ -71,18 +62,7 @@ def save(
       CheckpointError: if the checkpoint cannot be written; earlier ones are as before.
     """
     directory = Path(directory).absolute()
-    leaves = _describe_leaves(state)
-    try:
-        text = json.dumps(
-            {"step": step, "metadata": metadata, "leaves": leaves},
-            allow_nan=False,
-            indent=1,
-        )
-    except (TypeError, ValueError) as error:
-        raise CheckpointError(
-            f"metadata of checkpoint {step} is not valid JSON ({error}): give text, "
-            "finite numbers, and lists and dicts of them"
-        ) from error
+    text = checkpoint_leaves.description(step, metadata, state)
     partial = directory / f"{step}{_PARTIAL}"
     try:
         if machines.is_first():
@@ -93,7 +73,7 @@ def save(
         machines.wait_for_all("checkpoint begun")
         _write_state(partial / _STATE, state)
         if machines.is_first():
-            (partial / _METADATA).write_text(text)
+            (partial / checkpoint_leaves.DESCRIPTION_NAME).write_text(text)
             manifests.write_manifest(partial)
             _commit(partial, directory / str(step))
     # TensorStore reports a full disk as a bare Exception.
@@ -175,7 +155,7 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
     Raises:
       CheckpointError: if there is none.
     """
-    return _read_description(find(path))[1]
+    return checkpoint_leaves.read_description(find(path))[1]
 
 
 def restore(
@@ -195,10 +175,10 @@ def restore(
         shape or dtype than asked for.
     """
     directory = find(path)
-    require_same_leaves(directory, abstract_state)
-    saved, metadata = _read_description(directory)
-    as_saved = _lies_flat(saved, abstract_state)
-    asked = _flat(abstract_state) if as_saved else abstract_state
+    checkpoint_leaves.require_same_leaves(directory, abstract_state)
+    saved, metadata = checkpoint_leaves.read_description(directory)
+    as_saved = checkpoint_leaves.lies_flat(saved, abstract_state)
+    asked = checkpoint_leaves.flat(abstract_state) if as_saved else abstract_state
     targets = jax.tree.map(_restore_target, asked)
     try:
         with (
@@ -215,33 +195,8 @@ def restore(
             "install requirements.lock of the commit that saved it"
         ) from error
     if as_saved:
-        own = dataclasses.fields(abstract_state.learners)
-        learners = {field.name: restored.pop(field.name) for field in own}
-        restored = abstract_state.replace(
-            **restored, learners=abstract_state.learners.replace(**learners)
-        )
+        restored = checkpoint_leaves.unflattened(restored, abstract_state)
     return jax.tree.map(_as_asked, abstract_state, restored), metadata
-
-
-def _lies_flat(saved: dict[str, list[Any]], state: Any) -> bool:
-    """Returns whether what learns was saved beside the rest and is asked for apart.
-
-    MOTO's states of before it had the frame of the other agents.
-    """
-    apart = any(name.startswith(_LEARNERS) for name in saved)
-    return hasattr(state, "learners") and not apart
-
-
-def _flat(state: Any) -> dict[str, Any]:
-    """Returns a state's fields, with those of its learners instead of `learners`."""
-    fields = {
-        field.name: getattr(state, field.name) for field in dataclasses.fields(state)
-    }
-    learners = fields.pop("learners")
-    return fields | {
-        field.name: getattr(learners, field.name)
-        for field in dataclasses.fields(learners)
-    }
 
 
 @contextlib.contextmanager
@@ -339,72 +294,6 @@ def _newest_intact(directory: Path) -> Path:
         f"no checkpoint in {directory} is intact: {listed}; restore one from a copy, "
         "or train again with --fresh"
     )
-
-
-def _read_description(
-    directory: Path,
-) -> tuple[dict[str, list[Any]], dict[str, Any]]:
-    """Returns the leaves (see `_describe_leaves`) and the caller's metadata."""
-    try:
-        description = json.loads((directory / _METADATA).read_text())
-        leaves, metadata = description["leaves"], description["metadata"]
-        # A manifest of its own makes a stranger's description no better.
-        for dtype, shape in leaves.values():
-            if not isinstance(dtype, str) or not isinstance(shape, list):
-                raise TypeError("a leaf is a dtype and a shape")
-        if not isinstance(metadata, dict):
-            raise TypeError("the metadata are an object")
-        return leaves, metadata
-    # Whatever else it holds, it is no description.
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        TypeError,
-        AttributeError,
-        RecursionError,
-    ) as error:
-        raise CheckpointError(
-            f"{directory / _METADATA} does not describe a checkpoint of this package: "
-            "give the directory of a run or of a step"
-        ) from error
-
-
-def _describe_leaves(state: Any) -> dict[str, list[Any]]:
-    """Returns leaf name -> [dtype, shape], as JSON gives it back."""
-    leaves: dict[str, list[Any]] = {}
-    for path, leaf in jax.tree_util.tree_leaves_with_path(state):
-        name = jax.tree_util.keystr(path)
-        if not hasattr(leaf, "dtype") or not hasattr(leaf, "shape"):
-            raise CheckpointError(
-                f"leaf {name} of the state is a {type(leaf).__name__}: make it a NumPy "
-                "or JAX array so that its dtype is stated"
-            )
-        leaves[name] = [str(leaf.dtype), list(leaf.shape)]
-    return leaves
-
-
-def require_same_leaves(directory: Path, state: Any) -> None:
-    """Raises CheckpointError unless a step's leaves are those of a state."""
-    saved, asked = _read_description(directory)[0], _describe_leaves(state)
-    if _lies_flat(saved, state):
-        asked = {re.sub(r"^\.learners\.", ".", name): asked[name] for name in asked}
-    for name in {**saved, **asked}:
-        if name not in saved:
-            problem = f"has no leaf {name}, which this configuration needs"
-        elif name not in asked:
-            problem = f"has a leaf {name}, which this configuration lacks"
-        elif saved[name] != asked[name]:
-            problem = (
-                f"holds leaf {name} as {saved[name][0]} {tuple(saved[name][1])}, this "
-                f"configuration needs {asked[name][0]} {tuple(asked[name][1])}"
-            )
-        else:
-            continue
-        raise CheckpointError(
-            f"checkpoint {directory} {problem}: use the configuration and the commit "
-            "that it was saved with"
-        )
 
 
 def _restore_target(leaf: Any) -> Any:

@@ -96,7 +96,7 @@ def _record_of(*programs: Any) -> Path | None:
     are those of the same phases, shapes, jax and device, whatever their code: it tells
     a user what to expect, nothing more.
     """
-    directory = jax.config.jax_compilation_cache_dir
+    directory = getattr(jax.config, "jax_compilation_cache_dir", None)
     if not directory or "://" in directory:
         return None
     kind = [jax.__version__, jax.devices()[0].device_kind]
