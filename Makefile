@@ -3,6 +3,7 @@
 #
 #   make demo         the whole method on the real kitchen in minutes, two CPU cores
 #   make kitchen      the real kitchen solved, an hour and a half on two CPU cores
+#   make kitchen-partial   the task that no demonstration does, in four runs, hours
 #   make watch        ten episodes of the trained policy, counted, and a video
 #   make paper-mini   the paper's five figures on a kitchen in miniature
 #   make paper-mini-full   the same with three times the updates, three seeds of all
@@ -28,7 +29,7 @@ VERSION := $(shell $(PYTHON) -c "import sys; print('%d.%d' % sys.version_info[:2
 BIN := .venv/bin
 INSTALLED := .venv/installed-$(VERSION)
 
-.PHONY: install demo kitchen watch paper-mini paper-mini-full gpu-check test test-slow wheel-check soak docs format lock clean
+.PHONY: install demo kitchen kitchen-partial watch paper-mini paper-mini-full gpu-check test test-slow wheel-check soak docs format lock clean
 
 install: $(INSTALLED)
 
@@ -50,6 +51,9 @@ watch: $(INSTALLED)
 
 kitchen: $(INSTALLED)
 	$(BIN)/python -m experiments.run --config=experiments/configs/mixed.py:desktop $(ARGS)
+
+kitchen-partial: $(INSTALLED)
+	$(BIN)/python -m launch.stages $(ARGS)
 
 # What was interrupted goes on with the same command.
 MINI_RUNS ?= runs/mini

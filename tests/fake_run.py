@@ -37,7 +37,10 @@ def main():
         if key.startswith("config.")
     }
     seeds = [int(seed) for seed in flags["config.seeds"].split(",")]
-    config |= {"seeds": seeds, "training": TRAINING, **WHAT}
+    training = {
+        key: config.pop(f"training.{key}", value) for key, value in TRAINING.items()
+    }
+    config |= {"seeds": seeds, "training": training, **WHAT}
     (workdir / "config.json").write_text(json.dumps(config))
     write(workdir, seeds, step=2)
     journal(workdir, "begins")

@@ -14,6 +14,7 @@ from rich.console import Console
 
 from launch.local import core_sets, run_all
 from launch.runs import InUseError, Session, SweepRun
+from launch.stages import STAGES
 from launch.status import STATES, Status, read_status, status_table
 
 ROOT = Path(__file__).parents[1]
@@ -347,13 +348,13 @@ def test_no_run_is_left_alone_by_an_error(tmp_path):
 # The program.
 
 
-def program(*words, how="do"):
-    return [sys.executable, str(ROOT / "tests/fake_sweep.py"), how, *words]
+def program(*words, how="do", launcher="sweeps"):
+    return [sys.executable, str(ROOT / "tests/fake_sweep.py"), how, launcher, *words]
 
 
-def call(*words, how="do", env=None):
+def call(*words, how="do", env=None, launcher="sweeps"):
     return subprocess.run(
-        program(*words, how=how),
+        program(*words, how=how, launcher=launcher),
         capture_output=True,
         text=True,
         timeout=120,
@@ -456,3 +457,58 @@ def test_a_run_is_running_as_long_as_its_process_is_though_the_launcher_is_kille
     os.kill(child, signal.SIGTERM)
     until(lambda: read_status(run).state != "running")
     assert read_status(run).state == "stopped"
+
+
+# Runs that follow one another.
+
+
+def test_stages_begin_with_what_the_one_before_left(tmp_path):
+    done = call(
+        f"--out={tmp_path}",
+        "--seed=3",
+        "--override=actor_critic.tau=0.5",
+        launcher="stages",
+    )
+    assert done.returncode == 0, done.stderr
+    assert "4 done" in done.stdout
+    begun = [line.split()[0] for line in journal(tmp_path) if line.endswith("begins")]
+    assert begun == [f"partial-{name}-seed3" for name in STAGES]
+    ended = [line.split()[0] for line in journal(tmp_path)[1::2]]
+    assert ended == begun
+    configs = [
+        json.loads((tmp_path / name / "config.json").read_text()) for name in begun
+    ]
+    assert [one.get("init_from") for one in configs] == [
+        None,
+        *(str(tmp_path / name) for name in begun[:-1]),
+    ]
+    assert all(
+        one["seeds"] == [3] and one["actor_critic.tau"] == 0.5 for one in configs
+    )
+    assert [one.get("moto.value_scale") for one in configs] == [None, 0.25, 0.01, 0.01]
+    # The first has the offline phase.
+    offline = [one["training"]["offline_updates"] for one in configs]
+    assert offline[0] > 0 and offline[1:] == [0, 0, 0]
+
+
+def test_a_stage_that_fails_ends_the_chain_which_goes_on_with_the_same_command(
+    tmp_path,
+):
+    words = [f"--out={tmp_path}"]
+    how = "unlucky:partial-prefer-seed0"
+    first = call(*words, how=how, launcher="stages")
+    assert first.returncode == 1
+    assert "1 done, 1 failed, 2 waiting" in first.stdout
+    assert "error: the first time" in first.stdout
+    begun = len(journal(tmp_path))
+    second = call(*words, how=how, launcher="stages")
+    assert second.returncode == 0, second.stderr
+    again = [line for line in journal(tmp_path)[begun:] if line.endswith("begins")]
+    assert again == [f"partial-{name}-seed0 begins" for name in list(STAGES)[1:]]
+
+
+def test_stages_refuse_what_the_configuration_does_not_take(tmp_path):
+    out = tmp_path / "out"
+    done = call(f"--out={out}", "--override=critic.taus=1", launcher="stages")
+    assert done.returncode == 1 and not out.exists()
+    assert done.stderr.startswith("error: ") and "critic.taus" in done.stderr
