@@ -14,10 +14,10 @@ from moto_jax.running import plan
 from tests.programs import ROOT, run_program
 
 
-def planned(seeds=(0,), **training):
+def planned(seeds=(0,), source="scripted", **training):
     config = base.get_config("tiny")
     config.seeds = seeds
-    config.data.episodes = 3
+    config.data.update(episodes=3, source=source)
     config.env.update(image_size=16, episode_steps=20)
     config.training.update(online_episodes=2, keep_checkpoints=3, **training)
     agent = types.SimpleNamespace(
@@ -38,6 +38,25 @@ def test_a_plan_by_hand():
     episode = 21 * (16 * 16 * 3 + 400)
     assert found.replay == (3 + 2) * episode
     assert found.disk == found.replay + 4 * 400
+
+
+@pytest.mark.parametrize(
+    ("source", "made", "read"),
+    [
+        ("scripted", 3, False),
+        ("random", 3, False),
+        ("d4rl", 0, True),
+        ("directory", 0, True),
+        ("pixels+scripted", 3, True),
+    ],
+)
+def test_demonstrations_that_are_read_are_named_and_not_counted(source, made, read):
+    found = planned(source=source)
+    assert (found.demonstrations, found.read) == (made, read)
+    assert found.replay * 5 == planned().replay * (made + 2)
+    (line,) = plan.describe_plan(found, None, 0)[1:2]
+    assert ("with 3 demonstrations" in line) == bool(made)
+    assert line.endswith("beside the demonstrations that are read") == read
 
 
 def test_seeds_share_demonstrations_and_nothing_else():

@@ -14,6 +14,9 @@ from moto_jax.types import Agent, Config
 # Of an episode's row beside its image: actions, rewards, flags, joint positions.
 _ROW_BYTES = 400
 
+# Sources that make as many episodes as `config.data.episodes` says.
+_MAKING = {"scripted", "random"}
+
 
 class Plan(NamedTuple):
     """Sizes of a run, in bytes.
@@ -21,15 +24,16 @@ class Plan(NamedTuple):
     Attributes:
       parameters: numbers that a seed's policies act with.
       state: of all seeds: parameters, targets, averages, moments.
-      demonstrations: how many episodes `config.data.episodes` counts; a source that
-        reads what is there may have others.
-      replay: of these and all online episodes in memory, at most.
+      demonstrations: how many are made; those that are read are in no number here.
+      read: whether there are such.
+      replay: of those made and all online episodes in memory, at most.
       disk: what is written, at most: episodes uncompressed, checkpoints.
     """
 
     parameters: int
     state: int
     demonstrations: int
+    read: bool
     replay: int
     disk: int
 
@@ -46,14 +50,17 @@ def make_plan(config: Config, agent: Agent) -> Plan:
     acting = jax.eval_shape(agent.acting_params, state)
     image_bytes = 3 * config.env.image_size**2
     episode = (config.env.episode_steps + 1) * (image_bytes + _ROW_BYTES)
+    sources = set(config.data.source.split("+"))
+    made = config.data.episodes if sources & _MAKING else 0
     # Seeds share the demonstrations.
-    episodes = config.data.episodes + seeds * config.training.online_episodes
+    episodes = made + seeds * config.training.online_episodes
     held = seeds * _bytes(state)
     kept = config.training.keep_checkpoints + 1
     return Plan(
         parameters=sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(acting)),
         state=held,
-        demonstrations=config.data.episodes,
+        demonstrations=made,
+        read=bool(sources - _MAKING),
         replay=episodes * episode,
         disk=episodes * episode + kept * held,
     )
@@ -102,11 +109,12 @@ def describe_plan(plan: Plan, memory: int | None, disk: int) -> list[str]:
       disk: the same of the disk.
     """
     of_memory = "" if memory is None else f" of {_gigabytes(memory)} that are free"
+    made = f"with {plan.demonstrations:,} demonstrations " * bool(plan.demonstrations)
+    beside = ", beside the demonstrations that are read" if plan.read else ""
     return [
         f"networks: {plan.parameters / 1e6:.1f} M parameters act; state "
         f"{_gigabytes(plan.state)}",
-        f"replay: with {plan.demonstrations:,} demonstrations at most "
-        f"{_gigabytes(plan.replay)}{of_memory}",
+        f"replay: {made}at most {_gigabytes(plan.replay)}{of_memory}{beside}",
         f"disk: at most {_gigabytes(plan.disk)} of {_gigabytes(disk)} that are free",
     ]
 
