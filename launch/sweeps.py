@@ -37,7 +37,7 @@ from launch.tables import (
 )
 
 _FIGURE = flags.DEFINE_enum(
-    "figure", None, [*FIGURES], "Figure of the paper, or all.", required=True
+    "figure", None, [*FIGURES], "Figure of the paper, all, or trials.", required=True
 )
 _SIZE = flags.DEFINE_enum("size", "full", [*SIZES], "Preset of every run.")
 _TASKS = flags.DEFINE_multi_enum(
@@ -90,7 +90,8 @@ _ARRAY_PARALLELISM = flags.DEFINE_integer(
 def main(argv: Sequence[str]) -> None:
     """Does what is asked and prints how the runs stand; errors in one sentence."""
     del argv
-    figure = "all figures" if _FIGURE.value == "all" else f"figure {_FIGURE.value}"
+    named = {"all": "all figures", "trials": "trials of the other systems' numbers"}
+    figure = named.get(_FIGURE.value, f"figure {_FIGURE.value}")
     title = f"{figure}, {_SIZE.value}"
     out = Path(_OUT.value or f"runs/figure{_FIGURE.value}-{_SIZE.value}")
     plan = PLANS[_SIZE.value]

@@ -11,6 +11,7 @@ from ml_collections import config_flags
 from experiments.configs.keys import check_values
 from launch.runs import PROGRAM, SweepRun
 from launch.status import saved_config
+from launch.trials import SLOWER, SLOWER_LATENT, SLOWER_WITH_MODEL, TRIALS
 from moto_jax.agents import AGENTS
 from moto_jax.run_layout import RunError, flat_config
 
@@ -69,18 +70,6 @@ class Plan(NamedTuple):
         return {**self.overrides, **self.own_overrides.get(label, {})}
 
 
-# A third of the learning rates that `mini` has for agents without and with a model.
-_SLOWER = {
-    "model_free.learning_rates.actor": "3e-4",
-    "model_free.learning_rates.critic": "3e-4",
-    "model_free.learning_rates.temperature": "3e-4",
-}
-_SLOWER_WITH_MODEL = {
-    "optimizer.learning_rates.model": "1e-3",
-    "optimizer.learning_rates.actor": "7e-4",
-    "optimizer.learning_rates.critic": "3e-4",
-}
-
 PLANS = {
     "full": Plan(TASKS, 5, {}),
     "gpu": Plan(
@@ -128,14 +117,10 @@ PLANS = {
         {"moto": 3},
         # From results/mini/tuning.md; what is not here did best with the preset's.
         own_overrides={
-            "bc": _SLOWER,
-            "iql": {**_SLOWER, "iql.advantage_scale": "10"},
-            "dreamer_v2": {**_SLOWER_WITH_MODEL, "dreamer_v2.discount": "0.9"},
-            "combo": {
-                "optimizer.learning_rates.model": "1e-3",
-                "latent.learning_rates.actor": "7e-4",
-                "latent.learning_rates.critic": "3e-4",
-            },
+            "bc": SLOWER,
+            "iql": {**SLOWER, "iql.advantage_scale": "10"},
+            "dreamer_v2": {**SLOWER_WITH_MODEL, "dreamer_v2.discount": "0.9"},
+            "combo": SLOWER_LATENT,
             "lompo": {"lompo.penalty_scale": "1"},
         },
     ),
@@ -181,7 +166,17 @@ def both_figures(tasks: Sequence[str]) -> list[Row]:
     return rows
 
 
-FIGURES = {"2": figure_2, "3": figure_3, "all": both_figures}
+def trials(tasks: Sequence[str]) -> list[Row]:
+    """Returns what is tried of each other system's numbers (`launch.trials`)."""
+    return [
+        Row(f"{agent}-{name}", task, {"agent": agent, **overrides})
+        for task in tasks
+        for agent, several in TRIALS.items()
+        for name, overrides in several.items()
+    ]
+
+
+FIGURES = {"2": figure_2, "3": figure_3, "all": both_figures, "trials": trials}
 
 
 def choose(rows: Sequence[Row], labels: Sequence[str]) -> list[Row]:

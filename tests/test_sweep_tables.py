@@ -115,6 +115,22 @@ def test_the_miniature_has_everything_on_both_tasks():
     assert seeds.pop("moto") == 3 and set(seeds.values()) == {2}
 
 
+def test_every_other_system_has_as_many_trials_no_two_alike():
+    rows = FIGURES["trials"](("partial",))
+    by_agent = {name: [] for name in AGENTS if name != "moto"}
+    for row in rows:
+        agent = row.overrides["agent"]
+        assert row.label.startswith(f"{agent}-")
+        by_agent[agent].append(row.overrides)
+    for several in by_agent.values():
+        assert len(several) == 5
+        assert {"agent": several[0]["agent"]} in several
+        assert len({tuple(sorted(one.items())) for one in several}) == 5
+    # What a plan has for a system is no part of its trials.
+    plan = PLANS["mini"]
+    assert all(plan.overrides_of(row.label) == plan.overrides for row in rows)
+
+
 def test_settings_are_chosen_by_their_labels():
     rows = FIGURES["3"](TASKS)
     assert tables.choose(rows, []) == rows
