@@ -147,8 +147,9 @@ def test_when_one_is_killed_the_others_stop_and_say_so(tmp_path, alone, groups, 
     assert ended[killed].status == -signal.SIGKILL
     other = ended[1 - killed]
     assert other.status == 1 and other.seconds < 60
-    (said,) = [line for line in other.stderr.splitlines() if "error: " in line]
-    assert said.startswith("error: another process of this run has ended")
+    (said,) = [line for line in other.stderr.splitlines() if line.startswith("error: ")]
+    # Whichever is first: a collective of its own that fails, or JAX's watch.
+    assert "another process of this run has ended" in said or "JAX gave this" in said
     assert "the same commands" in said
     assert checkpoints.latest(workdir / "checkpoints") == 10
     ended = start(workdir, groups)
@@ -159,9 +160,11 @@ def test_when_one_is_killed_the_others_stop_and_say_so(tmp_path, alone, groups, 
 
 def test_one_that_is_busy_elsewhere_stops_too(tmp_path):
     ended = start(tmp_path / "run", 1, signal.SIGKILL.value, 1, 3, "idle")
-    assert ended[0].status == -signal.SIGABRT and ended[0].seconds < 60
-    assert "another task died" in ended[0].stderr
-    assert "the same commands go on from the last checkpoint" in ended[0].stderr
+    assert ended[0].status == 1 and ended[0].seconds < 60
+    said = ended[0].stderr.splitlines()[-1]
+    assert (
+        said.startswith("error: JAX gave this process up") and "same commands" in said
+    )
 
 
 def test_a_request_to_one_stops_all_at_the_same_update(tmp_path, alone):

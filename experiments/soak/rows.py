@@ -7,6 +7,7 @@ from experiments.soak import (
     checkpoint_rows,
     data_rows,
     fuzzing,
+    machine_rows,
     number_rows,
     process_rows,
     refusal_rows,
@@ -161,6 +162,14 @@ def make_rows(world: World, minutes: float, results: Path) -> tuple[Row, ...]:
             10,
             functools.partial(refusal_rows.sink_down, world),
             prepare,
+        ),
+        Row(
+            "processes",
+            "one of a run's two processes is killed, stopped or cut off: the other "
+            "says so within a minute, the same commands go on to the same end",
+            20 * len(machine_rows.FAULTS),
+            functools.partial(machine_rows.broken, world),
+            functools.partial(machine_rows.unbroken, world),
         ),
         *(
             Row(

@@ -16,7 +16,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.soak.trials import Lost, shared
-from moto_jax.run_layout import METRICS_NAME, SUMMARY_NAME, read_record
+from moto_jax.run_layout import (
+    CONFIG_NAME,
+    METRICS_NAME,
+    SUMMARY_NAME,
+    read_object,
+    read_record,
+    seed_directory,
+)
 from moto_jax.running import checkpoints, manifests
 from moto_jax.running.online_episodes import collected
 from moto_jax.running.restoring import restore_agent
@@ -73,6 +80,8 @@ class Program:
         *flags: str,
         largest_file: int | None = None,
         environment: dict[str, str] | None = None,
+        through: Sequence[str] = (),
+        name: str = "",
     ):
         """Starts it.
 
@@ -82,14 +91,16 @@ class Program:
           *flags: others.
           largest_file: bytes that a file may have which it writes, where bounded.
           environment: variables beside those of this process.
+          through: words of a command that replaces itself by the one behind them.
+          name: of one of several programs of a directory.
         """
         self.workdir = workdir
-        self._said = workdir.with_name(f"{workdir.name}.said")
+        self._said = workdir.with_name(f"{workdir.name}{name}.said")
         self._started = self._said.stat().st_size if self._said.exists() else 0
         command = [sys.executable, "-W", "ignore", "-m", "experiments.run"]
         with self._said.open("ab") as said:
             self.process = subprocess.Popen(
-                [*command, *world.flags, f"--workdir={workdir}", *flags],
+                [*through, *command, *world.flags, f"--workdir={workdir}", *flags],
                 cwd=ROOT,
                 env={**os.environ, "PYTHONPATH": str(ROOT), **(environment or {})},
                 stdin=subprocess.DEVNULL,
@@ -211,9 +222,9 @@ def metrics(workdir: Path) -> list[dict[str, Any]]:
     ]
 
 
-def leaves(workdir: Path) -> dict[str, bytes]:
-    """Returns name -> bytes of the newest checkpoint's state."""
-    state = restore_agent(workdir).state
+def leaves(workdir: Path, seed: int | None = None) -> dict[str, bytes]:
+    """Returns name -> bytes of the newest checkpoint's state, of one of its seeds."""
+    state = restore_agent(workdir, seed).state
     found = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(state):
         found[jax.tree_util.keystr(path)] = leaf_bytes(leaf)
@@ -228,7 +239,19 @@ def leaf_bytes(leaf: Any) -> bytes:
 
 
 def require_same_end(workdir: Path, other: Path) -> None:
-    """Raises Lost unless two runs have ended alike, bit for bit."""
+    """Raises Lost unless two runs have ended alike, bit for bit, with each seed."""
+    seeds = read_object(other / CONFIG_NAME)["seeds"]
+    for seed in seeds:
+        places = [seed_directory(run, seeds, seed) for run in (workdir, other)]
+        _require_same_record(*places)
+        one, two = leaves(workdir, seed), leaves(other, seed)
+        different = sorted(name for name in two if one.get(name) != two[name])
+        if different or one.keys() != two.keys():
+            raise Lost(f"the final state differs in {different[:3]}")
+
+
+def _require_same_record(workdir: Path, other: Path) -> None:
+    """Raises Lost unless a seed's metrics and episodes are alike."""
     ours, theirs = metrics(workdir), metrics(other)
     for number, (one, two) in enumerate(zip(ours, theirs, strict=False), 1):
         if one != two:
@@ -236,10 +259,6 @@ def require_same_end(workdir: Path, other: Path) -> None:
             raise Lost(f"line {number} of metrics differs in {different[:3]}")
     if len(ours) != len(theirs):
         raise Lost(f"{len(ours)} lines of metrics instead of {len(theirs)}")
-    one, two = leaves(workdir), leaves(other)
-    different = sorted(name for name in two if one.get(name) != two[name])
-    if different or one.keys() != two.keys():
-        raise Lost(f"the final state differs in {different[:3]}")
     episodes = [
         {
             number: path.read_bytes()

@@ -6,8 +6,10 @@ Every function here may be called in a run of one process, where it does nothing
 """
 
 import contextlib
+import ctypes
 import json
 import os
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -60,11 +62,36 @@ def join() -> None:
             "): start them under SLURM or Open MPI, or set JAX_COORDINATOR_ADDRESS="
             "HOST:PORT, JAX_NUM_PROCESSES and JAX_PROCESS_ID in each"
         ) from error
+    _say_why_jax_aborts()
     print(
         f"process {jax.process_index()} of {jax.process_count()}; if one ends early, "
         f"all stop within {_HEARTBEAT_SECONDS} s, and the same commands go on from the "
         "last checkpoint",
         file=sys.stderr,
+    )
+
+
+def _say_why_jax_aborts() -> None:
+    """Makes this process end as by `leave` where JAX gives the others up.
+
+    It then calls abort() in a thread of its own, where no Python runs and nothing can
+    be caught; the callback that it takes instead dies of its argument (std::bad_cast,
+    jaxlib 0.10). The signal comes in that thread, which holds no lock of Python's.
+    """
+    libc = ctypes.CDLL(None)
+    libc.signal.argtypes = [ctypes.c_int, type(_aborted)]
+    libc.signal.restype = ctypes.c_void_p
+    libc.signal(signal.SIGABRT, _aborted)
+
+
+@ctypes.CFUNCTYPE(None, ctypes.c_int)
+def _aborted(number: int) -> None:
+    """Handles the signal; kept by the module for as long as it may come."""
+    del number
+    leave(
+        "JAX gave this process up, as it does when another of the run has ended or "
+        "cannot be reached: start all of them again with the same commands, and the "
+        "run goes on from its last checkpoint"
     )
 
 
