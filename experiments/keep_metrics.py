@@ -16,7 +16,7 @@ from typing import Any
 from absl import flags
 
 from experiments.command_line import fail, run_program
-from experiments.run_commands import parent_place
+from experiments.run_commands import data_place, parent_place
 from moto_jax.data.files import write_atomically
 from moto_jax.run_layout import (
     CONFIG_NAME,
@@ -77,11 +77,13 @@ def keep(directory: Path, out: Path, every: int) -> Path:
 def without_places(config: dict[str, Any]) -> dict[str, Any]:
     """Returns a configuration without where things lay on the machine of the run.
 
-    The run that it started from is known by its name, and by which of its checkpoints.
+    The run that it started from is known by its name, and by which of its checkpoints;
+    data that it read by the name of the file or folder.
     """
+    data = config["data"]
     return {
         **config,
-        "data": {**config["data"], "directory": ""},
+        "data": {**data, "directory": "", "path": data_place(data.get("path", ""))},
         "init_from": parent_place(config.get("init_from", "")),
     }
 

@@ -38,6 +38,8 @@ def run_command(run: RunFiles) -> str:
     for key, value in sorted((LATER_KEYS | dict(config)).items()):
         if key == "init_from" and Path(value).is_absolute():
             value = parent_place(value)
+        if key == "data.path":
+            value = data_place(value)
         # A key that is no more cannot be given.
         known = key in preset and key != "data.directory"
         if known and as_flag(preset[key]) != as_flag(value):
@@ -57,6 +59,15 @@ def parent_place(init_from: str) -> str:
     path = Path(init_from)
     of_one_step = path.parent.name == "checkpoints"
     return str(Path("runs", *path.parts[-3 if of_one_step else -1 :]))
+
+
+def data_place(path: str) -> str:
+    """Returns the same of data that a run read: the name alone of what lay elsewhere.
+
+    Args:
+      path: `config.data.path`, or nothing.
+    """
+    return Path(path).name if Path(path).is_absolute() else path
 
 
 def as_flag(value: Any) -> str:

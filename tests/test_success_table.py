@@ -50,7 +50,11 @@ def rows():
 
 @pytest.fixture
 def run(tmp_path):
-    places = {"data.directory": "/far/away", "init_from": "/far/parent"}
+    places = {
+        "data.directory": "/far/away",
+        "data.path": "/far/human.hdf5",
+        "init_from": "/far/parent",
+    }
     return write_run(tmp_path / "run", rows=rows(), seeds=(3,), **places)
 
 
@@ -134,7 +138,11 @@ def test_what_is_kept_is_a_run_without_most_of_its_losses(run, tmp_path):
     (kept,) = keep(run, tmp_path / "kept")
     assert kept == tmp_path / "kept" / "run"
     before, after = read_run(run), read_run(kept)
-    places = {"data.directory": "", "init_from": "runs/parent"}
+    places = {
+        "data.directory": "",
+        "data.path": "human.hdf5",
+        "init_from": "runs/parent",
+    }
     assert after.config == {**before.config, **places}
     assert after.summary == before.summary
     # The losses of update 1050 alone are gone.
