@@ -27,6 +27,14 @@ SLOWER_LATENT = {
 _SHORT_SIGHTED = {"actor_critic.discount": "0.9"}
 _NO_ENTROPY_IN_TARGETS = {"actor_critic.backup_entropy": "false"}
 
+_CONSERVATIVE: Mapping[str, Mapping[str, str]] = {
+    "preset": {},
+    "slower": SLOWER,
+    "weight_1": {"cql.weight": "1"},
+    "discount_90": _SHORT_SIGHTED,
+    "slower_weight_1": {**SLOWER, "cql.weight": "1"},
+}
+
 # Agent -> name of a trial -> what it has otherwise than the preset.
 TRIALS: Mapping[str, Mapping[str, Mapping[str, str]]] = {
     "bc": {
@@ -50,20 +58,8 @@ TRIALS: Mapping[str, Mapping[str, Mapping[str, str]]] = {
         "cold": {"actor_critic.initial_temperature": "0.01"},
         "no_entropy_in_targets": _NO_ENTROPY_IN_TARGETS,
     },
-    "cql": {
-        "preset": {},
-        "slower": SLOWER,
-        "weight_1": {"cql.weight": "1"},
-        "discount_90": _SHORT_SIGHTED,
-        "slower_weight_1": {**SLOWER, "cql.weight": "1"},
-    },
-    "cal_ql": {
-        "preset": {},
-        "slower": SLOWER,
-        "weight_1": {"cql.weight": "1"},
-        "discount_90": _SHORT_SIGHTED,
-        "slower_weight_1": {**SLOWER, "cql.weight": "1"},
-    },
+    "cql": _CONSERVATIVE,
+    "cal_ql": _CONSERVATIVE,
     "rlpd": {
         "preset": {},
         "slower": SLOWER,
