@@ -67,9 +67,16 @@ def stage_runs(
       size: preset of every run.
       seed: of every run.
       out: directory of the runs.
-      overrides: key -> value, for every run, before what its stage says.
+      overrides: key -> value, for every run.
       program: words of every command before its flags.
+
+    Raises:
+      ValueError: if an override is a key that the stages themselves set.
     """
+    varied = {"init_from", "seeds"}.union(*STAGES.values())
+    for key in overrides:
+        if key in varied:
+            raise ValueError(f"--override={key}=...: the stages themselves set {key}")
     runs: list[SweepRun] = []
     for name, own in STAGES.items():
         before = {"init_from": str(runs[-1].workdir)} if runs else {}

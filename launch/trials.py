@@ -1,7 +1,8 @@
 """What of each other system's numbers is tried in the miniature, five trials each.
 
 As many for all: the preset's numbers, a third of the learning rates, and what each
-system's authors vary themselves. What did best stands in the plan `mini` of
+system's authors vary themselves; DreamerV2's lower rates come with the discount that an
+earlier trial took with them. What does best is to stand in the plan `mini` of
 `launch.tables`; MOTO's numbers settled the environment that all share.
 """
 

@@ -509,8 +509,9 @@ def test_a_stage_that_fails_ends_the_chain_which_goes_on_with_the_same_command(
     assert again == [f"partial-{name}-seed0 begins" for name in STAGES[1:]]
 
 
-def test_stages_refuse_what_the_configuration_does_not_take(tmp_path):
+@pytest.mark.parametrize("key", ["critic.taus", "moto.value_scale", "init_from"])
+def test_stages_refuse_a_key_that_is_none_or_their_own(tmp_path, key):
     out = tmp_path / "out"
-    done = call(f"--out={out}", "--override=critic.taus=1", launcher="stages")
+    done = call(f"--out={out}", f"--override={key}=1", launcher="stages")
     assert done.returncode == 1 and not out.exists()
-    assert done.stderr.startswith("error: ") and "critic.taus" in done.stderr
+    assert done.stderr.startswith("error: ") and key in done.stderr

@@ -100,12 +100,12 @@ class Pair:
 
     def _through(self, number: int, folder: Path) -> list[str]:
         hosts = folder / f"hosts{number}"
-        names = f"localhost\n{_ADDRESSES[number]} {socket.gethostname()}\n"
-        hosts.write_text(f"127.0.0.1 {names}")
-        script = ("sh", "-c", _BEHIND_A_CABLE, "sh", str(hosts))
+        address = _ADDRESSES[number]
+        hosts.write_text(f"127.0.0.1 localhost\n{address} {socket.gethostname()}\n")
         return [
             *("unshare", "--net", "--mount", "--"),
-            *(*script, self._ends[number], _ADDRESSES[number]),
+            *("sh", "-c", _BEHIND_A_CABLE, "sh"),
+            *(str(hosts), self._ends[number], address),
         ]
 
 

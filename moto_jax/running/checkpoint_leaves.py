@@ -48,8 +48,8 @@ def read_description(
       CheckpointError: if the file describes no checkpoint.
     """
     try:
-        description = json.loads((directory / DESCRIPTION_NAME).read_text())
-        leaves, metadata = description["leaves"], description["metadata"]
+        found = json.loads((directory / DESCRIPTION_NAME).read_text())
+        leaves, metadata = found["leaves"], found["metadata"]
         # A manifest of its own makes a stranger's description no better.
         for dtype, shape in leaves.values():
             if not isinstance(dtype, str) or not isinstance(shape, list):

@@ -93,13 +93,14 @@ def _record_of(*programs: Any) -> Path | None:
     """Returns the file that tells how many seconds such programs took to compile here.
 
     It lies with the compiled programs; None where these are not kept on a disk. Such
-    are those of the same phases, shapes, jax and device, whatever their code: it tells
-    a user what to expect, nothing more.
+    are those of the same phases, shapes, jax, device and XLA_FLAGS, whatever their
+    code: it tells a user what to expect, nothing more.
     """
     directory = getattr(jax.config, "jax_compilation_cache_dir", None)
     if not directory or "://" in directory:
         return None
     kind = [jax.__version__, jax.devices()[0].device_kind]
+    kind.append(os.environ.get("XLA_FLAGS", ""))
     kind += [str(leaf) for leaf in jax.tree.leaves(programs)]
     digest = hashlib.sha256(repr(kind).encode()).hexdigest()[:16]
     return Path(directory) / f"{digest}.seconds"

@@ -109,12 +109,13 @@ def describe_plan(plan: Plan, memory: int | None, disk: int) -> list[str]:
       disk: the same of the disk.
     """
     of_memory = "" if memory is None else f" of {_gigabytes(memory)} that are free"
-    made = f"with {plan.demonstrations:,} demonstrations " * bool(plan.demonstrations)
+    made = plan.demonstrations
+    holding = f"with {made:,} demonstrations " if made else ""
     beside = ", beside the demonstrations that are read" if plan.read else ""
     return [
         f"networks: {plan.parameters / 1e6:.1f} M parameters act; state "
         f"{_gigabytes(plan.state)}",
-        f"replay: {made}at most {_gigabytes(plan.replay)}{of_memory}{beside}",
+        f"replay: {holding}at most {_gigabytes(plan.replay)}{of_memory}{beside}",
         f"disk: at most {_gigabytes(plan.disk)} of {_gigabytes(disk)} that are free",
     ]
 
