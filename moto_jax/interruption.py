@@ -39,6 +39,7 @@ def tidy_up_and_end(number: int, frame: Any) -> None:
         "and the same command can be given again"
     )
     sys.unraisablehook = _tell_others
+    _received.append(number)
     signal.signal(signal.SIGALRM, lambda *unused: sys.exit(128 + number))
     threading.Thread(target=_insist, args=[number], daemon=True).start()
     sys.exit(128 + number)
@@ -55,6 +56,10 @@ def handled() -> Iterator[None]:
         _unwound.set()
         for number, handler in zip(SIGNALS, before, strict=True):
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        # The interpreter's end would wait for a thread that compiles, or take it along
+        # in the midst of C++, which aborts the process.
+        if _received and any(map(_computes, threading.enumerate())):
+            _leave(_received[0])
 
 
 def handle_with(handler: Any) -> None:
@@ -64,6 +69,13 @@ def handle_with(handler: Any) -> None:
 
 
 _unwound = threading.Event()
+
+# The number of the signal that the program is ending by, if any.
+_received: list[int] = []
+
+
+def _computes(thread: threading.Thread) -> bool:
+    return thread is not threading.main_thread() and not thread.daemon
 
 
 def _insist(number: int) -> None:
