@@ -138,14 +138,11 @@ def _write(
     world: "World",
     results: Mapping[str, "EvaluationResult"],
 ) -> None:
-    """Writes the videos, then the figures."""
+    """Writes the figures, then the videos."""
     from moto_jax.acting.videos import write_videos
     from moto_jax.running import provenance
     from moto_jax.running.run_directory import write_json
 
-    if _VIDEO.value:
-        for name, result in results.items():
-            write_videos(out, name, result, world.label)
     report = {
         "command": shlex.join(["python", "-m", "experiments.evaluate", *sys.argv[1:]]),
         "updates": trained.updates,
@@ -164,6 +161,9 @@ def _write(
         "versions": provenance.versions(),
     }
     write_json(out / "evaluation.json", report)
+    if _VIDEO.value:
+        for name, result in results.items():
+            write_videos(out, name, result, world.label)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from experiments.command_line import fail, run_program
 from experiments.success_rows import PHASES, Row, table_row
 from moto_jax.data.files import write_atomically
 from moto_jax.run_layout import POLICIES
-from moto_jax.study.runs import read_run, seed_directories
+from moto_jax.study.runs import read_each_once
 from moto_jax.tables import comma_separated, markdown_lines
 from moto_jax.worlds.kitchen import tasks
 
@@ -42,7 +42,7 @@ def main(argv: Sequence[str]) -> None:
     try:
         if len(argv) < 2:
             raise ValueError("no run to tabulate: give the directories of runs")
-        runs = [read_run(path) for run in argv[1:] for path in seed_directories(run)]
+        runs, notes = read_each_once(argv[1:])
         episodes = {
             "offline": _OFFLINE_EPISODES.value,
             "online": _ONLINE_EPISODES.value,
@@ -58,6 +58,8 @@ def main(argv: Sequence[str]) -> None:
         )
     except (ValueError, OSError) as error:
         fail(error)
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr)
     print(text)
 
 

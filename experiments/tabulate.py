@@ -24,9 +24,8 @@ from moto_jax.study.runs import (
     RunFiles,
     differing_keys,
     mean_results,
-    read_run,
+    read_each_once,
     results,
-    seed_directories,
     seed_groups,
     up_to,
 )
@@ -51,7 +50,7 @@ def main(argv: Sequence[str]) -> None:
     try:
         if len(argv) < 2:
             raise ValueError("no run to tabulate: give the directories of runs")
-        runs = [read_run(path) for run in argv[1:] for path in seed_directories(run)]
+        runs, notes = read_each_once(argv[1:])
         if _AT.value is not None:
             runs = [up_to(run, _AT.value) for run in runs]
         command = ["python", "-m", "experiments.tabulate", *sys.argv[1:]]
@@ -64,6 +63,8 @@ def main(argv: Sequence[str]) -> None:
         )
     except (ValueError, OSError) as error:
         fail(error)
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr)
     print(text)
 
 

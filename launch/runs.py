@@ -5,6 +5,7 @@ OUT/NAME.log     what all its sessions printed; locked while one of them goes on
 OUT/NAME.exit    the status that the last session ended with
 """
 
+import contextlib
 import dataclasses
 import fcntl
 import os
@@ -114,12 +115,15 @@ class Session:
     def _claim(self) -> None:
         """Locks the log; the process inherits the lock, and keeps it if we are killed.
 
-        The run's own lock comes seconds later, when its program has been loaded.
+        The run's own lock comes seconds later, when its program has been loaded. It
+        says so where the file system has none.
         """
         try:
             fcntl.flock(self._log, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             raise InUseError(f"another process trains {self.run.workdir}") from None
+        except OSError:
+            pass
 
     def finish(self) -> int:
         """Waits for the end and records it; returns its status as `Popen` has it."""
@@ -128,6 +132,7 @@ class Session:
         temporary.write_text(f"{status}\n")
         temporary.replace(self.run.exit_file)
         # Processes that the run left behind may have inherited the lock.
-        fcntl.flock(self._log, fcntl.LOCK_UN)
+        with contextlib.suppress(OSError):
+            fcntl.flock(self._log, fcntl.LOCK_UN)
         self._log.close()
         return status

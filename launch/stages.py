@@ -20,7 +20,7 @@ from experiments.command_line import fail, run_program
 from experiments.configs.base import SIZES
 from launch.local import run_all
 from launch.runs import PROGRAM, SweepRun
-from launch.status import print_table, read_status, status_table
+from launch.status import print_standing, read_status
 from launch.tables import check_configuration, parse_overrides
 
 _SEED = flags.DEFINE_integer("seed", 0, "Seed of every run.", lower_bound=0)
@@ -94,10 +94,10 @@ def stage_runs(
 def main(argv: Sequence[str]) -> None:
     """Does the runs in order and prints how they stand; errors in one sentence."""
     del argv
-    stopped_by = None
+    out, stopped_by = Path(_OUT.value), None
     try:
         overrides = parse_overrides(_OVERRIDE.value)
-        runs = stage_runs(_SIZE.value, _SEED.value, Path(_OUT.value), overrides)
+        runs = stage_runs(_SIZE.value, _SEED.value, out, overrides)
         for run in runs:
             check_configuration(run)
         for run in runs:
@@ -105,14 +105,12 @@ def main(argv: Sequence[str]) -> None:
                 stopped_by = run_all([run], 1, lambda line: print(line, flush=True))
             if read_status(run).state != "done":
                 break
-        statuses = [(run, read_status(run)) for run in runs]
     except (ValueError, OSError) as error:
         fail(error)
-    print_table(status_table("partial, in stages", statuses))
-    print(f"directories and logs: {_OUT.value}")
+    all_done = print_standing("partial, in stages", runs, out)
     if stopped_by is not None:
         sys.exit(128 + stopped_by)
-    sys.exit(0 if all(status.state == "done" for _, status in statuses) else 1)
+    sys.exit(0 if all_done else 1)
 
 
 if __name__ == "__main__":

@@ -103,9 +103,13 @@ def status_table(title: str, statuses: Sequence[tuple[SweepRun, Status]]) -> Tab
     return table
 
 
-def print_table(table: Table) -> None:
-    """Prints to the terminal's width, or to a file at one that breaks no name."""
-    output_console(120).print(table)
+def print_standing(title: str, runs: Sequence[SweepRun], out: Path) -> bool:
+    """Prints how runs stand and where they are; returns whether all are done."""
+    statuses = [(run, read_status(run)) for run in runs]
+    # To the terminal's width, or to a file at one that breaks no name.
+    output_console(120).print(status_table(title, statuses))
+    print(f"directories and logs: {out}")
+    return all(status.state == "done" for _, status in statuses)
 
 
 def _ended(run: SweepRun, begun: bool) -> Status:

@@ -25,7 +25,7 @@ from experiments.command_line import fail, run_program
 from experiments.configs.base import SIZES
 from launch.local import run_all
 from launch.runs import SweepRun
-from launch.status import print_table, read_status, status_table
+from launch.status import print_standing, read_status
 from launch.tables import (
     FIGURES,
     PLANS,
@@ -119,11 +119,9 @@ def main(argv: Sequence[str]) -> None:
             stopped_by = run_all(_unfinished(runs), _JOBS.value, _say)
         elif _RUN.value == "slurm":
             _submit(_unfinished(runs), out)
-        statuses = [(run, read_status(run)) for run in runs]
     except (ValueError, OSError, RuntimeError) as error:
         fail(error)
-    print_table(status_table(title, statuses))
-    print(f"directories and logs: {out}")
+    all_done = print_standing(title, runs, out)
     if _COMMANDS.value:
         for run in runs:
             # Not through rich, which would break a long command in two.
@@ -131,7 +129,7 @@ def main(argv: Sequence[str]) -> None:
     if stopped_by is not None:
         sys.exit(128 + stopped_by)
     if _RUN.value == "local":
-        if any(status.state != "done" for _, status in statuses):
+        if not all_done:
             sys.exit(1)
         table = Path(_TABLE.value or out / "table")
         words = tabulate_command(runs, table, title.capitalize(), plan.note)

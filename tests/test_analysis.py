@@ -1,5 +1,6 @@
 import csv
 import json
+import shutil
 
 import matplotlib
 import numpy as np
@@ -414,6 +415,21 @@ def test_a_table_of_runs(tmp_path):
     assert [row["run"] for row in table] == ["a", "b", "mean of 2", "c"]
     assert [row["objects_online"] for row in table] == ["3", "4", "3.5", ""]
     assert [row["minutes"] for row in table] == ["2.5", "2.5", "2.5", "2"]
+
+
+def test_a_run_that_is_given_twice_counts_once(tmp_path):
+    first = write_run(tmp_path / "first")
+    other = write_run(tmp_path / "other", seeds=(1,))
+    (tmp_path / "linked").symlink_to(first)
+    shutil.copytree(other, tmp_path / "copied")
+    given = [first, other, first, tmp_path / "linked", tmp_path / "copied"]
+    found, notes = runs.read_each_once(given)
+    assert [run.path for run in found] == [first, other]
+    assert notes == [
+        f"{first} is left out: it is {first} again",
+        f"{tmp_path / 'linked'} is left out: it is {first} again",
+        f"{tmp_path / 'copied'} is left out: it is {other} again",
+    ]
 
 
 def test_a_run_of_several_seeds_is_as_many_rows_and_one_command(tmp_path):

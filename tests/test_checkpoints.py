@@ -182,8 +182,17 @@ def only_an_empty_manifest(newest: Path) -> None:
     empty_manifest(newest)
 
 
-def add_file(newest: Path) -> None:
-    (newest / "state" / "extra").write_text("x")
+def cut_manifest(newest: Path) -> None:
+    """Leaves whole lines, so that what is there agrees with them."""
+    manifest = newest / "MANIFEST.sha256"
+    lines = manifest.read_text().splitlines(keepends=True)
+    manifest.write_text("".join(lines[:-2]))
+
+
+def lose_a_line_of_the_manifest(newest: Path) -> None:
+    manifest = newest / "MANIFEST.sha256"
+    lines = manifest.read_text().splitlines(keepends=True)
+    manifest.write_text("".join(lines[1:]))
 
 
 DAMAGES = [
@@ -193,7 +202,8 @@ DAMAGES = [
     empty_manifest,
     empty_directory,
     only_an_empty_manifest,
-    add_file,
+    cut_manifest,
+    lose_a_line_of_the_manifest,
 ]
 
 
@@ -206,6 +216,43 @@ def test_damage_falls_back_with_one_sentence(run, damage, caplog):
     (message,) = caplog.messages
     assert message.startswith("checkpoint 20 is corrupt: ")
     assert message.endswith("; using 10")
+
+
+STRAYS = [
+    *(".DS_Store", "state/.DS_Store", "state/d/.nfs0000000004a1", "Thumbs.db"),
+    *("state/_METADATA (a colleague's conflicted copy)", "metadata.json~"),
+]
+
+
+@pytest.mark.parametrize("name", STRAYS)
+def test_files_that_others_leave_in_a_step_are_passed_over(run, name, caplog):
+    newest = run / "checkpoints" / "20"
+    (newest / name).write_bytes(b"\0")
+    with caplog.at_level(logging.WARNING):
+        state, _ = checkpoints.restore(run, make_state())
+    assert_same(state, make_state(20))
+    assert caplog.messages == []
+    assert (newest / name).exists()
+
+
+def test_a_manifest_from_before_it_had_an_end_is_read(run):
+    newest = run / "checkpoints" / "20"
+    manifest = newest / "MANIFEST.sha256"
+    lines = manifest.read_text().splitlines(keepends=True)
+    assert lines[-1] == f"{len(lines) - 1} files\n"
+    manifest.write_text("".join(lines[:-1]))
+    (newest / ".DS_Store").touch()
+    assert checkpoints.latest(run / "checkpoints") == 20
+    (newest / "state" / "extra").touch()
+    assert "state/extra is not in" in manifests.fault(newest)
+
+
+def test_a_manifest_names_no_file_that_is_about_to_go(tmp_path):
+    for name in (".nfs0000000004a1", "metadata.json"):
+        (tmp_path / name).touch()
+    manifests.write_manifest(tmp_path)
+    (tmp_path / ".nfs0000000004a1").unlink()
+    assert manifests.fault(tmp_path) is None
 
 
 def test_every_corrupt_step_is_listed_where_none_is_intact(run):

@@ -190,6 +190,15 @@ def test_bootstrap_interval():
     assert statistics.bootstrap_interval(np.ones(3)) == (1.0, 1.0)
 
 
+def decoded(path):
+    """What ffmpeg says of a video, and its pixels in a row."""
+    program = imageio_ffmpeg.get_ffmpeg_exe()
+    command = [program, "-i", path, "-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
+    done = subprocess.run(command, capture_output=True, check=True)
+    source = done.stderr.decode().partition("Output")[0]
+    return source, np.frombuffer(done.stdout, np.uint8)
+
+
 def test_video_holds_the_frames_enlarged_in_real_time(tmp_path):
     frames = np.zeros((25, 6, 8, 3), np.uint8)
     frames[:, :3] = 200
@@ -198,13 +207,10 @@ def test_video_holds_the_frames_enlarged_in_real_time(tmp_path):
     videos.write_video(path, frames)
     assert [entry.name for entry in tmp_path.iterdir()] == ["episode.mp4"]
 
-    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-i", path]
-    command += ["-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
-    done = subprocess.run(command, capture_output=True, check=True)
-    source = done.stderr.decode().partition("Output")[0]
+    source, read = decoded(path)
     for fact in ("h264", "yuv420p", "32x24", "12.50 fps", "00:00:02.00"):
         assert fact in source
-    read = np.frombuffer(done.stdout, np.uint8).reshape(25, 24, 32, 3)
+    read = read.reshape(25, 24, 32, 3)
     # Lossy coding moves grey levels a little.
     error = read.astype(int) - frames.repeat(4, axis=1).repeat(4, axis=2)
     assert np.abs(error).mean() < 3
@@ -250,6 +256,59 @@ def test_a_video_that_cannot_be_written_leaves_nothing(tmp_path):
     assert [entry.name for entry in tmp_path.iterdir()] == ["episode.mp4"]
     with pytest.raises(OSError, match="ffmpeg cannot write .*No such file"):
         videos.write_video(tmp_path / "missing" / "episode.mp4", frames)
+
+
+def ffmpeg(tmp_path, monkeypatch, line):
+    """Puts a program in the place of ffmpeg, which is its $FFMPEG."""
+    program = tmp_path / "ffmpeg"
+    real = imageio_ffmpeg.get_ffmpeg_exe()
+    program.write_text(f"#!/bin/sh\nFFMPEG={real}\n{line}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(program))
+
+
+def test_an_ffmpeg_without_h264_takes_another_codec(tmp_path, monkeypatch):
+    refuse = 'case "$*" in *libx264*) echo Unknown encoder >&2; exit 8;; esac'
+    ffmpeg(tmp_path, monkeypatch, f'{refuse}\nexec $FFMPEG "$@"')
+    path = tmp_path / "episode.mp4"
+    videos.write_video(path, np.full((25, 6, 8, 3), 90, np.uint8))
+    source, read = decoded(path)
+    assert "mpeg4" in source and "yuv420p" in source
+    read = read.reshape(25, 24, 32, 3)
+    assert abs(read.mean() - 90) < 3
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("echo Unknown encoder >&2; exit 8", "Unknown encoder; look at"),
+        ("cat > /dev/null; echo No space left >&2; exit 1", "No space left; look at"),
+        (None, "No such file or directory"),
+    ],
+)
+def test_videos_that_cannot_be_written_are_left_out(
+    evaluate, tmp_path, monkeypatch, caplog, line, reason
+):
+    if line:
+        ffmpeg(tmp_path, monkeypatch, line)
+    else:
+        monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(tmp_path / "ffmpeg"))
+    result = evaluate([3, 0], [tasks.OBJECTS[4]])
+    label = make_label(result.events)
+    videos.write_videos(tmp_path / "videos", "1", result, label, gif=True)
+    assert [path.name for path in (tmp_path / "videos").iterdir()] == ["1-best.png"]
+    assert [reason in message for message in caplog.messages] == [True] * 3
+    assert "1-best.mp4 is left out" in caplog.messages[0]
+
+
+def test_a_directory_of_videos_that_cannot_be_made_costs_no_result(
+    evaluate, tmp_path, caplog
+):
+    (tmp_path / "videos").touch()
+    result = evaluate([3, 0], [tasks.OBJECTS[4]])
+    label = make_label(result.events)
+    videos.write_videos(tmp_path / "videos", "1", result, label)
+    assert "videos is left out" in caplog.messages[0]
 
 
 def test_a_strip_shows_evenly_spaced_frames_in_reading_order(tmp_path):

@@ -1,4 +1,6 @@
+import errno
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -129,6 +131,20 @@ def test_one_process_at_a_time(tmp_path, holder):
     holder.wait()
     with claimed(tmp_path, {}):
         pass
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_keeps_nobody_out_and_says_so(
+    tmp_path, monkeypatch, caplog, number
+):
+    def flock(file, how):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    with claimed(tmp_path, CONFIG):
+        bind(tmp_path, CONFIG)
+    (message,) = caplog.messages
+    assert f"of {tmp_path} cannot lock files ({os.strerror(number)})" in message
 
 
 def test_a_second_claim_of_the_same_process_is_refused(tmp_path):

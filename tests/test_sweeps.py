@@ -1,3 +1,4 @@
+import errno
 import fcntl
 import io
 import json
@@ -101,6 +102,20 @@ def test_a_run_whose_lock_is_held_is_running(tmp_path, how):
         fcntl.flock(file, fcntl.LOCK_EX)
         assert read_status(run).state == "running"
     assert read_status(run).state == "failed"
+
+
+def test_a_run_on_a_file_system_without_locks_is_done_all_the_same(
+    tmp_path, monkeypatch
+):
+    def flock(file, how):
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    said = []
+    run = fake(tmp_path, "a")
+    assert run_all([run], 1, said.append) is None
+    assert [line.split()[0] for line in said] == ["started", "done"]
+    assert read_status(run).state == "done"
 
 
 @pytest.mark.parametrize(

@@ -40,6 +40,49 @@ def test_what_cannot_be_read_is_told_of(tmp_path):
         systems.find_runs(tmp_path / "nowhere")
 
 
+def test_links_are_followed_and_lead_to_each_run_once(tmp_path):
+    disk, here = tmp_path / "disk", tmp_path / "here"
+    elsewhere = write_runs(disk, "elsewhere", seeds=(0,))
+    write_runs(here, "own", seeds=(1,))
+    (here / "elsewhere").symlink_to(elsewhere)
+    # Before the run in the order of names, and called by it all the same.
+    (here / "again").symlink_to(here / "own")
+    (here / "gone").symlink_to(tmp_path / "nowhere")
+    (here / "round").symlink_to(here)
+    runs, faults = systems.find_runs(here)
+    assert [run.path for run in runs] == [here / "own", here / "elsewhere"]
+    assert faults == [
+        f"{here / 'again'} is left out: it is {here / 'own'} again",
+        f"{here / 'gone'} is left out: it is a link to nothing",
+    ]
+    runs, _ = systems.find_runs(here / "elsewhere")
+    assert len(runs) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("config.json", '{"seeds": 3}'),
+        ("config.json", '{"seeds": []}'),
+        ("config.json", '{"seeds": [0]}'),
+        ("config.json", '{"model_type": "bert"}'),
+        ("config.json", "[1]"),
+        ("config.json", "\0"),
+        ("summary.json", '{"wall_seconds": 3}'),
+        ("summary.json", '{"wall_seconds": {"offline updates": 3.0}}'),
+        ("summary.json", '{"wall_seconds": {"total": "long"}}'),
+    ],
+)
+def test_a_strangers_files_cost_no_other_run(tmp_path, name, text):
+    write_runs(tmp_path, "good", seeds=(0,))
+    strange = write_runs(tmp_path, "strange", seeds=(1,))
+    (strange / name).write_text(text)
+    runs, faults = systems.find_runs(tmp_path)
+    assert [run.path.name for run in runs] == ["good"]
+    (fault,) = faults
+    assert fault.startswith(f"{strange} is left out: {strange / name} ")
+
+
 @pytest.mark.parametrize(
     ("config", "label"),
     [

@@ -28,6 +28,15 @@ def make_rows(world: World, minutes: float, results: Path) -> tuple[Row, ...]:
       minutes: that R14 watches a run.
       results: directory of what R14 draws.
     """
+    return (
+        *_faults_from_outside(world),
+        *_data_and_numbers(world),
+        *_refusals_and_hours(world, minutes, results),
+    )
+
+
+def _faults_from_outside(world: World) -> tuple[Row, ...]:
+    """R1 to R7: processes, disks and environments that fail."""
     prepare = functools.partial(unbroken, world)
     return (
         Row(
@@ -92,6 +101,13 @@ def make_rows(world: World, minutes: float, results: Path) -> tuple[Row, ...]:
             functools.partial(worker_rows.failing_worker, world),
             bare="after a timeout, answers of another step in silence",
         ),
+    )
+
+
+def _data_and_numbers(world: World) -> tuple[Row, ...]:
+    """R8 to R11: what is read, and what is computed twice."""
+    prepare = functools.partial(unbroken, world)
+    return (
         Row(
             "R8",
             "a data set is malformed: one sentence with file and field, under 500 MB "
@@ -122,6 +138,13 @@ def make_rows(world: World, minutes: float, results: Path) -> tuple[Row, ...]:
             number_rows.together,
             bare="2.5e-7 of a toy network",
         ),
+    )
+
+
+def _refusals_and_hours(world: World, minutes: float, results: Path) -> tuple[Row, ...]:
+    """R12 on: what a run must not accept, what it does in hours, and with others."""
+    prepare = functools.partial(unbroken, world)
+    return (
         Row(
             "R12",
             "a run is taken up with another configuration, version, number of devices "

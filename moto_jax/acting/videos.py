@@ -1,7 +1,10 @@
 """How an episode looks: an mp4 or a GIF that browsers play, and a strip of frames."""
 
+import contextlib
+import logging
 import os
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import imageio.v3
@@ -15,9 +18,16 @@ from moto_jax.data.rows import Label, first_rows
 # The kitchen's control step is 0.08 s: at this rate a video runs in real time.
 REAL_TIME_FPS = 12.5
 
+# What mp4 is coded with: H.264, or where an ffmpeg has no such codec what all have.
+_MP4_CODECS = (
+    ("-c:v", "libx264", "-crf", "18"),
+    ("-c:v", "mpeg4", "-q:v", "3"),
+)
 
 # One palette for the whole GIF, and no dither, which would move where nothing does.
 _GIF_PALETTE = "split[a][b];[a]palettegen[palette];[b][palette]paletteuse=dither=none"
+
+_log = logging.getLogger(__name__)
 
 
 def write_videos(
@@ -29,6 +39,8 @@ def write_videos(
 ) -> None:
     """Writes NAME-best.mp4, its strip NAME-best.png, and NAME-worst.mp4.
 
+    What cannot be written is left out with a warning: nobody's numbers depend on it.
+
     Args:
       directory: made where missing.
       name: of the files.
@@ -36,16 +48,29 @@ def write_videos(
       label: the world's.
       gif: whether to write NAME-best.gif too, of the frames that the strip is of.
     """
-    directory.mkdir(exist_ok=True)
     best = result.best
-    write_video(directory / f"{name}-best.mp4", best.image)
     # The part in which things happen, to the last event and a second more.
     happens = first_rows(label(best).events).max() + 13
     shown = best.image[: happens + 1]
-    write_strip(directory / f"{name}-best.png", shown)
+    with _left_out_by_errors(directory):
+        directory.mkdir(exist_ok=True)
+    with _left_out_by_errors(directory / f"{name}-best.mp4") as path:
+        write_video(path, best.image)
+    with _left_out_by_errors(directory / f"{name}-best.png") as path:
+        write_strip(path, shown)
     if gif:
-        write_video(directory / f"{name}-best.gif", shown)
-    write_video(directory / f"{name}-worst.mp4", result.worst.image)
+        with _left_out_by_errors(directory / f"{name}-best.gif") as path:
+            write_video(path, shown)
+    with _left_out_by_errors(directory / f"{name}-worst.mp4") as path:
+        write_video(path, result.worst.image)
+
+
+@contextlib.contextmanager
+def _left_out_by_errors(path: Path) -> Iterator[Path]:
+    try:
+        yield path
+    except OSError as error:
+        _log.warning("%s is left out: %s", path, error)
 
 
 def write_video(
@@ -55,6 +80,8 @@ def write_video(
     scale: int = 4,
 ) -> None:
     """Writes an H.264 mp4 that browsers play, or a GIF, whole or not at all.
+
+    Where ffmpeg cannot do H.264 it is MPEG-4, which players know and few browsers do.
 
     Args:
       path: of the file, ending in `.mp4` or `.gif`; its directory exists.
@@ -74,7 +101,7 @@ def write_video(
             "uint8[rows, height, width, 3]"
         )
     height, width = frames.shape[1:3]
-    coding = _coding(path.name, scale)
+    codings = _codings(path.name, scale)
     # The mp4 format halves the resolution of its colour planes.
     odd = path.suffix == ".mp4" and (scale * height % 2 or scale * width % 2)
     if not len(frames) or odd:
@@ -84,23 +111,33 @@ def write_video(
         )
     # ffmpeg knows the format by the name's ending.
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
-    # imageio-ffmpeg brings the program; its own writer forks this process, which jax's
-    # threads may not survive, and does not say when the program failed.
-    command = [
-        imageio_ffmpeg.get_ffmpeg_exe(),
+    try:
+        # The program comes with imageio-ffmpeg, whose own writer forks this process,
+        # which jax's threads may not survive, and does not say when the program failed.
+        program = imageio_ffmpeg.get_ffmpeg_exe()
+    except RuntimeError as error:
+        raise OSError(f"there is no ffmpeg to write {path} with: {error}") from None
+    pictures = [
         *("-y", "-loglevel", "error"),
         *("-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}"),
         *("-framerate", str(fps), "-i", "-"),
-        *coding,
-        str(temporary),
     ]
+    reasons: list[str] = []
     try:
-        done = subprocess.run(command, input=frames.tobytes(), capture_output=True)
-        if done.returncode:
-            reason = done.stderr.decode(errors="replace").strip().splitlines()
+        for coding in codings:
+            done = subprocess.run(
+                [program, *pictures, *coding, str(temporary)],
+                input=frames.tobytes(),
+                capture_output=True,
+            )
+            if not done.returncode:
+                break
+            reasons += done.stderr.decode(errors="replace").strip().splitlines()[-1:]
+        else:
             raise OSError(
-                f"ffmpeg cannot write {path}: {' '.join(reason[-1:])}; look at the "
-                "disk's space and the directory's rights"
+                f"ffmpeg cannot write {path}: {'; '.join(dict.fromkeys(reasons))}; "
+                "look at the disk's space, the directory's rights and the codecs of "
+                f"{program}"
             )
         with open(temporary, "rb") as written:
             os.fsync(written.fileno())
@@ -109,16 +146,14 @@ def write_video(
         temporary.unlink(missing_ok=True)
 
 
-def _coding(name: str, scale: int) -> tuple[str, ...]:
-    """Returns what ffmpeg is to make of frames, by the ending of the file's name."""
+def _codings(name: str, scale: int) -> list[tuple[str, ...]]:
+    """Returns what ffmpeg may make of frames, by the ending of the file's name."""
     enlarge = f"scale=iw*{scale}:ih*{scale}:flags=neighbor"
     if name.endswith(".gif"):
-        return ("-vf", f"{enlarge},{_GIF_PALETTE}")
+        return [("-vf", f"{enlarge},{_GIF_PALETTE}")]
     if name.endswith(".mp4"):
-        return (
-            *("-vf", enlarge, "-c:v", "libx264", "-pix_fmt", "yuv420p"),
-            *("-crf", "18", "-movflags", "+faststart"),
-        )
+        ending = ("-pix_fmt", "yuv420p", "-movflags", "+faststart")
+        return [("-vf", enlarge, *codec, *ending) for codec in _MP4_CODECS]
     raise ValueError(f"cannot write a video to {name}: use .mp4 or .gif")
 
 

@@ -174,15 +174,14 @@ def make_latent_actor_critic(
         )
         return init_state(key, learners, _acting_params)
 
-    def update(step: Callable[..., Any]) -> Any:
-        return make_update(partial(step, parts), _acting_params, config.acting_average)
-
+    steps = {"model": model_step, "offline": policy_step, "online": joint_step}
     return Agent(
         init=init,
         updates={
-            "model": update(model_step),
-            "offline": update(policy_step),
-            "online": update(joint_step),
+            phase: make_update(
+                partial(step, parts), _acting_params, config.acting_average
+            )
+            for phase, step in steps.items()
         },
         policies=model_based.make_policies(
             model, policy, action_size, config.training.collect_noise_std

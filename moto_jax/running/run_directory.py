@@ -17,6 +17,7 @@ summary.json     the run in figures, written at the end
 import contextlib
 import fcntl
 import json
+import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -39,6 +40,8 @@ from moto_jax.run_layout import (
 from moto_jax.running import checkpoints, provenance
 from moto_jax.running.run_control import Stopwatch
 
+_log = logging.getLogger(__name__)
+
 
 @contextlib.contextmanager
 def claimed(directory: Path, config: Mapping[str, Any]) -> Iterator[None]:
@@ -48,6 +51,8 @@ def claimed(directory: Path, config: Mapping[str, Any]) -> Iterator[None]:
       directory: made where missing.
       config: the resolved configuration, JSON-able; `bind` writes it.
 
+    Where the file system has no locks, that is said, and nobody is kept out.
+
     Raises:
       RunError: if another process uses the directory, or its configuration differs.
     """
@@ -55,11 +60,18 @@ def claimed(directory: Path, config: Mapping[str, Any]) -> Iterator[None]:
     with open(directory / LOCK_NAME, "a", encoding="utf-8") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             raise RunError(
                 f"{directory} is in use by another process: wait for it to end, or "
                 "give another --workdir"
             ) from None
+        # NFS without its lock daemon, Lustre mounted without flock.
+        except OSError as error:
+            _log.warning(
+                "the file system of %s cannot lock files (%s): nothing here keeps a "
+                "second process out of this run",
+                *(directory, error.strerror),
+            )
         check_config(directory, config)
         yield
 

@@ -6,7 +6,7 @@ Read are config.json, metrics.jsonl and, once the run has ended, summary.json.
 import dataclasses
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,7 +38,22 @@ def seed_directories(path: str | os.PathLike[str]) -> list[Path]:
     path = Path(path)
     _require_run(path)
     seeds = read_object(path / CONFIG_NAME).get("seeds", [0])
+    if not isinstance(seeds, list) or not seeds:
+        raise RunError(f"{path / CONFIG_NAME} is no run's: it has no list of seeds")
     return [seed_directory(path, seeds, seed) for seed in seeds]
+
+
+# Keys of a flat configuration that every run has, and what their values are.
+_NEEDED = {
+    "evaluation.episodes": int,
+    "env.episode_steps": int,
+    "seeds": list,
+    "size": str,
+    "task": str | list,
+    "training.offline_updates": int,
+    "training.online_episodes": int,
+    "training.updates_per_episode": int,
+}
 
 
 class Series(NamedTuple):
@@ -109,13 +124,70 @@ def read_run(path: str | os.PathLike[str]) -> RunFiles:
     """
     path = Path(path)
     _require_run(path)
-    summary = path / SUMMARY_NAME
+    config = read_config(path)
+    for key, kind in _NEEDED.items():
+        if not isinstance(config.get(key), kind):
+            raise RunError(
+                f"{path / CONFIG_NAME} is no run's: {key} is {config.get(key)!r}"
+            )
     return RunFiles(
         path=path,
-        config=read_config(path),
+        config=config,
         rows=_read_rows(path / METRICS_NAME),
-        summary=read_object(summary) if summary.exists() else {},
+        summary=_read_summary(path / SUMMARY_NAME),
     )
+
+
+def read_each_once(
+    paths: Iterable[str | os.PathLike[str]],
+) -> tuple[list[RunFiles], list[str]]:
+    """Reads every seed of some runs' directories; returns them and what was left out.
+
+    A directory that is given again, or is there under another name, counts once, and so
+    does a copy: a run whose settings and evaluations are the same, to the second.
+
+    Raises:
+      RunError: if one of them is no run's, or a file is damaged.
+    """
+    seen: dict[Any, RunFiles] = {}
+    runs, notes = [], []
+    for path in paths:
+        for directory in seed_directories(path):
+            run = read_run(directory)
+            before = seen.get(directory.resolve()) or seen.get(_content(run))
+            if before is not None:
+                notes.append(f"{run.path} is left out: it is {before.path} again")
+                continue
+            seen[directory.resolve()] = seen[_content(run)] = run
+            runs.append(run)
+    return runs, notes
+
+
+def _content(run: RunFiles) -> str:
+    """Returns what two runs have in common only if one is a copy of the other."""
+    rows = [row for row in run.rows if row["phase"].startswith("evaluation")]
+    if not rows:
+        return str(run.path)
+    # Those that `experiments.keep_metrics` leaves as they are.
+    settings = {
+        key: value
+        for key, value in run.config.items()
+        if key not in ("data.path", "init_from") and not _is_housekeeping(key, {})
+    }
+    return json.dumps([settings, rows], sort_keys=True)
+
+
+def _read_summary(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        return {}
+    summary = read_object(path)
+    seconds = summary.get("wall_seconds", {"total": 0.0})
+    if not isinstance(seconds, dict) or not all(
+        isinstance(value, int | float)
+        for value in [seconds.get("total"), *seconds.values()]
+    ):
+        raise RunError(f"{path} holds no seconds in wall_seconds: restore it")
+    return summary
 
 
 def read_config(path: Path) -> dict[str, Any]:

@@ -79,14 +79,20 @@ class Evaluations(NamedTuple):
 def find_runs(directory: str | os.PathLike[str]) -> tuple[list[RunFiles], list[str]]:
     """Returns the runs beneath a directory, one a seed, and what is wrong with others.
 
-    A run that has not evaluated anything yet is told of, not returned.
+    A run that has not evaluated anything yet is told of, not returned. Symbolic links
+    are followed, and what they lead to counts once.
 
     Raises:
       RunError: if there is none at all.
     """
     runs: list[RunFiles] = []
     faults: list[str] = []
-    for program in _programs(Path(directory)):
+    seen: dict[Path, Path] = {}
+    for program in _programs(Path(directory), faults):
+        if (place := program.resolve()) in seen:
+            faults.append(f"{program} is left out: it is {seen[place]} again")
+            continue
+        seen[place] = program
         try:
             for path in seed_directories(program):
                 run = read_run(path)
@@ -105,14 +111,28 @@ def find_runs(directory: str | os.PathLike[str]) -> tuple[list[RunFiles], list[s
     return runs, faults
 
 
-def _programs(directory: Path) -> Iterator[Path]:
-    """Yields directories of runs in order; what lies inside of one is its own."""
+def _programs(
+    directory: Path, faults: list[str], above: tuple[Path, ...] = ()
+) -> Iterator[Path]:
+    """Yields directories of runs in order; what lies inside of one is its own.
+
+    What links lead to comes last in each, so that a run is called by its own name.
+    """
     if (directory / CONFIG_NAME).is_file():
         yield directory
-    elif directory.is_dir():
-        for path in sorted(directory.iterdir()):
-            if path.is_dir() and not path.is_symlink():
-                yield from _programs(path)
+        return
+    if not directory.is_dir() or directory.resolve() in above:
+        return
+    try:
+        paths = sorted(directory.iterdir(), key=lambda path: (path.is_symlink(), path))
+    except OSError as error:
+        faults.append(f"{directory} is left out: {error.strerror}")
+        return
+    for path in paths:
+        if path.is_symlink() and not path.exists():
+            faults.append(f"{path} is left out: it is a link to nothing")
+        elif path.is_dir():
+            yield from _programs(path, faults, (*above, directory.resolve()))
 
 
 def label(config: Mapping[str, Any]) -> str:
