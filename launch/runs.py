@@ -3,6 +3,7 @@
 OUT/NAME/        the run's own directory, written by experiments.run
 OUT/NAME.log     what all its sessions printed; locked while one of them goes on
 OUT/NAME.exit    the status that the last session ended with
+OUT/NAME.job     the number of the cluster's job that was last submitted for it
 """
 
 import contextlib
@@ -75,6 +76,11 @@ class SweepRun:
     def exit_file(self) -> Path:
         """The file of the status that its last session ended with."""
         return self.workdir.with_name(f"{self.name}.exit")
+
+    @property
+    def job_file(self) -> Path:
+        """The file of the number of its last job on a cluster."""
+        return self.workdir.with_name(f"{self.name}.job")
 
 
 class Session:

@@ -1,8 +1,10 @@
 """Runs of a sweep as jobs of a Slurm cluster, through submitit."""
 
 import contextlib
+import getpass
 import os
 import signal
+import subprocess
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +21,9 @@ _NOTICE_SECONDS = 120
 
 # How often a run may use up its time and be queued again.
 _MAX_TIMEOUTS = 100
+
+# What was submitted less long ago may not be in the queue's books yet.
+_UNSETTLED_SECONDS = 300
 
 # Signals that a cluster gives notice with.
 _NOTICES = (signal.SIGUSR1, signal.SIGUSR2)
@@ -136,4 +141,60 @@ def submit(
     executor: submitit.Executor, runs: Sequence[SweepRun]
 ) -> list[submitit.Job[None]]:
     """Submits the runs as one job array and returns the jobs in the same order."""
-    return executor.submit_array([RunJob(run) for run in runs])
+    jobs = executor.submit_array([RunJob(run) for run in runs])
+    for run, job in zip(runs, jobs, strict=True):
+        run.job_file.write_text(f"{job.job_id}\n")
+    return jobs
+
+
+def queued(runs: Sequence[SweepRun]) -> dict[str, str]:
+    """Returns the jobs that were submitted before and wait or go on, by runs' names.
+
+    Raises:
+      ValueError: if there are such submissions and the queue cannot be asked.
+    """
+    submitted = {
+        run.name: run for run in runs if run.job_file.exists() and not _ended(run)
+    }
+    if not submitted:
+        return {}
+    in_queue = _queue(next(iter(submitted.values())))
+    jobs = {}
+    for name, run in submitted.items():
+        job = run.job_file.read_text().strip()
+        if job in in_queue or _age(run.job_file) < _UNSETTLED_SECONDS:
+            jobs[name] = job
+    return jobs
+
+
+def _ended(run: SweepRun) -> bool:
+    """Returns whether a session has ended since the run was submitted last."""
+    # A session that begins removes its record, and writes it anew.
+    return run.exit_file.exists() and _age(run.exit_file) < _age(run.job_file)
+
+
+def _age(path: Path) -> float:
+    """Returns the seconds since a file was written."""
+    return time.time() - path.stat().st_mtime
+
+
+def _queue(run: SweepRun) -> set[str]:
+    """Returns the numbers of this user's jobs in the queue.
+
+    Raises:
+      ValueError: if that cannot be known; names `run`, for which a job was submitted.
+    """
+    command = ["squeue", "--noheader", "--array", "--format=%i"]
+    try:
+        asked = subprocess.run(
+            [*command, f"--user={getpass.getuser()}"], capture_output=True, text=True
+        )
+        reason = "" if asked.returncode == 0 else asked.stderr.strip() or "it failed"
+    except (OSError, KeyError) as error:
+        reason = str(error)
+    if reason:
+        raise ValueError(
+            f"squeue cannot say whether the job of {run.job_file} still waits "
+            f"({reason.splitlines()[0]}): mend that, or remove the file to submit again"
+        )
+    return set(asked.stdout.split())

@@ -148,7 +148,7 @@ def tabulate_command(
 
 
 def _submit(runs: Sequence[SweepRun], out: Path) -> None:
-    """Submits the runs and says under which numbers.
+    """Submits the runs that are not queued yet, and says under which numbers all are.
 
     Raises:
       ValueError: if this machine cannot.
@@ -160,7 +160,7 @@ def _submit(runs: Sequence[SweepRun], out: Path) -> None:
             "--run=slurm finds no `sbatch` on the path: give it on a node of the "
             "cluster, or use --run=local"
         )
-    from launch.slurm import Resources, slurm_executor, submit
+    from launch.slurm import Resources, queued, slurm_executor, submit
 
     resources = Resources(
         partition=_PARTITION.value,
@@ -170,9 +170,13 @@ def _submit(runs: Sequence[SweepRun], out: Path) -> None:
         hours=_HOURS.value,
         array_parallelism=_ARRAY_PARALLELISM.value,
     )
-    if runs:
+    before = queued(runs)
+    for name, job in before.items():
+        _say(f"job {job:<12} {name}, submitted before")
+    new = [run for run in runs if run.name not in before]
+    if new:
         executor = slurm_executor(out / ".submitit", out.name, resources)
-        for run, job in zip(runs, submit(executor, runs), strict=True):
+        for run, job in zip(new, submit(executor, new), strict=True):
             _say(f"job {job.job_id:<12} {run.name}")
 
 

@@ -152,6 +152,81 @@ def test_a_figure_is_one_array_of_jobs_of_what_is_not_done(tmp_path, cluster):
     assert job.function.run.name == said[2][2]
 
 
+def again(out, cluster):
+    """Gives the command of a figure; returns who was submitted now, who before."""
+    cluster.unlink(missing_ok=True)
+    done = call(
+        *("--figure=3", "--size=tiny", "--seeds=1", "--tasks=mixed", f"--out={out}"),
+        *("--run=slurm", "--only=moto", "--only=dreamer_v2"),
+    )
+    assert done.returncode == 0, done.stderr
+    said = [line.split() for line in done.stdout.splitlines() if line.startswith("job")]
+    assert cluster.exists() == any(len(words) == 3 for words in said)
+    now = {words[2]: words[1] for words in said if len(words) == 3}
+    return now, {words[2].strip(","): words[1] for words in said if len(words) > 3}
+
+
+def squeue(cluster, line):
+    program = cluster.parent / "bin" / "squeue"
+    program.write_text(f"#!/bin/sh\n{line}\n")
+    program.chmod(0o755)
+
+
+def long_ago(path):
+    os.utime(path, (1e9, 1e9))
+
+
+def test_what_waits_in_the_queue_is_not_submitted_again(tmp_path, cluster):
+    out = tmp_path / "figure"
+    # The queue's books are behind: it knows nothing of any job, to begin with.
+    squeue(cluster, "exit 0")
+    both = {"mixed-moto-seed0": "12_0", "mixed-dreamer_v2-seed0": "12_1"}
+    assert again(out, cluster) == (both, {})
+    assert again(out, cluster) == ({}, both)
+    for name in both:
+        long_ago(out / f"{name}.job")
+    squeue(cluster, "echo 7; echo 12_1")
+    # The first was cancelled before it began, or its node is no more.
+    now, before = again(out, cluster)
+    assert now == {"mixed-moto-seed0": "12"}
+    assert before == {"mixed-dreamer_v2-seed0": "12_1"}
+    # It fails at once: that is known without the queue, which may still list it.
+    squeue(cluster, "echo 12; echo 12_1")
+    long_ago(out / "mixed-moto-seed0.job")
+    (out / "mixed-moto-seed0.exit").write_text("1\n")
+    now, before = again(out, cluster)
+    assert list(now) == ["mixed-moto-seed0"]
+    assert list(before) == ["mixed-dreamer_v2-seed0"]
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("echo slurm_load_jobs error: no controller >&2; exit 1", "no controller"),
+        ("exit 1", "it failed"),
+        (None, "squeue"),
+    ],
+)
+def test_a_queue_that_cannot_be_asked_submits_nothing(tmp_path, cluster, line, reason):
+    out = tmp_path / "figure"
+    squeue(cluster, "exit 0")
+    again(out, cluster)
+    cluster.unlink()
+    if line:
+        squeue(cluster, line)
+    else:
+        (cluster.parent / "bin" / "squeue").unlink()
+    done = call(
+        *("--figure=3", "--size=tiny", "--seeds=1", "--tasks=mixed", f"--out={out}"),
+        *("--run=slurm", "--only=moto"),
+    )
+    assert done.returncode == 1
+    (sentence,) = done.stderr.splitlines()
+    assert f"{out / 'mixed-moto-seed0.job'} still waits" in sentence
+    assert reason in sentence and "remove the file" in sentence
+    assert not cluster.exists()
+
+
 def test_a_job_may_use_up_its_time_often(tmp_path, cluster):
     resources = Resources("", 1, 16, 64, 24.0, 64)
     executor = slurm_executor(tmp_path / "jobs", "some", resources)
