@@ -1,5 +1,6 @@
 """How the programs here read their command lines."""
 
+import errno
 import io
 import os
 import sys
@@ -30,7 +31,7 @@ def run_program(
 
     def parse(argv: Sequence[str]) -> list[str]:
         try:
-            rest = flags.FLAGS(packaged_configs(argv))
+            rest = flags.FLAGS(packaged_configs(list(map(_with_home, argv))))
         # A configuration file and its overrides raise what they like.
         except Exception as error:
             fail(_reason(error))
@@ -44,6 +45,19 @@ def run_program(
 
     go_on_unread()
     app.run(watched, flags_parser=parse)
+
+
+def _with_home(word: str) -> str:
+    """Returns a flag with the home directory for ~, which shells leave after a =.
+
+    `--override=data.directory=~/demos` holds two of them.
+    """
+    if not word.startswith("--"):
+        return word
+    name, tilde, rest = word.partition("=~")
+    if not tilde or rest[:1] not in ("", "/"):
+        return word
+    return f"{name}={os.path.expanduser('~')}{rest}"
 
 
 def packaged_configs(argv: Sequence[str]) -> list[str]:
@@ -176,11 +190,37 @@ def prepare_jax(check: bool = True) -> None:
 
 def fail(reason: object, status: int = 1) -> NoReturn:
     """Ends the program with a status, 1 unless told, and the reason in one line."""
+    if isinstance(reason, OSError):
+        reason = _of_the_system(reason)
     line = f"error: {' '.join(str(reason).split())}"
     if status == 1:
         sys.exit(line)
     print(line, file=sys.stderr)
     sys.exit(status)
+
+
+# What to do about an error of the operating system's.
+_MENDS = {
+    errno.EACCES: "mend its rights, or give another path",
+    errno.EDQUOT: "free space, and give the same command again",
+    errno.EEXIST: "a file has the name of a directory: move it, or give another path",
+    errno.EFBIG: "raise the limit (ulimit -f), and give the same command again",
+    errno.EISDIR: "a directory has the name of a file: give another path",
+    errno.ENAMETOOLONG: "give a shorter path",
+    errno.ENOENT: "look at the path",
+    errno.ENOSPC: "free space, and give the same command again",
+    errno.ENOTDIR: "a part of the path is a file: give another path",
+    errno.EPERM: "mend its rights, or give another path",
+    errno.EROFS: "give a path that can be written",
+}
+
+
+def _of_the_system(error: OSError) -> str:
+    """Returns the file, what is wrong with it, and the mend; else its own words."""
+    mend = _MENDS.get(error.errno or 0)
+    if mend is None or error.filename is None:
+        return str(error)
+    return f"{error.filename}: {error.strerror}; {mend}"
 
 
 def _reason(error: Exception) -> str:

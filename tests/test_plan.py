@@ -11,6 +11,7 @@ from experiments import command_line, examination, main, update_memory
 from experiments.configs import base, mixed
 from moto_jax.agents import make_agent
 from moto_jax.running import plan
+from tests.fake_results import write_runs
 from tests.programs import ROOT, run_program
 
 
@@ -253,6 +254,51 @@ class TestNames:
             "mixed",
         ):
             assert command_line.packaged_configs([word]) == [word]
+
+
+class TestPaths:
+    """What shells leave to programs, and what file systems say."""
+
+    @pytest.mark.parametrize(
+        ("word", "read"),
+        [
+            ("--workdir=~/runs/a=~/b", "--workdir=HOME/runs/a=~/b"),
+            ("--workdir=~", "--workdir=HOME"),
+            ("--override=data.directory=~/x", "--override=data.directory=HOME/x"),
+            ("--workdir=~other/x", "--workdir=~other/x"),
+            ("--workdir=a~/x", "--workdir=a~/x"),
+            ("run=~/x", "run=~/x"),
+        ],
+    )
+    def test_a_flag_may_begin_at_home(self, monkeypatch, tmp_path, word, read):
+        monkeypatch.setenv("HOME", str(tmp_path))
+        assert command_line._with_home(word) == read.replace("HOME", str(tmp_path))
+
+    def test_home_is_where_a_program_writes(self, tmp_path, monkeypatch):
+        monkeypatch.setenv("HOME", str(tmp_path))
+        write_runs(tmp_path, "run", seeds=(0,))
+        run_program("tabulate", "run", "--out=~/table", cwd=tmp_path)
+        assert (tmp_path / "table.md").exists() and not (tmp_path / "~").exists()
+
+    @pytest.mark.parametrize("path", ["file", "file/below", "x" * 300])
+    def test_a_directory_that_cannot_be_made_is_named_with_the_mend(
+        self, tmp_path, path
+    ):
+        (tmp_path / "file").touch()
+        with pytest.raises(SystemExit) as ended:
+            try:
+                (tmp_path / path).mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                command_line.fail(error)
+        said = str(ended.value)
+        assert said.startswith(f"error: {tmp_path / path}: ") and "give a" in said
+        assert "Errno" not in said and "\n" not in said
+
+    def test_an_error_without_a_file_is_said_in_its_own_words(self):
+        for error in (OSError("ffmpeg cannot"), OSError(5, "Input/output error")):
+            with pytest.raises(SystemExit) as ended:
+                command_line.fail(error)
+            assert str(ended.value) == f"error: {error}"
 
 
 class TestCommand:
