@@ -21,7 +21,10 @@ DEADLINE_SECONDS = 30
 TRAINING = {"offline_updates": 2, "online_episodes": 2, "updates_per_episode": 1}
 
 # What a table of runs wants to know besides.
-WHAT = {"task": "mixed", "size": "tiny", "evaluation": {"episodes": 1}}
+WHAT = {
+    **{"task": "mixed", "size": "tiny", "evaluation": {"episodes": 1}},
+    "env": {"episode_steps": 3},
+}
 
 
 def main():

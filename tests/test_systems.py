@@ -68,6 +68,8 @@ def test_links_are_followed_and_lead_to_each_run_once(tmp_path):
         ("config.json", '{"model_type": "bert"}'),
         ("config.json", "[1]"),
         ("config.json", "\0"),
+        ("summary.json", '{"hardware": {"cpu": "abacus", "cores": 2}}'),
+        ("summary.json", '{"versions": "all of them"}'),
         ("summary.json", '{"wall_seconds": 3}'),
         ("summary.json", '{"wall_seconds": {"offline updates": 3.0}}'),
         ("summary.json", '{"wall_seconds": {"total": "long"}}'),

@@ -131,6 +131,38 @@ def _configuration(directory: Path) -> tuple[Path, Path]:
     return directory, path
 
 
+def _run(name: str, directory: Path) -> tuple[Path, Path]:
+    """A finished run, of whose files the named one is changed."""
+    from experiments.configs import base
+
+    rows = [
+        {"step": step, "phase": f"evaluation {phase}", "wall_seconds": 1.0 + step}
+        | {f"mean/{figure}": 0.5 for figure in ("objects", "success", "return")}
+        | {f"sampled/{figure}": 0.5 for figure in ("objects", "success", "return")}
+        for step, phase in ((0, "before"), (4, "offline"), (8, "online"))
+    ]
+    summary = {
+        "wall_seconds": {"offline updates": 1.0, "total": 2.0},
+        "peak_rss_bytes": 1,
+        "hardware": {"cpu": "abacus", "cores": 2, "memory_gb": 1.5},
+        "versions": {"jax": "0.10.2"},
+    }
+    contents = {
+        "config.json": json.dumps(base.get_config("tiny").to_dict()),
+        "metrics.jsonl": "".join(json.dumps(row) + "\n" for row in rows),
+        "summary.json": json.dumps(summary),
+    }
+    for file, text in contents.items():
+        (directory / file).write_text(text)
+    return directory, directory / name
+
+
+def _report(directory: Path) -> Any:
+    from experiments.report_page import make_report
+
+    return make_report([directory])
+
+
 def _read_episode(path: Path) -> Any:
     from moto_jax.data.episodes import read_episode
 
@@ -194,6 +226,9 @@ def targets() -> dict[str, Target]:
         "checkpoint": Target(_checkpoint, _read_checkpoint, ours),
         "checksums": Target(_sums, _read_sums, ours),
         "configuration": Target(_configuration, _read_configuration, ours),
+        "report": Target(functools.partial(_run, "config.json"), _report, ours),
+        "summary": Target(functools.partial(_run, "summary.json"), _report, ours),
+        "curves": Target(functools.partial(_run, "metrics.jsonl"), _report, ours),
     }
 
 
@@ -208,6 +243,7 @@ def _convert(folder: Path) -> Any:
 NAMES = (
     *("episode", "manifest", "pixels", "d4rl", "minari"),
     *("metrics", "checkpoint", "checksums", "configuration"),
+    *("report", "summary", "curves"),
 )
 
 

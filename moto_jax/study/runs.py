@@ -6,7 +6,7 @@ Read are config.json, metrics.jsonl and, once the run has ended, summary.json.
 import dataclasses
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -53,6 +53,38 @@ _NEEDED = {
     "training.offline_updates": int,
     "training.online_episodes": int,
     "training.updates_per_episode": int,
+}
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_seconds(value: Any) -> bool:
+    return (
+        isinstance(value, dict)
+        and "total" in value
+        and all(map(_is_number, value.values()))
+    )
+
+
+def _is_hardware(value: Any) -> bool:
+    kinds = {"cpu": str, "cores": int, "memory_gb": int | float}
+    if isinstance(value, dict) and "accelerator" in value:
+        kinds |= {"accelerator": str, "accelerators": int}
+    return isinstance(value, dict) and all(
+        isinstance(value.get(key), kind) for key, kind in kinds.items()
+    )
+
+
+# Of a summary, where it holds them.
+_SUMMARY: Mapping[str, Callable[[Any], bool]] = {
+    "commit": lambda value: value is None or isinstance(value, str),
+    "hardware": _is_hardware,
+    "peak_rss_bytes": _is_number,
+    "updates": _is_number,
+    "versions": lambda value: isinstance(value, dict),
+    "wall_seconds": _is_seconds,
 }
 
 
@@ -181,12 +213,9 @@ def _read_summary(path: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
     summary = read_object(path)
-    seconds = summary.get("wall_seconds", {"total": 0.0})
-    if not isinstance(seconds, dict) or not all(
-        isinstance(value, int | float)
-        for value in [seconds.get("total"), *seconds.values()]
-    ):
-        raise RunError(f"{path} holds no seconds in wall_seconds: restore it")
+    for name, fits in _SUMMARY.items():
+        if name in summary and not fits(summary[name]):
+            raise RunError(f"{path} holds no {name} as a run writes it: restore it")
     return summary
 
 
