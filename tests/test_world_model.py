@@ -412,7 +412,7 @@ def test_bfloat16_keeps_parameters_states_and_logits_in_float32():
 def test_image_sizes_that_the_networks_cannot_take_are_named_with_the_mend():
     check_image_size(64)
     with pytest.raises(
-        ValueError, match="image size 84 .* set image_size to one of 16, 32, 64"
+        ValueError, match="image size 84 .* set config.env.image_size to one of 16"
     ):
         world_model.make_world_model(Sizes(), action_size=ACTION, image_size=84)
 

@@ -35,8 +35,8 @@ def check_image_size(image_size: int) -> None:
     if image_size not in KERNELS:
         sizes = ", ".join(map(str, sorted(KERNELS)))
         raise ValueError(
-            f"image size {image_size} does not fit the networks: set image_size to one "
-            f"of {sizes}"
+            f"image size {image_size} does not fit the networks: set "
+            f"config.env.image_size to one of {sizes}"
         )
 
 
