@@ -3,12 +3,19 @@
 import json
 import math
 
+import jax
 import pytest
 
 from experiments.configs import base, ranges
 from experiments.configs.keys import KEYS, check_values
 from experiments.configs.reference import reference
+from moto_jax.agents import AGENTS, make_agent
 from moto_jax.run_layout import flat_config, with_later_keys
+from moto_jax.running import devices, training
+from moto_jax.running.players import check_plays
+from moto_jax.running.schedule import make_schedule
+from moto_jax.running.sinks import sink_names
+from moto_jax.worlds.registry import make_world
 from tests.programs import ROOT, assert_refused, run_program
 from tests.test_configs import FILES, get_config
 
@@ -100,6 +107,50 @@ def test_a_program_refuses_before_it_writes(tmp_path):
     )
     assert_refused(done, "config.moto.alpha is -1.0: use a number, 0 or more")
     assert not (tmp_path / "run").exists()
+
+
+# Edges of ranges, and what lies just inside and outside of them.
+EDGES = (0, 1, 2, 3, 7, 64, 1_000_003, -1, 1e-30, 0.5, 1.0, 1e30, True, False)
+EDGES += ("", "x", "../x", (), (0,), (1, 2, 3))
+
+
+def built(config):
+    """What a run does with a configuration before it writes anything."""
+    world = make_world(config)
+    check_plays(config, world.most_at_once)
+    training.check_replay(config)
+    sink_names(config.sinks)
+    sizes = {"action_size": world.action_size, "image_size": world.image_size}
+    agent = make_agent(config, **sizes)
+    make_schedule(config.training, agent.model_share)
+    devices.make_mesh(config, agent.batch_shape[1])
+    jax.eval_shape(agent.init, jax.random.key(0))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("agent", AGENTS)
+def test_each_value_in_its_range_is_built_or_refused_by_name(agent):
+    tried = refused = 0
+    # Seeds and several processes are no business of one agent's.
+    for name in KEYS.keys() - {"agent", "seeds", "size", "distributed"}:
+        for value in EDGES:
+            config = base.get_config("tiny")
+            config.agent = agent
+            with config.ignore_type():
+                config.update_from_flattened_dict({name: value})
+            try:
+                check_values(config)
+            except ValueError:
+                continue
+            tried += 1
+            try:
+                built(config)
+            except ValueError as error:
+                refused += 1
+                said = str(error)
+                assert name.rpartition(".")[2] in said, (name, value, said)
+                assert "\n" not in said, (name, value, said)
+    assert tried > 600 and refused > 10
 
 
 def test_kept_runs_have_all_keys_of_today():

@@ -65,6 +65,7 @@ def test_links_are_followed_and_lead_to_each_run_once(tmp_path):
         ("config.json", '{"seeds": 3}'),
         ("config.json", '{"seeds": []}'),
         ("config.json", '{"seeds": [0]}'),
+        ("config.json", '{"seeds": [0], "data": {"path": 3}}'),
         ("config.json", '{"model_type": "bert"}'),
         ("config.json", "[1]"),
         ("config.json", "\0"),

@@ -43,8 +43,10 @@ def seed_directories(path: str | os.PathLike[str]) -> list[Path]:
     return [seed_directory(path, seeds, seed) for seed in seeds]
 
 
-# Keys of a flat configuration that every run has, and what their values are.
-_NEEDED = {
+# Of a flat configuration: what is read here, and what kind of value it is.
+_PLACES = ("data.directory", "data.path", "init_from")
+_KINDS = {
+    **dict.fromkeys(_PLACES, str),
     "evaluation.episodes": int,
     "env.episode_steps": int,
     "seeds": list,
@@ -157,11 +159,9 @@ def read_run(path: str | os.PathLike[str]) -> RunFiles:
     path = Path(path)
     _require_run(path)
     config = read_config(path)
-    for key, kind in _NEEDED.items():
-        if not isinstance(config.get(key), kind):
-            raise RunError(
-                f"{path / CONFIG_NAME} is no run's: {key} is {config.get(key)!r}"
-            )
+    missing = [key for key in _KINDS if key not in config and key not in _PLACES]
+    if missing:
+        raise RunError(f"{path / CONFIG_NAME} is no run's: it has no {missing[0]}")
     return RunFiles(
         path=path,
         config=config,
@@ -220,8 +220,18 @@ def _read_summary(path: Path) -> dict[str, Any]:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """Returns a run's resolved configuration, flat: "moto.alpha" -> 2.5."""
-    return flat_config(read_object(path / CONFIG_NAME))
+    """Returns a run's resolved configuration, flat: "moto.alpha" -> 2.5.
+
+    Raises:
+      RunError: if it is damaged, or another program's.
+    """
+    config = flat_config(read_object(path / CONFIG_NAME))
+    for key, kind in _KINDS.items():
+        if key in config and not isinstance(config[key], kind):
+            raise RunError(
+                f"{path / CONFIG_NAME} is no run's: {key} is {config[key]!r}"
+            )
+    return config
 
 
 def _require_run(path: Path) -> None:
