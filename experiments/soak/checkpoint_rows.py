@@ -232,6 +232,7 @@ def failing_write(world: World, number: int, directory: Path) -> Outcome:
     if cause == "RLIMIT_FSIZE":
         bound = _bound(target, run, step)
     elif cause == "full tmpfs":
+        _forget_after(run, step)
         fault = full(place, spare=8192 if target == "checkpoint" else 0)
     else:
         fault = read_only(place)
@@ -243,6 +244,18 @@ def failing_write(world: World, number: int, directory: Path) -> Outcome:
     finish(world, run)
     require_same_end(run, whole)
     return Outcome(said, kind)
+
+
+def _forget_after(run: Path, step: int) -> None:
+    """Removes what the run would remove, which would make room on a full disk."""
+    metadata = checkpoints.read_metadata(run / CHECKPOINTS / str(step))
+    (known,) = metadata["online_episodes"]
+    for path in (run / "online").iterdir():
+        if path.name not in known:
+            path.unlink()
+    lines = (run / METRICS_NAME).read_bytes().splitlines(keepends=True)
+    kept = [line for line in lines if json.loads(line)["step"] <= step]
+    (run / METRICS_NAME).write_bytes(b"".join(kept))
 
 
 def _bound(target: str, run: Path, step: int) -> int:
