@@ -226,6 +226,7 @@ def targets() -> dict[str, Target]:
         "checkpoint": Target(_checkpoint, _read_checkpoint, ours),
         "checksums": Target(_sums, _read_sums, ours),
         "configuration": Target(_configuration, _read_configuration, ours),
+        # The page of a run, of whose files one is changed.
         "report": Target(functools.partial(_run, "config.json"), _report, ours),
         "summary": Target(functools.partial(_run, "summary.json"), _report, ours),
         "curves": Target(functools.partial(_run, "metrics.jsonl"), _report, ours),
