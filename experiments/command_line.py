@@ -174,14 +174,20 @@ def require_platform() -> None:
 
 
 def prepare_jax(check: bool = True) -> None:
-    """Settles memory and the cache of compiled programs; before JAX starts.
+    """Settles numbers, memory and the cache of compiled programs; before JAX starts.
 
     Args:
       check: whether to start it and look for its devices; several processes of one run
         must find each other first.
     """
-    from moto_jax.running.run_control import keep_compiled_programs, keep_freed_memory
+    from moto_jax.running.run_control import (
+        keep_compiled_programs,
+        keep_freed_memory,
+        settle_numbers,
+    )
 
+    for sentence in settle_numbers():
+        print(sentence, file=sys.stderr)
     keep_freed_memory()
     keep_compiled_programs()
     if check:

@@ -127,6 +127,36 @@ print(json.dumps([str(directory), *counts]))
 """
 
 
+@pytest.mark.parametrize(
+    ("variable", "value", "said"),
+    [
+        ("JAX_ENABLE_X64", "1", ["JAX_ENABLE_X64 is True: here it is False"]),
+        (
+            "JAX_NUMPY_DTYPE_PROMOTION",
+            "strict",
+            ["JAX_NUMPY_DTYPE_PROMOTION is strict: here it is standard"],
+        ),
+        ("JAX_NUMPY_RANK_PROMOTION", "raise", []),
+    ],
+)
+def test_numbers_are_of_the_kind_that_the_networks_are_written_for(
+    variable, value, said
+):
+    words = (
+        "import json, jax.numpy as jnp; from moto_jax.running import run_control; "
+        "said = run_control.settle_numbers(); "
+        "sum = jnp.zeros(1) + jnp.arange(1); "
+        "print(json.dumps([said, str(sum.dtype), run_control.settle_numbers()]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", words],
+        env={**os.environ, variable: value},
+        capture_output=True,
+        check=True,
+    )
+    assert json.loads(done.stdout) == [said, "float32", []]
+
+
 def test_a_second_process_compiles_nothing(tmp_path):
     home = {"XDG_CACHE_HOME": str(tmp_path), "JAX_COMPILATION_CACHE_DIR": ""}
     directory, hits, misses = run_python(COMPILE, **home)

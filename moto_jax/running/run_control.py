@@ -89,6 +89,22 @@ def keep_freed_memory() -> bool:
     return bool(mallopt(_M_MMAP_MAX, 0) and mallopt(_M_TRIM_THRESHOLD, -1))
 
 
+# Settings of JAX that a user may have in the environment for other programs' sake, and
+# what they are to our networks, whose dtypes the configuration says.
+_NUMBERS = {"jax_enable_x64": False, "jax_numpy_dtype_promotion": "standard"}
+
+
+def settle_numbers() -> list[str]:
+    """Lets JAX compute as the networks are written; returns a sentence a change."""
+    said = []
+    for name, ours in _NUMBERS.items():
+        theirs = getattr(jax.config, name)
+        if theirs != ours:
+            jax.config.update(name, ours)
+            said.append(f"{name.upper()} is {theirs}: here it is {ours}")
+    return said
+
+
 def keep_compiled_programs() -> Path:
     """Makes JAX keep compiled programs between processes, and returns where.
 
