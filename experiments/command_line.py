@@ -50,7 +50,7 @@ def run_program(
 def _with_home(word: str) -> str:
     """Returns a flag with the home directory for ~, which shells leave after a =.
 
-    `--override=data.directory=~/demos` holds two of them.
+    Behind the last = in `--override=data.directory=~/demos`, too.
     """
     if not word.startswith("--"):
         return word

@@ -4,7 +4,7 @@ import contextlib
 import logging
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import imageio.v3
@@ -101,7 +101,6 @@ def write_video(
             "uint8[rows, height, width, 3]"
         )
     height, width = frames.shape[1:3]
-    codings = _codings(path.name, scale)
     # The mp4 format halves the resolution of its colour planes.
     odd = path.suffix == ".mp4" and (scale * height % 2 or scale * width % 2)
     if not len(frames) or odd:
@@ -109,8 +108,6 @@ def write_video(
             f"cannot write {len(frames)} frames of {scale * width}x{scale * height} "
             f"pixels to {path.name}: a video needs a frame, and an .mp4 even sizes"
         )
-    # ffmpeg knows the format by the name's ending.
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
     try:
         # The program comes with imageio-ffmpeg, whose own writer forks this process,
         # which jax's threads may not survive, and does not say when the program failed.
@@ -118,17 +115,27 @@ def write_video(
     except RuntimeError as error:
         raise OSError(f"there is no ffmpeg to write {path} with: {error}") from None
     pictures = [
-        *("-y", "-loglevel", "error"),
+        *(program, "-y", "-loglevel", "error"),
         *("-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}"),
         *("-framerate", str(fps), "-i", "-"),
     ]
+    commands = [[*pictures, *coding] for coding in _codings(path.name, scale)]
+    _encode(path, frames.tobytes(), commands)
+
+
+def _encode(path: Path, pixels: bytes, commands: Sequence[Sequence[str]]) -> None:
+    """Writes a video by the first command that can, each but for the file's name.
+
+    Raises:
+      OSError: if none can; quotes them.
+    """
+    # ffmpeg knows the format by the name's ending.
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
     reasons: list[str] = []
     try:
-        for coding in codings:
+        for command in commands:
             done = subprocess.run(
-                [program, *pictures, *coding, str(temporary)],
-                input=frames.tobytes(),
-                capture_output=True,
+                [*command, str(temporary)], input=pixels, capture_output=True
             )
             if not done.returncode:
                 break
@@ -137,7 +144,7 @@ def write_video(
             raise OSError(
                 f"ffmpeg cannot write {path}: {'; '.join(dict.fromkeys(reasons))}; "
                 "look at the disk's space, the directory's rights and the codecs of "
-                f"{program}"
+                f"{commands[0][0]}"
             )
         with open(temporary, "rb") as written:
             os.fsync(written.fileno())

@@ -47,11 +47,11 @@ _log = logging.getLogger(__name__)
 def claimed(directory: Path, config: Mapping[str, Any]) -> Iterator[None]:
     """Makes the directory this process's own, for a run of this configuration.
 
+    Where the file system has no locks, that is said, and nobody is kept out.
+
     Args:
       directory: made where missing.
       config: the resolved configuration, JSON-able; `bind` writes it.
-
-    Where the file system has no locks, that is said, and nobody is kept out.
 
     Raises:
       RunError: if another process uses the directory, or its configuration differs.
