@@ -89,6 +89,20 @@ def test_evaluates_a_checkpoint_on_another_task(run):
 
 
 @pytest.mark.kitchen
+def test_numbers_are_written_before_videos(run, tmp_path, monkeypatch):
+    ffmpeg = tmp_path / "ffmpeg"
+    ffmpeg.write_text("#!/bin/sh\nkill -9 $PPID\n")
+    ffmpeg.chmod(0o755)
+    monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(ffmpeg))
+    out = tmp_path / "out"
+    words = (f"--checkpoint={run}", "--seed=3", "--episodes=1", "--policy=mean")
+    done = run_program("evaluate", *words, "--video", f"--out={out}")
+    assert done.returncode == -9
+    report = json.loads((out / "evaluation.json").read_text())
+    assert report["policies"]["mean"]["objects_by_episode"] == [0]
+
+
+@pytest.mark.kitchen
 def test_predicts_a_demonstration(run, tmp_path):
     done = run_program(
         "open_loop",
