@@ -1,3 +1,4 @@
+import functools
 import json
 
 import numpy as np
@@ -65,7 +66,6 @@ def test_links_are_followed_and_lead_to_each_run_once(tmp_path):
         ("config.json", '{"seeds": 3}'),
         ("config.json", '{"seeds": []}'),
         ("config.json", '{"seeds": [0]}'),
-        ("config.json", '{"seeds": [0], "data": {"path": 3}}'),
         ("config.json", '{"model_type": "bert"}'),
         ("config.json", "[1]"),
         ("config.json", "\0"),
@@ -84,6 +84,28 @@ def test_a_strangers_files_cost_no_other_run(tmp_path, name, text):
     assert [run.path.name for run in runs] == ["good"]
     (fault,) = faults
     assert fault.startswith(f"{strange} is left out: {strange / name} ")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("task", 3),
+        ("size", None),
+        ("data.path", 3),
+        ("init_from", ["a"]),
+        ("env.episode_steps", "many"),
+        ("training.offline_updates", 2.5),
+    ],
+)
+def test_a_value_of_another_kind_is_no_runs(tmp_path, key, value):
+    directory = write_runs(tmp_path, "run", seeds=(0,))
+    config = json.loads((directory / "config.json").read_text())
+    *sections, name = key.split(".")
+    section = functools.reduce(dict.__getitem__, sections, config)
+    section[name] = value
+    (directory / "config.json").write_text(json.dumps(config))
+    with pytest.raises(RunError, match=rf"config\.json is no run's: {key} is "):
+        systems.find_runs(tmp_path)
 
 
 @pytest.mark.parametrize(
